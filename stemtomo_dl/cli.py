@@ -1,0 +1,160 @@
+"""The verbs: parse, call the pipeline, print one line of summary.
+
+Heavy modules are imported inside the verbs, so that ``stemtomo --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from stemtomo_dl import __version__
+from stemtomo_dl.errors import InputError
+
+if TYPE_CHECKING:
+    from stemtomo_dl.pipeline import Progress
+
+app = typer.Typer(
+    help="From a 4D-STEM tilt series of a nanopowder to single-crystal 3D ED data of every particle.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without tilts that are missing or cannot be read.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"stemtomo {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")],
+    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after this stage.")] = "report",
+    skip_bad: SkipBad = False,
+    force: Annotated[bool, typer.Option("--force", help="Start anew where RUN was made from something else.")] = False,
+) -> None:
+    """The whole way, from raw scans to the report; started again on the same RUN it resumes."""
+    from stemtomo_dl import pipeline
+
+    if until not in pipeline.STAGES:
+        raise InputError(f"--until {until}: no such stage; choose one of {', '.join(pipeline.STAGES)}")
+    with _progress() as progress:
+        r = pipeline.start(experiment, output, progress, skip_bad=skip_bad, force=force)
+        done = pipeline.run_stages(r, until)
+    typer.echo(_summary(output, done))
+
+
+def _stage_verb(name: str, help_text: str) -> None:
+    def verb(folder: RunFolder, skip_bad: SkipBad = False) -> None:
+        from stemtomo_dl import pipeline
+
+        with _progress() as progress:
+            pipeline.do_stage(pipeline.reopen(folder, progress, skip_bad=skip_bad), name, again=True)
+        typer.echo(_summary(folder, [name]))
+
+    app.command(name, help=help_text)(verb)
+
+
+for _name, _help in {
+    "images": "Virtual images of every scan (images.h5).",
+    "segment": "Outlines of the particles in every tilt (masks.h5).",
+    "track": "Which outlines are one particle (tracks.csv, particles.csv).",
+    "extract": "One diffraction series per particle (particles/p0001/series.h5 …).",
+    "report": "summary.json and report.html.",
+}.items():
+    _stage_verb(_name, _help)
+
+
+@app.command()
+def simulate(
+    scene: Annotated[str, typer.Argument(metavar="SCENE.toml", help="The scene; a shipped one goes by name: demo, tiny.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the experiment.")],
+) -> None:
+    """A synthetic experiment with its truth beside it; started again it goes on."""
+    from stemtomo_dl import pipeline
+
+    with _progress() as progress:
+        n = pipeline.simulate(scene, output, progress)
+    typer.echo(f"{n} scans: {output / 'experiment.toml'}")
+
+
+@app.command()
+def evaluate(
+    folder: RunFolder,
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH.h5", help="The truth beside a synthetic experiment.")],
+) -> None:
+    """Scores of a run against a truth, as JSON."""
+    import json
+
+    from stemtomo_dl import pipeline
+
+    typer.echo(json.dumps(pipeline.evaluate(folder, truth), indent=1))
+
+
+def _summary(folder: Path, done: list[str]) -> str:
+    """One line: where, what, how many."""
+    import json
+
+    book = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    skipped = f", {len(book['skipped'])} tilts skipped (see run.json)" if book["skipped"] else ""
+    if not done:
+        return f"{folder}: nothing to do, all stages are done{skipped}"
+    if done[-1] != "report":
+        return f"{folder}: {', '.join(done)} done{skipped}"
+    s = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return f"{s['n_particles']} particles from {s['n_tilts_used']} tilts{skipped}: {folder / 'report.html'}"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Progress bars with the time left, on stderr; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        class Shown:
+            @contextmanager
+            def stage(self, name: str, total: int) -> Iterator[Callable[[], None]]:
+                task = bars.add_task(name, total=total)
+                yield lambda: bars.advance(task)
+
+        yield Shown()
+
+
+# Typer has its own copy of click in some versions and the real one in others; its public names lead to either.
+_UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except InputError as e:
+        _fail(str(e))
+    except (typer.Abort, KeyboardInterrupt):
+        print("stemtomo: stopped; start the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except _UsageProblem as e:
+        _fail(f"{e.format_message()} (see 'stemtomo --help')")  # type: ignore[attr-defined]
+    sys.exit(status or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    print("stemtomo: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,197 @@
+"""The experiment file and every stage's settings: strict models, TOML in, resolved JSON out.
+
+The experiment file needs no settings; the tables [images], [segment], [track] and [extract] may override the
+defaults below, and what was used is written to run.json.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.records import Instrument
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+ELEMENTARY_CHARGE = 1.602176634e-19
+
+
+class Model(BaseModel):
+    """Base of all settings: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scans(Model):
+    """Where the scans are and which tilt each was taken at."""
+
+    files: str | list[str]
+    tilts: str | list[Finite]
+    dataset: str | None = None
+    shape: tuple[Count, Count] | None = None
+
+
+class Beam(Model):
+    """The probe; doses are left out where neither counts nor current are given."""
+
+    voltage_kv: Annotated[float, Field(ge=1, le=3000)]
+    convergence_mrad: Positive
+    electrons_per_pattern: Positive | None = None
+    current_pa: Positive | None = None
+    dwell_ms: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_dose(self) -> Beam:
+        if (self.current_pa is None) != (self.dwell_ms is None):
+            raise ValueError("current_pa and dwell_ms go together")
+        if self.current_pa is not None and self.electrons_per_pattern is not None:
+            raise ValueError("give electrons_per_pattern, or current_pa and dwell_ms, not both")
+        return self
+
+    @property
+    def electrons(self) -> float | None:
+        """Electrons in one pattern, None where the file does not say."""
+        if self.current_pa is None or self.dwell_ms is None:
+            return self.electrons_per_pattern
+        return self.current_pa * 1e-12 * self.dwell_ms * 1e-3 / ELEMENTARY_CHARGE
+
+
+class ScanStep(Model):
+    """The probe raster."""
+
+    step_nm: Positive
+
+
+class Detector(Model):
+    """The camera: scale, rotation against the scan, known bad pixels (.npy, True = bad)."""
+
+    pixel_inv_angstrom: Positive
+    rotation_deg: Finite = 0.0
+    mask: str | None = None
+
+
+class Stage(Model):
+    """The goniometer."""
+
+    tilt_axis_deg: Finite
+
+
+class Sample(Model):
+    """What the sample may hold."""
+
+    phases: list[str] = []
+    elements: list[str] = []
+
+
+class ImagesConfig(Model):
+    """Virtual images. Radii are fractions of the largest whole ring on the detector."""
+
+    bf_disk_radii: Positive = 1.2  # bright field reaches to this many disk radii
+    haadf_from: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    block_mb: Positive = 48
+    bad_pixel_sigma: Positive = 8.0
+    bad_pixel_tilts: Count = 9
+
+
+class SegmentConfig(Model):
+    """The classical segmenter."""
+
+    min_diameter_px: Positive = 4.0
+    min_contrast_sigma: Positive = 4.0
+    edge_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.55  # of a particle's brightness, at its outline
+    neck: Annotated[float, Field(gt=0, lt=1)] = 0.8  # of the narrower lobe's width; a thinner neck is cut
+    valley: Annotated[float, Field(gt=0, lt=1)] = 0.15  # a dark line this much below its sides is cut along
+
+
+class TrackConfig(Model):
+    """The plain tracker."""
+
+    gate_radii: Positive = 1.0  # how far a particle may be from its prediction, in its own radii
+    max_gap_tilts: Annotated[int, Field(ge=0)] = 20
+    min_tilts: Count = 5
+    drift_reach_px: Positive = 40.0
+
+
+class ExtractConfig(Model):
+    """Extraction of one pattern per particle and tilt."""
+
+    ring_px: tuple[Count, Count] = (2, 8)  # the support is measured this far outside the outline
+    block_mb: Positive = 48
+    min_probes: Count = 3
+
+
+class Experiment(Model):
+    """An experiment file as CONTRACT section 2 describes it."""
+
+    title: str = ""
+    scans: Scans
+    beam: Beam
+    scan: ScanStep
+    detector: Detector
+    stage: Stage
+    sample: Sample = Sample()
+    images: ImagesConfig = ImagesConfig()
+    segment: SegmentConfig = SegmentConfig()
+    track: TrackConfig = TrackConfig()
+    extract: ExtractConfig = ExtractConfig()
+
+    @property
+    def instrument(self) -> Instrument:
+        """What of the experiment stays the same through the series."""
+        return Instrument(
+            voltage_kv=self.beam.voltage_kv,
+            convergence_mrad=self.beam.convergence_mrad,
+            pixel_inv_angstrom=self.detector.pixel_inv_angstrom,
+            step_nm=self.scan.step_nm,
+            tilt_axis_deg=self.stage.tilt_axis_deg,
+            rotation_deg=self.detector.rotation_deg,
+            electrons_per_pattern=self.beam.electrons,
+        )
+
+
+M = TypeVar("M", bound=Model)
+
+
+def load(model: type[M], path: Path) -> M:
+    """Read a TOML file into a model.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not TOML, or a key is unknown, missing or has a wrong value; the message
+        names the key and the file.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of a TOML file") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: not valid TOML: {e}") from e
+    return check(model, table, str(path))
+
+
+def check(model: type[M], table: dict[str, Any], where: str) -> M:
+    """Validate a table as a model, raising `InputError` with one line that names the key."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as e:
+        raise InputError(f"{where}: {_one_line(e)}") from e
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first complaint, in words that a person can act on."""
+    first = error.errors()[0]
+    key = ".".join(str(k) for k in first["loc"] if not str(k).startswith(("list[", "constrained", "str", "float")))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown key '{key}'; remove it or correct its name{more}"
+        case "missing":
+            return f"missing key '{key}'; add it{more}"
+        case _:
+            return f"key '{key}': {first['msg']}, got {first['input']!r}{more}"

@@ -1,0 +1,162 @@
+"""Tracks + raw scans -> one diffraction pattern per particle and tilt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from scipy import ndimage
+
+from stemtomo_dl.config import ExtractConfig
+from stemtomo_dl.records import Masks, Scan, TiltPatterns
+from stemtomo_dl.stream import stream
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Which probes give which sum: two sums a particle, its own probes (2 k) and the support's (2 k + 1)."""
+
+    track: np.ndarray  # (particle)
+    n: np.ndarray  # (2 particle) probes in each sum
+    start: np.ndarray  # (probes + 1) CSR row starts over the scan's probes
+    sums: np.ndarray  # sums that each probe belongs to
+    shape: tuple[int, int]
+
+
+def choose_probes(
+    masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: int, config: ExtractConfig
+) -> Probes:
+    """Probes of the particles seen at one tilt, and of the support about each.
+
+    Where outlines overlap both particles are in the beam: such probes are left out as long as enough others
+    remain. The support is taken from a ring about the outline that meets no other outline, or from the nearest
+    such probes where the surroundings are crowded.
+
+    Parameters
+    ----------
+    masks : Masks
+    instances, track : (particle) int arrays
+        Mask and track of each particle seen at this tilt.
+    tilt : int
+        Outlines without a track count as obstacles too, so the tilt's masks are all looked at.
+    """
+    crowd = np.zeros(masks.shape, "i4")
+    for i in masks.at(tilt):
+        crowd[masks.window(i)] += masks.crops[i]
+    free = ndimage.distance_transform_edt(np.pad(crowd == 0, 1, constant_values=True))[1:-1, 1:-1] >= config.ring_px[0]
+    members: list[np.ndarray] = []
+    for i in instances:
+        mask = masks.full(i)
+        alone = mask & (crowd == 1)
+        members.append(np.flatnonzero(alone if alone.sum() >= max(config.min_probes, 0.2 * mask.sum()) else mask))
+        members.append(_support(mask, free, config))
+    n = np.array([len(m) for m in members], int)
+    probe = np.concatenate([*members, np.zeros(0, int)]).astype(int)
+    order = np.argsort(probe, kind="stable")
+    start = np.searchsorted(probe[order], np.arange(crowd.size + 1))
+    return Probes(track.astype("i4"), n, start, np.repeat(np.arange(len(n)), n)[order], masks.shape)
+
+
+def _support(mask: np.ndarray, free: np.ndarray, config: ExtractConfig) -> np.ndarray:
+    """Particle-free probes about an outline, at least as many as it has probes where the scan offers them."""
+    distance = ndimage.distance_transform_edt(~mask)
+    candidates = np.flatnonzero(free & (distance >= config.ring_px[0]))
+    order = np.argsort(distance.ravel()[candidates], kind="stable")
+    near = int((distance.ravel()[candidates] <= config.ring_px[1]).sum())
+    return candidates[order[: max(near, int(mask.sum()))]]
+
+
+def extract_tilt(
+    scan: Scan, probes: Probes, beam_px: np.ndarray, bad: np.ndarray, center_px: np.ndarray, config: ExtractConfig
+) -> TiltPatterns:
+    """Mean pattern of every particle at one tilt, minus its support's, the beam moved to one centre.
+
+    Patterns are added with the whole-pixel part of each probe's beam displacement; what is left of it on average
+    is taken out of the mean by linear interpolation, which keeps the counts.
+
+    Parameters
+    ----------
+    scan : Scan
+        Only tiles that hold chosen probes are read.
+    probes : Probes
+    beam_px : (y, x, 2) array
+        Beam position (column, row) at every probe.
+    bad : (qy, qx) bool array
+    center_px : (2,) array
+        Where the beam shall be (column, row).
+
+    Returns
+    -------
+    TiltPatterns
+
+    Raises
+    ------
+    BadScan
+        If a tile cannot be read.
+    """
+    qy, qx = scan.shape[2:]
+    displacement = (beam_px - center_px).reshape(-1, 2)
+    whole = np.round(displacement).astype(int)
+    sums, seen = np.zeros((len(probes.n), qy, qx)), np.zeros((len(probes.n), qy, qx), "f4")
+    rest = np.zeros((len(probes.n), 2))
+    used = np.diff(probes.start).reshape(probes.shape) > 0
+    tiles = [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
+    good = (~bad).astype("f4")
+    index = np.arange(used.size).reshape(probes.shape)
+    for tile, patterns in stream(scan, tiles):
+        flat, probe = patterns.reshape(-1, qy, qx), index[tile.window].ravel()
+        add_patterns(flat, probe, probes.start, probes.sums, whole, good, sums, seen)
+    per_probe = np.repeat(np.arange(used.size), np.diff(probes.start))
+    np.add.at(rest, probes.sums, (displacement - whole)[per_probe])
+    rest /= np.maximum(probes.n, 1)[:, None]
+    return _finish(probes, sums, seen, rest)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_patterns(patterns, probe, start, sums_of, whole, good, sums, seen):  # type: ignore[no-untyped-def]
+    """Add each pattern, displaced, to the sums its probe belongs to; ``seen`` counts the good pixels added."""
+    rows, cols = patterns.shape[1:]
+    for i in range(len(patterns)):
+        p = probe[i]
+        dx, dy = whole[p, 0], whole[p, 1]
+        x0, x1 = max(0, -dx), min(cols, cols - dx)
+        for k in range(start[p], start[p + 1]):
+            out, count = sums[sums_of[k]], seen[sums_of[k]]
+            for y in range(max(0, -dy), min(rows, rows - dy)):
+                for x in range(x0, x1):
+                    ok = good[y + dy, x + dx]
+                    if ok > 0:
+                        out[y, x] += patterns[i, y + dy, x + dx]
+                        count[y, x] += ok
+
+
+def _finish(probes: Probes, sums: np.ndarray, seen: np.ndarray, rest: np.ndarray) -> TiltPatterns:
+    """Means, minus the support, moved by the remaining fraction of a pixel, gaps filled and flagged."""
+    measured = seen >= 0.5 * probes.n[:, None, None]
+    mean = sums / np.maximum(seen, 1)
+    patterns = np.zeros((len(probes.track), *sums.shape[1:]), "f4")
+    whole = np.zeros(patterns.shape, bool)
+    for k in range(len(probes.track)):
+        moved = [_shifted(mean[j], measured[j], rest[j]) for j in (2 * k, 2 * k + 1)]
+        whole[k] = moved[0][1] & (moved[1][1] if probes.n[2 * k + 1] else True)
+        patterns[k] = _fill(moved[0][0] - moved[1][0], whole[k])
+    return TiltPatterns(probes.track, patterns, whole, probes.n[::2].astype("i4"))
+
+
+def _shifted(mean: np.ndarray, measured: np.ndarray, by: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A pattern moved by a fraction of a pixel (column, row); pixels whose sources are not all measured drop out."""
+    dx, dy = by
+    value = ndimage.shift(_fill(mean, measured), (-dy, -dx), order=1, mode="nearest")
+    gap = ndimage.shift((~measured).astype(float), (-dy, -dx), order=1, mode="nearest")
+    return value, gap < 0.01
+
+
+def _fill(pattern: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Values for what was not measured, from the measured pixels nearby (zero where there are none)."""
+    if measured.all():
+        return pattern
+    weight = ndimage.gaussian_filter(measured.astype(float), 1.5)
+    value = ndimage.gaussian_filter(np.where(measured, pattern, 0.0), 1.5)
+    near = np.divide(value, weight, out=np.zeros_like(value), where=weight > 1e-3)
+    return np.where(measured, pattern, near)

@@ -1,0 +1,110 @@
+"""How well masks and tracks agree with a truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from stemtomo_dl.records import Masks, Tracks, Truth
+
+
+def iou_matrix(a: Masks, rows: np.ndarray, b: Masks, columns: np.ndarray) -> np.ndarray:
+    """Intersection over union of chosen masks of two records, (len(rows), len(columns))."""
+    if not len(rows) or not len(columns):
+        return np.zeros((len(rows), len(columns)))
+    flat_a = np.array([a.full(i).ravel() for i in rows], "f4")
+    flat_b = np.array([b.full(i).ravel() for i in columns], "f4")
+    common = flat_a @ flat_b.T
+    union = flat_a.sum(1)[:, None] + flat_b.sum(1)[None] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def match_truth(masks: Masks, truth: Truth, min_iou: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Which true particle each mask shows, one to one at every tilt.
+
+    Returns
+    -------
+    particle : (instance) int array
+        −1 where no true outline overlaps enough.
+    iou : (instance) float array
+    """
+    particle, iou = np.full(len(masks), -1), np.zeros(len(masks))
+    for tilt in range(len(masks.alpha_deg)):
+        rows, columns = masks.at(tilt), truth.masks.at(tilt)
+        overlap = iou_matrix(masks, rows, truth.masks, columns)
+        for i, j in zip(*linear_sum_assignment(-overlap), strict=True):
+            if overlap[i, j] >= min_iou:
+                particle[rows[i]], iou[rows[i]] = truth.particle[columns[j]], overlap[i, j]
+    return particle, iou
+
+
+def wholly_in_view(truth: Truth) -> np.ndarray:
+    """(tilt, particle) bool: the particle is seen and its outline stays clear of the scan's border."""
+    n = int(truth.particle.max(initial=-1)) + 1
+    out = np.zeros((len(truth.alpha_deg), max(n, len(truth.ub))), bool)
+    height, width = truth.masks.shape
+    for i in range(len(truth.masks)):
+        (y, x), crop = truth.masks.origin[i], truth.masks.crops[i]
+        inside = y > 0 and x > 0 and y + crop.shape[0] < height and x + crop.shape[1] < width
+        out[truth.masks.tilt[i], truth.particle[i]] = inside and crop.any()
+    return out
+
+
+def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> dict[str, Any]:
+    """Scores of segmentation and tracking.
+
+    Parameters
+    ----------
+    masks, tracks, truth
+    good : (tilt) bool array
+        Tilts that the run used; the others do not count.
+
+    Returns
+    -------
+    dict
+        ``precision`` and ``recall`` at IoU .5 and the ``mean_iou`` of what matches; ``idf1`` of the tracks;
+        ``coverage``: per true particle that is wholly in view at all, the share of those tilts at which its best
+        track shows it; ``purity``: per track, the share of its sightings that show one particle;
+        ``position_rms_nm`` over particles, after the rigid shift and the height offset that drift can absorb.
+    """
+    particle, iou = match_truth(masks, truth)
+    seen, n_true = particle >= 0, int(good[truth.masks.tilt].sum())
+    links = np.zeros((len(tracks.particle), len(truth.ub)))
+    at = particle[tracks.instance]
+    np.add.at(links, (np.searchsorted(tracks.particle, tracks.track[at >= 0]), at[at >= 0]), 1)
+    rows, columns = linear_sum_assignment(-links)
+    view = wholly_in_view(truth) & good[:, None]
+    coverage = {}
+    for p in np.flatnonzero(view.any(0)):
+        best = 0
+        for k in np.unique(tracks.track[at == p]):
+            shown = tracks.tilt[(tracks.track == k) & (at == p)]
+            best = max(best, int(view[shown, p].sum()))
+        coverage[int(p)] = round(best / int(view[:, p].sum()), 4)
+    length = np.bincount(np.searchsorted(tracks.particle, tracks.track), minlength=len(tracks.particle))
+    purity = links.max(1, initial=0) / np.maximum(length, 1)
+    pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if links[i, j] > 0]
+    return {
+        "precision": round(float(seen.mean()), 4) if len(seen) else None,
+        "recall": round(float(seen.sum() / max(n_true, 1)), 4),
+        "mean_iou": round(float(iou[seen].mean()), 4) if seen.any() else None,
+        "idf1": round(float(2 * links[rows, columns].sum() / max(len(tracks.track) + n_true, 1)), 4),
+        "n_true_particles": len(truth.ub),
+        "n_tracks": len(tracks.particle),
+        "coverage": coverage,
+        "n_covered_80_percent": int(sum(c >= 0.8 for c in coverage.values())),
+        "n_wholly_in_view": len(coverage),
+        "mean_purity": round(float(purity.mean()), 4) if len(purity) else None,
+        "position_rms_nm": _position_error(tracks, truth, pairs),
+    }
+
+
+def _position_error(tracks: Tracks, truth: Truth, pairs: list[tuple[int, int]]) -> float | None:
+    """Rms distance of matched particles' positions after a common shift."""
+    if len(pairs) < 2:
+        return None
+    difference = np.array([tracks.position_nm[i] - truth.positions_nm[j] for i, j in pairs])
+    difference -= np.median(difference, 0)
+    return round(float(np.sqrt((difference**2).sum(1).mean())), 3)

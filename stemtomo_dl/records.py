@@ -1,0 +1,279 @@
+"""The nouns: what the stages hand to each other.
+
+Every record is frozen, and every array in it declares its dtype, its axes by name and its unit.
+A record checks itself when it is made: dtypes, numbers of axes, and that axes of one name have one length.
+Arrays are (…, row, column) = (…, y, x); pixel centres have integer coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+def array(dtype: str, axes: str, unit: str = "", *, optional: bool = False) -> Any:
+    """Declare an array field.
+
+    Parameters
+    ----------
+    dtype : str
+        NumPy dtype that the array must have.
+    axes : str
+        Axis names, separated by blanks; a number stands for a fixed length.
+    unit : str
+        Unit of the values.
+    optional : bool
+        Whether the field may be None (which is then its default).
+    """
+    meta = {"dtype": np.dtype(dtype), "axes": tuple(axes.split()), "unit": unit, "optional": optional}
+    return field(default=None, metadata=meta) if optional else field(metadata=meta)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Base of all records: checks its declared arrays when it is made.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype than it declares.
+    ValueError
+        If an array has another number of axes, or axes of one name differ in length.
+    """
+
+    def __post_init__(self) -> None:
+        lengths: dict[str, int] = {}
+        for f in fields(self):
+            if "axes" not in f.metadata:
+                continue
+            value, axes, name = getattr(self, f.name), f.metadata["axes"], f"{type(self).__name__}.{f.name}"
+            if value is None and f.metadata["optional"]:
+                continue
+            if not isinstance(value, np.ndarray) or value.dtype != f.metadata["dtype"]:
+                got = getattr(value, "dtype", type(value).__name__)
+                raise TypeError(f"{name}: expected dtype {f.metadata['dtype']}, got {got}")
+            if value.ndim != len(axes):
+                raise ValueError(f"{name}: expected axes ({', '.join(axes)}), got shape {value.shape}")
+            for axis, n in zip(axes, value.shape, strict=True):
+                want = int(axis) if axis.isdigit() else lengths.setdefault(axis, n)
+                if n != want:
+                    raise ValueError(f"{name}: axis {axis} has length {n}, expected {want}")
+
+
+class Tile(NamedTuple):
+    """A rectangle of probe positions: rows y0…y1−1, columns x0…x1−1."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the tile."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The tile as an index into an array (…, y, x)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
+class Scan(Protocol):
+    """One 4D-STEM scan on disk, read tile by tile; it is never in memory as a whole.
+
+    A scan may be read from several threads, and must be picklable: it opens its file where it is used.
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]  # (y, x, qy, qx)
+    dtype: np.dtype[Any]
+
+    def tiles(self, budget: int) -> list[Tile]:
+        """Tiles that cover the scan once, each at most ``budget`` bytes where the layout allows it."""
+        ...
+
+    def read(self, tile: Tile) -> np.ndarray:
+        """Patterns of a tile, (y, x, qy, qx), in the scan's own dtype.
+
+        Raises
+        ------
+        BadScan
+            If the file is truncated or cannot be decoded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What stays the same through a series; calibrations as the user states them."""
+
+    voltage_kv: float
+    convergence_mrad: float
+    pixel_inv_angstrom: float
+    step_nm: float
+    tilt_axis_deg: float
+    rotation_deg: float = 0.0
+    electrons_per_pattern: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TiltSeries(Record):
+    """A 4D-STEM tilt series, opened but not read. A scan left out as bad is None; its number stays."""
+
+    title: str
+    instrument: Instrument
+    scans: tuple[Scan | None, ...]
+    names: tuple[str, ...]
+    alpha_deg: np.ndarray = array("f8", "tilt", "deg")
+    bad_pixels: np.ndarray | None = array("bool", "qy qx", optional=True)
+
+    def good(self) -> Iterator[tuple[int, Scan]]:
+        """The number and scan of every tilt that can be read."""
+        return ((i, s) for i, s in enumerate(self.scans) if s is not None)
+
+    @property
+    def scan_shape(self) -> tuple[int, int]:
+        """Probe positions (rows, columns) of every scan."""
+        shape = next(s.shape for _, s in self.good())
+        return shape[0], shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class VirtualImages(Record):
+    """What one streamed pass over one tilt leaves."""
+
+    detectors: tuple[str, ...]
+    images: np.ndarray = array("f4", "detector y x", "counts per pixel (variance: counts² per pixel)")
+    beam_px: np.ndarray = array("f8", "2 6", "detector pixels: column and row as quadratics of the probe position")
+    mean_pattern: np.ndarray = array("f4", "qy qx", "counts")
+    max_pattern: np.ndarray = array("f4", "qy qx", "counts")
+
+    def __getitem__(self, detector: str) -> np.ndarray:
+        return self.images[self.detectors.index(detector)]
+
+
+@dataclass(frozen=True, eq=False)
+class Masks(Record):
+    """Amodal outlines: each particle's whole projection, so masks of one tilt may overlap.
+
+    Kept as crops, since a particle covers little of a scan: ``crops[i]`` (bool) has its first pixel at
+    row ``origin[i, 0]``, column ``origin[i, 1]`` of a scan of shape ``shape``.
+    """
+
+    shape: tuple[int, int]
+    crops: tuple[np.ndarray, ...]
+    origin: np.ndarray = array("i4", "instance 2", "px (row, column)")
+    tilt: np.ndarray = array("i4", "instance")
+    score: np.ndarray = array("f4", "instance", "probability that the outline is right")
+    alpha_deg: np.ndarray = array("f8", "tilts", "deg")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.crops) != len(self.tilt):
+            raise ValueError(f"Masks: {len(self.crops)} crops for {len(self.tilt)} instances")
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def window(self, i: int) -> tuple[slice, slice]:
+        """Where crop ``i`` lies in the scan."""
+        (y, x), (h, w) = self.origin[i], self.crops[i].shape
+        return slice(int(y), int(y) + h), slice(int(x), int(x) + w)
+
+    def full(self, i: int) -> np.ndarray:
+        """Mask ``i`` over the whole scan, (y, x) bool."""
+        out = np.zeros(self.shape, bool)
+        out[self.window(i)] = self.crops[i]
+        return out
+
+    def at(self, tilt: int) -> np.ndarray:
+        """Instances seen at a tilt."""
+        return np.flatnonzero(self.tilt == tilt)
+
+    @classmethod
+    def pack(cls, masks: np.ndarray, tilt: np.ndarray, score: np.ndarray, alpha_deg: np.ndarray) -> Masks:
+        """Crop full masks (instance, y, x); an empty mask becomes one False pixel."""
+        origin, crops = np.zeros((len(masks), 2), "i4"), []
+        for i, m in enumerate(masks):
+            ys, xs = np.flatnonzero(m.any(1)), np.flatnonzero(m.any(0))
+            y, x = (ys[0], xs[0]) if len(ys) else (0, 0)
+            h, w = (ys[-1] + 1 - y, xs[-1] + 1 - x) if len(ys) else (1, 1)
+            origin[i] = y, x
+            crops.append(np.array(m[y : y + h, x : x + w], bool))
+        shape = (int(masks.shape[1]), int(masks.shape[2]))
+        return cls(shape, tuple(crops), origin, tilt.astype("i4"), score.astype("f4"), alpha_deg.astype("f8"))
+
+    @classmethod
+    def concatenate(cls, parts: list[Masks]) -> Masks:
+        """Masks of several tilts of one series as one record."""
+        first = parts[0]
+        crops = tuple(c for p in parts for c in p.crops)
+        join = (np.concatenate([getattr(p, k) for p in parts]) for k in ("origin", "tilt", "score"))
+        return cls(first.shape, crops, *join, first.alpha_deg)
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks(Record):
+    """Which outlines are one particle, where it lies in the sample, and how the field drifted.
+
+    ``track`` counts from 1. ``position_nm`` is in the sample frame at α = 0, its origin at the centre of the
+    field of view; what geometry cannot tell from drift is in ``drift_px`` by the smallest drift.
+    """
+
+    track: np.ndarray = array("i4", "sighting")
+    tilt: np.ndarray = array("i4", "sighting")
+    instance: np.ndarray = array("i4", "sighting")
+    x_px: np.ndarray = array("f8", "sighting", "px")
+    y_px: np.ndarray = array("f8", "sighting", "px")
+    area_px: np.ndarray = array("f8", "sighting", "px²")
+    alpha_deg: np.ndarray = array("f8", "tilt", "deg")
+    drift_px: np.ndarray = array("f8", "tilt 2", "px (x, y)")
+    particle: np.ndarray = array("i4", "particle")
+    position_nm: np.ndarray = array("f8", "particle 3", "nm")
+    residual_px: np.ndarray = array("f8", "particle", "px, rms")
+
+
+@dataclass(frozen=True, eq=False)
+class TiltPatterns(Record):
+    """The patterns of the particles seen at one tilt."""
+
+    track: np.ndarray = array("i4", "particle")
+    patterns: np.ndarray = array("f4", "particle qy qx", "counts per probe, background removed")
+    measured: np.ndarray = array("bool", "particle qy qx")
+    n_probes: np.ndarray = array("i4", "particle")
+
+
+@dataclass(frozen=True, eq=False)
+class DiffractionSeries(Record):
+    """One particle's diffraction patterns over the tilts, the beam at ``center_px`` in each.
+
+    Where ``measured`` is False (bad pixels, detector edges) a pattern is interpolated, not measured.
+    """
+
+    instrument: Instrument
+    patterns: np.ndarray = array("f4", "frame qy qx", "counts per probe, background removed")
+    measured: np.ndarray = array("bool", "frame qy qx")
+    alpha_deg: np.ndarray = array("f8", "frame", "deg")
+    tilt: np.ndarray = array("i4", "frame")
+    n_probes: np.ndarray = array("i4", "frame")
+    center_px: np.ndarray = array("f8", "2", "px (column, row)")
+    dose_e_per_A2: np.ndarray | None = array("f8", "frame", "e/Å²", optional=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth(Record):
+    """The known answer of a synthetic experiment, in the frames of the tilt series it belongs to."""
+
+    masks: Masks
+    particle: np.ndarray = array("i4", "instance")  # which particle each mask shows
+    ub: np.ndarray = array("f8", "particle 3 3", "1/Å")
+    positions_nm: np.ndarray = array("f8", "particle 3", "nm")
+    alpha_deg: np.ndarray = array("f8", "tilt", "deg")
+    drift_px: np.ndarray = array("f8", "tilt 2", "px (x, y)")
+    centers_px: np.ndarray = array("f8", "tilt 2", "px (column, row)")
+    phase: tuple[str, ...] = ()
+    reflections: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # hkl, |F|²

@@ -1,0 +1,5 @@
+"""Virtual images -> instance masks."""
+
+from stemtomo_dl.segment.classical import segment
+
+__all__ = ["segment"]

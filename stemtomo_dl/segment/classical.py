@@ -1,0 +1,92 @@
+"""The classical segmenter: denoise, threshold, split what touches. It separates; it cannot see through overlaps."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage.measure import label, regionprops
+from skimage.morphology import h_maxima, remove_small_holes
+from skimage.segmentation import watershed
+
+from stemtomo_dl.config import SegmentConfig
+from stemtomo_dl.records import Masks, VirtualImages
+from stemtomo_dl.segment.contrast import particle_contrast
+
+_SMOOTHING_PX = 0.7
+_HOLE_PX = 16
+
+
+def segment(images: VirtualImages, tilt: int, alpha_deg: np.ndarray, config: SegmentConfig) -> Masks:
+    """Outline the particles of one tilt.
+
+    Parameters
+    ----------
+    images : VirtualImages
+    tilt : int
+        Number of the tilt, written to the masks.
+    alpha_deg : (tilt,) float array
+        Tilt angles of the whole series.
+    config : SegmentConfig
+
+    Returns
+    -------
+    Masks
+        Outlines that do not overlap; ``score`` grows with the contrast in units of the noise (0.5 at
+        ``min_contrast_sigma``) and is not calibrated.
+    """
+    contrast = particle_contrast(images, _SMOOTHING_PX)
+    foreground = _foreground(contrast, config)
+    labels = split_touching(foreground, foreground & ~_valleys(contrast, config), config.neck)
+    masks, scores = [], []
+    for region in regionprops(labels, intensity_image=contrast):
+        if region.area >= np.pi / 4 * config.min_diameter_px**2:
+            masks.append(labels == region.label)
+            scores.append(region.intensity_mean / (region.intensity_mean + config.min_contrast_sigma))
+    full = np.stack(masks) if masks else np.zeros((0, *contrast.shape), bool)
+    return Masks.pack(full, np.full(len(masks), tilt), np.array(scores), alpha_deg)
+
+
+def _foreground(contrast: np.ndarray, config: SegmentConfig) -> np.ndarray:
+    """Where particles are: above the noise, and above a share of the particle's own brightness.
+
+    The second limit keeps the blur of a bright particle out of its outline.
+    """
+    seen = label(contrast > config.min_contrast_sigma, connectivity=1)
+    brightness = ndimage.percentile_filter(np.where(seen > 0, contrast, 0), 90, size=2 * int(config.min_diameter_px) + 1)
+    out = (seen > 0) & (contrast > config.edge_fraction * brightness)
+    return remove_small_holes(ndimage.binary_opening(out, ndimage.generate_binary_structure(2, 1)), max_size=_HOLE_PX)
+
+
+def _valleys(contrast: np.ndarray, config: SegmentConfig) -> np.ndarray:
+    """Dark lines between bright sides: where two particles lie side by side without a neck."""
+    width = 2 * int(np.ceil(config.min_diameter_px)) - 1
+    filled = ndimage.grey_closing(contrast, size=(width, width))
+    depth = filled - contrast
+    return (depth > config.valley * filled) & (depth > 0.5 * config.min_contrast_sigma)
+
+
+def split_touching(foreground: np.ndarray, core: np.ndarray, neck: float) -> np.ndarray:
+    """Cut the foreground at its necks and valleys.
+
+    Watershed of the distance to the outside of the core. The seeds are maxima that stand out in the logarithm of
+    that distance, so that a neck counts by its width relative to the narrower of the lobes that it joins,
+    whatever their size.
+
+    Parameters
+    ----------
+    foreground : (y, x) bool array
+        What the labels shall cover.
+    core : (y, x) bool array
+        The foreground without the valleys in it.
+    neck : float
+        Lobes are cut apart where their neck is less than this share of the narrower one's width.
+
+    Returns
+    -------
+    (y, x) int array, 0 outside.
+    """
+    core = ndimage.binary_opening(core)
+    depth = ndimage.distance_transform_edt(np.pad(core, 1))[1:-1, 1:-1]
+    smooth = ndimage.gaussian_filter(depth, 0.7) * core
+    seeds = label(h_maxima(np.log(smooth + 0.5), -np.log(neck)))
+    return watershed(-smooth, seeds * core, mask=foreground)

@@ -1,0 +1,54 @@
+"""Finished tilts of an unfinished stage, so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from stemtomo_dl.store.atomic import writing
+
+
+class Partial:
+    """Per-tilt results of one stage: a folder of .npy files a tilt, moved into place when complete.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    stage, key : str
+        Results under another key (other input or settings) are removed.
+    """
+
+    def __init__(self, run: Path, stage: str, key: str) -> None:
+        self._folder = run / ".partial" / f"{stage}-{key[:16]}"
+        for other in (run / ".partial").glob(f"{stage}-*"):
+            if other != self._folder:
+                shutil.rmtree(other)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def _tilt(self, tilt: int) -> Path:
+        return self._folder / f"tilt{tilt:05d}"
+
+    def has(self, tilt: int) -> bool:
+        """Whether a tilt is finished."""
+        return self._tilt(tilt).is_dir()
+
+    def save(self, tilt: int, **arrays: np.ndarray) -> None:
+        """Keep a tilt's arrays."""
+        with writing(self._tilt(tilt)) as tmp:
+            tmp.mkdir()
+            for name, value in arrays.items():
+                np.save(tmp / f"{name}.npy", value)
+
+    def load(self, tilt: int) -> dict[str, np.ndarray]:
+        """A tilt's arrays, mapped from disk rather than read."""
+        return {p.stem: np.load(p, mmap_mode="r") for p in sorted(self._tilt(tilt).glob("*.npy"))}
+
+    def clear(self) -> None:
+        """Remove all results of the stage: it has ended."""
+        shutil.rmtree(self._folder)
+        if not any(self._folder.parent.iterdir()):
+            os.rmdir(self._folder.parent)

@@ -1,0 +1,180 @@
+"""Open the tilt series that an experiment file describes."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from stemtomo_dl.config import Experiment, load
+from stemtomo_dl.errors import BadScan, InputError
+from stemtomo_dl.records import Instrument, Scan, TiltSeries
+from stemtomo_dl.store.fingerprint import fingerprint
+from stemtomo_dl.store.scans.layout import first_line, natural
+from stemtomo_dl.store.scans.open import open_scan
+from stemtomo_dl.store.tilts import Tilt, angles_in_order, match, read_tilts
+
+log = logging.getLogger(__name__)
+
+
+def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, TiltSeries, list[str]]:
+    """Open a tilt series by the headers of its scans.
+
+    Parameters
+    ----------
+    toml_path : Path
+        The experiment file; paths in it are relative to its folder.
+    skip_bad : bool
+        Leave out tilts whose scan cannot be used, rather than fail on the first.
+
+    Returns
+    -------
+    experiment : Experiment
+    series : TiltSeries
+        One tilt per file, in the order of the files. A tilt left out has None for its scan, and NaN for its
+        angle if no line of the tilt list belongs to it.
+    left_out : list of str
+        One line for every tilt left out.
+
+    Raises
+    ------
+    InputError
+        If the experiment file, the tilt list or the detector mask is wrong, or no scan can be used.
+    BadScan
+        If a scan cannot be used and ``skip_bad`` is not set.
+    """
+    experiment = load(Experiment, toml_path)
+    folder = toml_path.parent
+    tilts = _tilts(toml_path, experiment, _files(toml_path, experiment), skip_bad)
+    scans: list[Scan | None] = []
+    bad: dict[int, BadScan] = {}
+    for i, tilt in enumerate(tilts):
+        try:
+            scans.append(_open(experiment, tilt))
+        except BadScan as e:
+            if not skip_bad:
+                raise
+            scans.append(None)
+            bad[i] = e
+    for i, odd in _unlike_most(tilts, scans):
+        if not skip_bad:
+            raise odd
+        scans[i], bad[i] = None, odd
+    good = next((s for s in scans if s is not None), None)
+    if good is None:
+        raise InputError(f"{toml_path}: none of the {len(tilts)} scans can be used; the first: {bad[0]}")
+    _say_flyback(toml_path, scans)
+    names = tuple(_shown(folder, t.path) for t in tilts)
+    series = TiltSeries(
+        title=experiment.title,
+        instrument=_instrument(experiment),
+        scans=tuple(scans),
+        names=names,
+        alpha_deg=np.array([t.alpha_deg for t in tilts], "f8"),
+        bad_pixels=_mask(toml_path, experiment.detector.mask, good.shape[2:]),
+    )
+    return experiment, series, [f"tilt {i} ({names[i]}) left out: {bad[i]}" for i in sorted(bad)]
+
+
+def fingerprints(toml_path: Path, experiment: Experiment, series: TiltSeries) -> dict[str, str]:
+    """Checksums of all that a series is made from, by file name: scans, tilt list and detector mask."""
+    names = [*series.names]
+    names += [f for f in (experiment.scans.tilts, experiment.detector.mask) if isinstance(f, str)]
+    paths = {name: toml_path.parent / name for name in names}
+    return {name: fingerprint(path) if path.exists() else "absent" for name, path in paths.items()}
+
+
+def _files(toml_path: Path, experiment: Experiment) -> list[Path]:
+    """The scans' paths: those of a glob in natural order, those of a list as they are."""
+    folder, files = toml_path.parent, experiment.scans.files
+    if isinstance(files, str):
+        found = glob.glob(files, root_dir=folder, recursive=True)
+        if not found:
+            raise InputError(f"{toml_path}: no file matches '{files}'; correct [scans] files (relative to {folder})")
+        return [folder / f for f in sorted(found, key=natural)]
+    if not files:
+        raise InputError(f"{toml_path}: [scans] files is an empty list; name the scans")
+    twice = [f for f, n in Counter(files).items() if n > 1]
+    if twice:
+        raise InputError(f"{toml_path}: [scans] files names '{twice[0]}' twice; remove one")
+    return [folder / f for f in files]
+
+
+def _tilts(toml_path: Path, experiment: Experiment, files: list[Path], skip_bad: bool) -> list[Tilt]:
+    stated = experiment.scans.tilts
+    if isinstance(stated, list):
+        return angles_in_order(toml_path, stated, files)
+    table = toml_path.parent / stated
+    in_order = isinstance(experiment.scans.files, list)
+    return match(table, read_tilts(table), files, toml_path.parent, keep_order=in_order, skip_bad=skip_bad)
+
+
+def _open(experiment: Experiment, tilt: Tilt) -> Scan:
+    scan = open_scan(tilt.path, experiment.scans.dataset, experiment.scans.shape)
+    if np.isnan(tilt.alpha_deg):
+        raise BadScan(f"{tilt.path}: the tilt list has no line for it; add one or take it out of [scans] files")
+    return scan
+
+
+def _unlike_most(tilts: list[Tilt], scans: list[Scan | None]) -> list[tuple[int, BadScan]]:
+    """Scans that differ from the majority in shape or dtype, and what to say of each."""
+    kinds = {i: (s.shape, s.dtype) for i, s in enumerate(scans) if s is not None}
+    if len(set(kinds.values())) < 2:
+        return []
+    (shape, dtype), _ = Counter(kinds.values()).most_common(1)[0]
+    usual = f"{_times(shape)} {dtype}"
+    return [
+        (i, BadScan(f"{tilts[i].path}: is {_times(k[0])} {k[1]}, most scans are {usual}; leave it out or convert it"))
+        for i, k in kinds.items()
+        if k != (shape, dtype)
+    ]
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _instrument(experiment: Experiment) -> Instrument:
+    return Instrument(
+        voltage_kv=experiment.beam.voltage_kv,
+        convergence_mrad=experiment.beam.convergence_mrad,
+        pixel_inv_angstrom=experiment.detector.pixel_inv_angstrom,
+        step_nm=experiment.scan.step_nm,
+        tilt_axis_deg=experiment.stage.tilt_axis_deg,
+        rotation_deg=experiment.detector.rotation_deg,
+        electrons_per_pattern=experiment.beam.electrons,
+    )
+
+
+def _mask(toml_path: Path, name: str | None, detector: tuple[int, ...]) -> np.ndarray | None:
+    """Bad pixels (qy, qx) bool from the file that [detector] mask names."""
+    if name is None:
+        return None
+    path = toml_path.parent / name
+    try:
+        mask = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        what = getattr(e, "strerror", None) or first_line(e)
+        raise InputError(f"{path}: cannot be read as the detector mask ({what}); save a bool .npy array") from e
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        kind = getattr(mask, "dtype", "several arrays")
+        raise InputError(f"{path}: the detector mask holds {kind}; save it as bool, True = bad")
+    if mask.shape != tuple(detector):
+        raise InputError(
+            f"{path}: the detector mask is {_times(mask.shape)}, the patterns are {_times(detector)}; make them agree"
+        )
+    return mask
+
+
+def _say_flyback(toml_path: Path, scans: list[Scan | None]) -> None:
+    dropped = {int(getattr(s, "flyback", 0)) for s in scans if s is not None} - {0}
+    for n in sorted(dropped):
+        log.warning("%s: %d flyback frames at the end of every scan line are left out", toml_path, n)
+
+
+def _shown(folder: Path, path: Path) -> str:
+    """Path as the user would name it: relative to the experiment file where it can be."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

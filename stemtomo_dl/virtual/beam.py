@@ -1,0 +1,100 @@
+"""The direct beam: where it is on the detector, and how it wanders over a scan (descan)."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from scipy import ndimage
+
+_TERMS = 6  # 1, x, y, x², xy, y²
+
+
+def coarse_centre(pattern: np.ndarray, good: np.ndarray, disk_px: float) -> np.ndarray:
+    """Centre (column, row) of the direct beam in a mean pattern, to about 0.1 px.
+
+    The brightest box, not counting the box's own brightest pixel, so that a single hot pixel which escaped the
+    bad-pixel search cannot pass for the beam; then the centroid, iterated.
+    """
+    image = np.where(good, pattern, 0).astype(float)
+    size = 2 * int(np.ceil(disk_px)) + 3
+    box = ndimage.uniform_filter(image, size, mode="constant") * size**2 - ndimage.maximum_filter(image, size)
+    row, col = np.unravel_index(box.argmax(), box.shape)
+    centre = np.array([[float(col), float(row)]])
+    refine_centres(image[None], good.astype("f4"), centre, window_radius(disk_px), 8)
+    return centre[0]
+
+
+def window_radius(disk_px: float) -> float:
+    """Radius of the window in which the beam's centroid is taken, detector pixels."""
+    return 2.0 * disk_px + 1.5
+
+
+@numba.njit(nogil=True, cache=True)
+def refine_centres(patterns, good, centres, radius, rounds):  # type: ignore[no-untyped-def]
+    """Iterated centroids of the direct beam; ``centres`` (n, 2) hold the start and receive the result.
+
+    The window follows the beam, and what stands on its rim is subtracted as background.
+    """
+    n, rows, cols = patterns.shape
+    reach = radius + 1.5
+    for i in range(n):
+        for _ in range(rounds):
+            cx, cy = centres[i, 0], centres[i, 1]
+            inside = inside_n = sx = sy = lx = ly = rim = rim_n = 0.0
+            for y in range(max(0, int(cy - reach)), min(rows, int(cy + reach) + 2)):
+                for x in range(max(0, int(cx - reach)), min(cols, int(cx + reach) + 2)):
+                    d2 = (x - cx) ** 2 + (y - cy) ** 2
+                    if good[y, x] == 0 or d2 > reach * reach:
+                        continue
+                    v = float(patterns[i, y, x])
+                    if d2 <= radius * radius:
+                        inside, inside_n = inside + v, inside_n + 1
+                        sx, sy = sx + v * (x - cx), sy + v * (y - cy)
+                        lx, ly = lx + (x - cx), ly + (y - cy)
+                    else:
+                        rim, rim_n = rim + v, rim_n + 1
+            background = rim / rim_n if rim_n else 0.0
+            signal = inside - background * inside_n
+            if signal <= 0:
+                break
+            centres[i, 0] = cx + (sx - background * lx) / signal
+            centres[i, 1] = cy + (sy - background * ly) / signal
+
+
+def fit_descan(probe_xy: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Quadratic surfaces through the beam positions of a scan, robust to probes on thick crystals.
+
+    Parameters
+    ----------
+    probe_xy : (n, 2) array
+        Probe positions (column, row), px.
+    centres : (n, 2) array
+        Beam centres (column, row) on the detector, px.
+
+    Returns
+    -------
+    (2, 6) array
+        Coefficients of 1, x, y, x², xy, y² for the beam's column and row; only the terms that the positions
+        determine (a single scan row has none in y) are not zero.
+    """
+    design = _design(probe_xy)
+    weight = np.ones(len(centres))
+    coef = np.zeros((2, _TERMS))
+    for _ in range(6):
+        w = np.sqrt(weight)[:, None]
+        coef = np.linalg.lstsq(design * w, centres * w, rcond=1e-9)[0].T
+        misfit = np.hypot(*(centres - design @ coef.T).T)
+        scale = max(1.4826 * float(np.median(misfit)), 1e-6)
+        weight = 1 / (1 + (misfit / (2 * scale)) ** 2) ** 2  # Geman–McClure: far probes stop counting
+    return coef
+
+
+def beam_positions(coef: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Beam position (column, row) at every probe of a scan, (y, x, 2), from `fit_descan`'s coefficients."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (_design(np.stack([x.ravel(), y.ravel()], 1)) @ coef.T).reshape(*shape, 2)
+
+
+def _design(xy: np.ndarray) -> np.ndarray:
+    x, y = np.asarray(xy, float).T
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)

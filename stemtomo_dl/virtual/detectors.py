@@ -1,0 +1,114 @@
+"""Virtual detectors that follow the beam: their maps, and the kernel that applies them to patterns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from stemtomo_dl.config import ImagesConfig
+
+DETECTORS = ("bf", "adf", "haadf", "variance", "maximum")
+
+
+@dataclass(frozen=True)
+class DetectorMaps:
+    """Bright field, dark field, high-angle dark field and the support's dark-field profile about one centre.
+
+    ``stack`` (4, qy + 2 margin, qx + 2 margin) is centred on the beam's integer position; a pattern whose beam
+    is displaced by whole pixels (ox, oy) uses the window that starts at (margin − oy, margin − ox).
+    """
+
+    stack: np.ndarray
+    anchor: np.ndarray  # integer beam position (column, row) that offset (0, 0) stands for
+    margin: int
+
+    @classmethod
+    def around(
+        cls, centre: np.ndarray, pattern: np.ndarray, good: np.ndarray, disk_px: float, config: ImagesConfig
+    ) -> DetectorMaps:
+        """Maps about a beam centre; ``pattern`` (qy, qx) is a mean pattern that gives the radial profile."""
+        qy, qx = pattern.shape
+        margin = max(8, min(qy, qx) // 8)
+        anchor = np.round(centre).astype(int)
+        edges = np.array([centre[0], qx - 1 - centre[0], centre[1], qy - 1 - centre[1]])
+        reach = max(0.97 * edges.min(), 0.25 * max(qy, qx))  # a beam near an edge still leaves part of a ring
+        y, x = np.mgrid[-margin : qy + margin, -margin : qx + margin]
+        r = np.hypot(x - anchor[0], y - anchor[1])
+        bf = config.bf_disk_radii * disk_px + 0.5
+        inner = min(2.0 * disk_px + 1.5, 0.5 * config.haadf_from * reach)
+        outer = config.haadf_from * reach
+        dark = (r > max(inner, bf)) & (r <= reach)
+        profile = _radial_profile(pattern, good, centre)
+        support = np.interp(r, np.arange(len(profile)), profile) * dark
+        stack = np.stack([r <= bf, dark & (r <= outer), dark & (r > outer), support]).astype("f4")
+        return cls(stack, anchor, margin)
+
+    def offsets(self, centres: np.ndarray) -> np.ndarray:
+        """Where each pattern's window starts in the maps, (n, 2) int (row, column), for beams at (column, row)."""
+        shift = np.round(centres).astype(int) - self.anchor
+        return self.margin - np.clip(shift, -self.margin, self.margin)[:, ::-1]
+
+    def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """Detector images (detector, n) per good pixel, from `detect`'s sums (n, 6)."""
+        qy, qx = good.shape
+        starts, which = np.unique(offset, axis=0, return_inverse=True)
+        norm = np.zeros((len(starts), 4))
+        for k, (oy, ox) in enumerate(starts):
+            window = self.stack[:, oy : oy + qy, ox : ox + qx] * good
+            norm[k, :3], norm[k, 3] = window[:3].sum((1, 2)), (window[3] ** 2).sum()
+        n = np.maximum(norm[which.ravel()], 1e-12)
+        bf, adf, haadf, xx, xm, peak = sums.T.astype("f8")
+        variance = np.maximum(xx - xm**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
+        return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
+
+
+def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Mean over good pixels at each integer radius."""
+    y, x = np.indices(pattern.shape)
+    r = np.round(np.hypot(x - centre[0], y - centre[1])).astype(int)
+    weight = np.bincount(r.ravel(), good.ravel().astype(float))
+    counts = np.bincount(r.ravel(), np.where(good, pattern, 0).ravel())
+    filled = np.flatnonzero(weight)
+    return np.interp(np.arange(len(weight)), filled, counts[filled] / weight[filled])
+
+
+# Reassociation lets the sums run in vector registers; NaN must stay NaN-aware, hence not full fastmath.
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def detect(patterns, offset, good, maps, out, total, peak):  # type: ignore[no-untyped-def]
+    """Apply the maps to patterns (n, qy, qx) and add them up, in one pass.
+
+    ``out`` (n, 6) receives the sums over bright field, dark field and high-angle dark field, then over the dark
+    field the sum of squares, the product with the support's profile, and the maximum. ``total`` and ``peak``
+    (qy, qx) take in the sum and the maximum over the patterns.
+    """
+    n, rows, cols = patterns.shape
+    zero = np.float32(0)
+    for i in range(n):
+        oy, ox = offset[i]
+        top = zero
+        bf_all = adf_all = haadf_all = xx_all = xm_all = 0.0
+        for y in range(rows):
+            bf = adf = haadf = xx = xm = zero
+            row, ok = patterns[i, y], good[y]
+            m_bf, m_adf = maps[0, y + oy, ox : ox + cols], maps[1, y + oy, ox : ox + cols]
+            m_haadf, m_film = maps[2, y + oy, ox : ox + cols], maps[3, y + oy, ox : ox + cols]
+            for x in range(cols):
+                v = np.float32(row[x]) if ok[x] > zero else zero
+                total[y, x] += v
+                peak[y, x] = max(peak[y, x], v)
+                dark = (m_adf[x] + m_haadf[x]) * v
+                bf += m_bf[x] * v
+                adf += m_adf[x] * v
+                haadf += m_haadf[x] * v
+                xx += dark * v
+                xm += m_film[x] * v
+                top = max(top, dark)
+            bf_all += bf
+            adf_all += adf
+            haadf_all += haadf
+            xx_all += xx
+            xm_all += xm
+        out[i, 0], out[i, 1], out[i, 2] = bf_all, adf_all, haadf_all
+        out[i, 3], out[i, 4], out[i, 5] = xx_all, xm_all, top

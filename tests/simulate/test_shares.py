@@ -1,0 +1,128 @@
+"""Excitation errors and intensities against straightforward computations."""
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.spatial.transform import Rotation
+
+from stemtomo_dl import resources
+from stemtomo_dl.geometry import wavelength
+from stemtomo_dl.simulate import cone
+from stemtomo_dl.simulate.crystal import read_structure
+from stemtomo_dl.simulate.diffraction import (
+    MOST_SCATTERED,
+    WEAKEST,
+    Excited,
+    excite,
+    extinction_distance,
+    kinematic_bound,
+    kinematic_shares,
+    make_beam,
+    two_beam_shares,
+)
+
+WAVE = wavelength(200)
+ROTATION = 12.0
+BEAM = make_beam(200, WAVE, 1.5, 3, ROTATION)
+UB = Rotation.from_rotvec([0.4, 1.1, -0.3]).as_matrix()
+
+
+@pytest.fixture(scope="module")
+def brookite():
+    return read_structure("brookite", (resources.synthetic() / "structures/brookite.cif").read_text(), 0.8)
+
+
+def distance_to_sphere(g: np.ndarray, transverse: np.ndarray) -> float:
+    """Along z, from g to the sphere through the origin about −k for an incident wave vector k."""
+    k = np.array([*transverse, np.sqrt(1 / WAVE**2 - transverse @ transverse)])
+    return brentq(lambda s: np.linalg.norm(k + g + [0, 0, s]) - 1 / WAVE, -0.5, 0.5, xtol=1e-14)
+
+
+def test_excitation_errors_solve_the_ewald_geometry(brookite):
+    excited = excite(brookite, UB @ brookite.b, BEAM, 30)
+    assert len(excited.index) > 50
+    turn = np.radians(-ROTATION)
+    back = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    deltas = cone.middles(3) @ back.T * 1.5e-3 / WAVE
+    for r in range(0, len(excited.index), 5):
+        g = UB @ brookite.b @ brookite.hkl[excited.index[r]]
+        assert excited.s[r] == pytest.approx(distance_to_sphere(g, np.zeros(2)), abs=1e-9)
+        for c in (0, 5, 20):
+            exact = distance_to_sphere(g, deltas[c])
+            assert excited.s[r] + excited.slope[r, c] == pytest.approx(exact, abs=5e-5 * np.hypot(*g[:2]) + 1e-6)
+
+
+def test_inside_the_sphere_is_positive(brookite):
+    excited = excite(brookite, UB @ brookite.b, BEAM, 30)
+    to_centre = np.linalg.norm(excited.g + [0, 0, 1 / WAVE], axis=1)
+    assert (np.sign(excited.s) == np.sign(1 / WAVE - to_centre)).all()
+
+
+def test_no_strong_reflection_is_left_out(brookite):
+    ub = UB @ brookite.b
+    kept = set(excite(brookite, ub, BEAM, 30).index.tolist())
+    g, xi = brookite.hkl @ ub.T, extinction_distance(brookite, BEAM)
+    s = np.sqrt(1 / WAVE**2 - (g[:, :2] ** 2).sum(1)) - (1 / WAVE + g[:, 2])
+    for delta in BEAM.direction * 1.5e-3:
+        error = s - g[:, :2] @ delta
+        effective = np.sqrt(error**2 + xi**-2)
+        strongest = max((np.sin(np.pi * t * effective) ** 2 / (xi * effective) ** 2).max() for t in (50, 200, 300))
+        assert strongest > WEAKEST
+        at_most = (np.sin(np.pi * 300 * effective) / (xi * effective)) ** 2
+        assert set(np.flatnonzero(at_most > WEAKEST).tolist()) <= kept
+
+
+def single(s: float, xi: float) -> Excited:
+    one = np.array([float(s)])
+    return Excited(np.zeros(1, "i8"), np.zeros((1, 3)), one, np.zeros((1, 1)), np.array([float(xi)]))
+
+
+def test_two_beam_intensity_of_one_reflection():
+    at_bragg = two_beam_shares(single(0, 800), 4, 5.0)[:, 0, 0]  # up to 200 Å = ξ/4
+    np.testing.assert_allclose(at_bragg, np.sin(np.pi * np.arange(5) * 50 / 800) ** 2, rtol=1e-6)
+    assert at_bragg[-1] == pytest.approx(0.5)
+    off = two_beam_shares(single(1 / 800, 800), 1, 80 / 2**0.5 / 2)[1, 0, 0]  # thickness where sin² is 1/2
+    assert off == pytest.approx(np.sin(np.pi * 400 / 2**0.5 * 2**0.5 / 800) ** 2 / 2, rel=1e-6)
+
+
+def test_kinematic_limit_of_two_beam(brookite):
+    excited = excite(brookite, UB @ brookite.b, BEAM, 30)
+
+    def gap(thickness_nm: float) -> float:
+        two, kinematic = (
+            np.diff(shares[-1], axis=-1, prepend=0)
+            for shares in (two_beam_shares(excited, 1, thickness_nm), kinematic_shares(excited, 1, thickness_nm, 1.0))
+        )
+        strong = kinematic > 0.01 * kinematic.max()
+        return float(np.abs(two[strong] / kinematic[strong] - 1).max())
+
+    assert gap(0.5) < 2e-3
+    assert gap(30) > 0.05
+
+
+def test_kinematic_shares_are_sinc_squared(brookite):
+    excited = excite(brookite, UB @ brookite.b, BEAM, 20)
+    shares = np.diff(kinematic_shares(excited, 4, 5.0, 0.3).astype(float), axis=-1, prepend=0)
+    s = (excited.s[:, None] + excited.slope).T
+    expected = 0.3 * (np.pi * 150 / excited.extinction) ** 2 * np.sinc(150 * s) ** 2
+    np.testing.assert_allclose(shares[3], expected, rtol=1e-4, atol=1e-7)
+    bound = kinematic_bound(excited, 20)
+    assert (kinematic_shares(excited, 20, 1.0, 1.0)[..., -1] <= bound).all()
+
+
+def test_no_more_is_scattered_than_there_is(brookite):
+    zone_axis = make_beam(200, WAVE, 0.1, 2, 0)
+    excited = excite(brookite, brookite.b, zone_axis, 80)
+    shares = two_beam_shares(excited, 80, 1.0)
+    assert shares[..., -1].max() == pytest.approx(MOST_SCATTERED, abs=1e-4)  # this one had to be scaled down
+    assert (np.diff(shares, axis=-1) >= -1e-6).all()
+
+
+def test_cells_of_the_cone_are_equal_and_numbered_alike():
+    rng = np.random.default_rng(0)
+    counts = np.bincount([cone.cell_of(np.sqrt(a), b, 4) for a, b in rng.random((48_000, 2))], minlength=48)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 48 + 5 * np.sqrt(96)
+    for places in (cone.points(4, 1.0, 100), cone.middles(4)[:, None]):
+        radius, turn = np.hypot(*places.T).T, (np.arctan2(places[..., 1], places[..., 0]) / (2 * np.pi)) % 1
+        cells = [[cone.cell_of(r, t, 4) for r, t in zip(*rt, strict=True)] for rt in zip(radius, turn, strict=True)]
+        assert all(set(found) == {c} for c, found in enumerate(cells))
