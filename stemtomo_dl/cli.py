@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="From a 4D-STEM tilt series of a nanopowder to single-crystal 3D ED data of every particle.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
 )
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
@@ -79,7 +82,9 @@ for _name, _help in {
 
 @app.command()
 def simulate(
-    scene: Annotated[str, typer.Argument(metavar="SCENE.toml", help="The scene; a shipped one goes by name: demo, tiny.")],
+    scene: Annotated[
+        str, typer.Argument(metavar="SCENE.toml", help="The scene; a shipped one goes by name: demo, tiny.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the experiment.")],
 ) -> None:
     """A synthetic experiment with its truth beside it; started again it goes on."""
@@ -124,7 +129,13 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
 

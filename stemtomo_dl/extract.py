@@ -24,9 +24,7 @@ class Probes:
     shape: tuple[int, int]
 
 
-def choose_probes(
-    masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: int, config: ExtractConfig
-) -> Probes:
+def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: int, config: ExtractConfig) -> Probes:
     """Probes of the particles seen at one tilt, and of the support about each.
 
     Where outlines overlap both particles are in the beam: such probes are left out as long as enough others
@@ -114,7 +112,16 @@ def extract_tilt(
 
 
 @numba.njit(nogil=True, cache=True)
-def add_patterns(patterns, probe, start, sums_of, whole, good, sums, seen):  # type: ignore[no-untyped-def]
+def add_patterns(
+    patterns: np.ndarray,
+    probe: np.ndarray,
+    start: np.ndarray,
+    sums_of: np.ndarray,
+    whole: np.ndarray,
+    good: np.ndarray,
+    sums: np.ndarray,
+    seen: np.ndarray,
+) -> None:
     """Add each pattern, displaced, to the sums its probe belongs to; ``seen`` counts the good pixels added."""
     rows, cols = patterns.shape[1:]
     for i in range(len(patterns)):

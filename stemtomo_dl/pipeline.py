@@ -25,10 +25,10 @@ from stemtomo_dl.simulate.scene import load_scene
 from stemtomo_dl.simulate.series import simulate as simulate_series
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, write_text
-from stemtomo_dl.store.ledger import Ledger
-from stemtomo_dl.store.partial import Partial
 from stemtomo_dl.store.experiment import write_experiment
 from stemtomo_dl.store.fingerprint import fingerprints
+from stemtomo_dl.store.ledger import Ledger
+from stemtomo_dl.store.partial import Partial, discard
 from stemtomo_dl.store.series import open_series
 from stemtomo_dl.store.truth import read_truth
 from stemtomo_dl.track import track as link
@@ -116,8 +116,13 @@ def images(run: Run, key: str) -> list[str]:
 
     def work(tilt: int) -> dict[str, np.ndarray]:
         v = virtual_images(scans[tilt], run.experiment.instrument, bad, config)
-        return {"detectors": np.array(v.detectors), "images": v.images, "beam_px": v.beam_px,
-                "mean_pattern": v.mean_pattern, "max_pattern": v.max_pattern}
+        return {
+            "detectors": np.array(v.detectors),
+            "images": v.images,
+            "beam_px": v.beam_px,
+            "mean_pattern": v.mean_pattern,
+            "max_pattern": v.max_pattern,
+        }
 
     partial = run.per_tilt("images", key, list(scans), work)
 
@@ -127,7 +132,6 @@ def images(run: Run, key: str) -> list[str]:
             yield tilt, VirtualImages(detectors=tuple(arrays.pop("detectors").tolist()), **arrays)
 
     results.write_images(run.folder / "images.h5", finished(), run.alpha_deg, bad)
-    partial.clear()
     return ["images.h5"]
 
 
@@ -149,7 +153,6 @@ def segment(run: Run, key: str) -> list[str]:
         full = np.unpackbits(arrays["bits"], axis=-1, count=int(arrays["shape"][1])).astype(bool)
         parts.append(Masks.pack(full, np.full(len(full), tilt), arrays["score"], alpha))
     results.write_masks(run.folder / "masks.h5", Masks.concatenate(parts))
-    partial.clear()
     return ["masks.h5"]
 
 
@@ -179,9 +182,7 @@ def extract(run: Run, key: str) -> list[str]:
 
     todo = [t for t in scans if (tracks.tilt == t).any()]
     partial = run.per_tilt("extract", key, todo, work)
-    written = _assemble_series(run, tracks, partial, center)
-    partial.clear()
-    return written
+    return _assemble_series(run, tracks, partial, center)
 
 
 def _assemble_series(run: Run, tracks: Tracks, partial: Partial, center: np.ndarray) -> list[str]:
@@ -204,10 +205,19 @@ def _assemble_series(run: Run, tracks: Tracks, partial: Partial, center: np.ndar
                 continue
             tilt, patterns, measured, n = (np.array(c) for c in zip(*frames, strict=True))
             name = f"particles/p{k:04d}/series.h5"
-            results.write_series(run.folder / name, DiffractionSeries(
-                instrument, patterns, measured, run.alpha_deg[tilt], tilt.astype("i4"), n.astype("i4"), center,
-                None if dose is None else np.full(len(tilt), dose),
-            ))
+            results.write_series(
+                run.folder / name,
+                DiffractionSeries(
+                    instrument,
+                    patterns,
+                    measured,
+                    run.alpha_deg[tilt],
+                    tilt.astype("i4"),
+                    n.astype("i4"),
+                    center,
+                    None if dose is None else np.full(len(tilt), dose),
+                ),
+            )
             written.append(name)
     for old in (run.folder / "particles").glob("p*"):  # of an earlier tracking
         if f"particles/{old.name}/series.h5" not in written:
@@ -247,10 +257,12 @@ def do_stage(run: Run, name: str, *, again: bool = False) -> bool:
     settings = [book["settings"].get(name), run.experiment.instrument.__dict__, book["inputs"]]
     key = run.ledger.key(settings, _READS[name])
     if run.ledger.fresh(name, key) and not again:
+        discard(run.folder, name)  # a kill between the stage's end and its tidying leaves them
         return False
     began = time.perf_counter()
     outputs = STAGES[name](run, key)
     run.ledger.done(name, key, time.perf_counter() - began, outputs)
+    discard(run.folder, name)
     return True
 
 
@@ -278,12 +290,18 @@ def simulate(scene: str, folder: Path, progress: Progress) -> int:
     series = simulate_series(described, cifs)
     experiment = described.experiment(series.elements)
     origin = {"version": __version__, **described.model_dump(mode="json")}
-    written = write_experiment(
-        folder, experiment, series.truth, series.stated_deg, series.rows, series.shape, origin, cifs
-    )
     with progress.stage("simulate", len(series)) as advance:
-        for _ in written:
-            advance()
+        write_experiment(
+            folder,
+            experiment,
+            series.truth,
+            series.stated_deg,
+            series.rows,
+            series.shape,
+            origin,
+            cifs,
+            advance=advance,
+        )
     return len(series)
 
 
@@ -292,5 +310,7 @@ def evaluate(folder: Path, truth: Path) -> dict[str, Any]:
     known = read_truth(truth)
     _, good, _ = results.read_image_facts(folder / "images.h5")
     if len(good) != len(known.alpha_deg):
-        raise InputError(f"{truth}: has {len(known.alpha_deg)} tilts, {folder} has {len(good)}; they do not belong together")
+        raise InputError(
+            f"{truth}: has {len(known.alpha_deg)} tilts, {folder} has {len(good)}; they do not belong together"
+        )
     return score_run(results.read_masks(folder / "masks.h5"), results.read_tracks(folder), known, good)

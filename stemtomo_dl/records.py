@@ -212,8 +212,8 @@ class Masks(Record):
         """Masks of several tilts of one series as one record."""
         first = parts[0]
         crops = tuple(c for p in parts for c in p.crops)
-        join = (np.concatenate([getattr(p, k) for p in parts]) for k in ("origin", "tilt", "score"))
-        return cls(first.shape, crops, *join, first.alpha_deg)
+        origin, tilt, score = (np.concatenate([getattr(p, k) for p in parts]) for k in ("origin", "tilt", "score"))
+        return cls(first.shape, crops, origin, tilt, score, first.alpha_deg)
 
 
 @dataclass(frozen=True, eq=False)

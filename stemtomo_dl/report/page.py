@@ -1,3 +1,183 @@
-"""stub"""
-def build_report(folder):
-    return "<html></html>"
+"""The one HTML file: header, sections in the order of the method, everything inlined."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from stemtomo_dl.report import figures
+from stemtomo_dl.report.browser import browser_section
+from stemtomo_dl.report.calibration import calibration_section
+from stemtomo_dl.report.checks import points, verdict
+from stemtomo_dl.report.facts import Facts, gather
+from stemtomo_dl.report.pictures import make_plan, take_pictures
+from stemtomo_dl.report.strips import box_side, choose_frames, read_strip, strip_section
+from stemtomo_dl.report.text import degrees, escape, number
+
+
+def build_report(folder: Path) -> str:
+    """The run for a person, as one HTML file that needs nothing beside it.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder; its stages up to tracking must be done. A particle without series.h5 is shown without
+        its patterns.
+
+    Returns
+    -------
+    str
+        The page. The same run gives the same page, byte for byte.
+
+    Raises
+    ------
+    InputError
+        If a file of the run is missing or cannot be read.
+    """
+    facts = gather(folder)
+    sections, beam = [], np.full((facts.n_tilts, 2), np.nan)
+    if facts.good.any():
+        frames = choose_frames(facts)
+        pictures = take_pictures(facts, make_plan(facts), frames, {k: box_side(facts, k) for k in frames})
+        beam = pictures.beam_px
+        strips = [
+            strip_section(facts, pictures, k, tilts, read_strip(facts, k, tilts), opened=k == next(iter(frames)))
+            for k, tilts in frames.items()
+        ]
+        sections.append(("series", "The series", browser_section(facts, pictures)))
+    if len(facts.tracks.particle):
+        sections.append(("coverage", "Which particle is seen where", _coverage(facts)))
+    sections.append(("drift", "Drift of the field and of the beam", _drift(facts, beam)))
+    if len(facts.tracks.particle):
+        sections.append(("map", "Where the particles lie", _map(facts)))
+    if facts.good.any():
+        sections.append(("calibration", "Calibration", calibration_section(facts)))
+        sections.append(("particles", "Particles", _particles(strips)))
+    sections.append(("settings", "Settings", _settings(facts)))
+    return _page(facts, beam, sections)
+
+
+def _page(facts: Facts, beam: np.ndarray, sections: list[tuple[str, str, str]]) -> str:
+    title = escape(facts.experiment.title or "Untitled series")
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
+    body = "".join(f'<section id="{name}"><h2>{heading}</h2>\n{text}\n</section>\n' for name, heading, text in sections)
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} – stemtomo</title>
+<link rel="icon" href="data:,">
+<style>{_static("report.css")}</style></head>
+<body><main>
+<header><p class="kind">4D-STEM tilt series</p><h1>{title}</h1>
+<p class="verdict">{escape(verdict(facts))}</p>
+{_skipped(facts)}{_points(facts, beam)}{_facts(facts)}
+</header>
+<nav>{links}</nav>
+{body}
+<footer>stemtomo_dl {escape(facts.version)}. Lengths in the sample are in its frame at α = 0: x to the right, y down,
+z along the beam away from the gun, the origin at the centre of the field of view.</footer>
+</main>
+<script>{_static("report.js")}</script>
+</body></html>
+"""
+
+
+def _static(name: str) -> str:
+    return (resources.files("stemtomo_dl.report") / "static" / name).read_text(encoding="utf-8")
+
+
+def _skipped(facts: Facts) -> str:
+    """Tilts that are left out, and why."""
+    if facts.good.all():
+        return ""
+    lost = [f"{t} ({degrees(float(facts.alpha_deg[t]))})" for t in np.flatnonzero(~facts.good).tolist()]
+    why = "".join(f"<li>{escape(line)}</li>" for line in facts.skipped)
+    return f'<div class="warn"><p>Left out: {"tilt" if len(lost) == 1 else "tilts"} {", ".join(lost)}.</p><ul>{why}</ul></div>'
+
+
+def _points(facts: Facts, beam: np.ndarray) -> str:
+    if not len(facts.tracks.particle):
+        return ""
+    found = points(facts, beam)
+    if not found:
+        return '<p class="fine">None of the automatic checks of coverage, positions, drift and beam found a fault.</p>'
+    return f'<h2 class="small">Points to look at</h2><ul class="points">{"".join(f"<li>{p}</li>" for p in found)}</ul>'
+
+
+def _facts(facts: Facts) -> str:
+    """Beam, detector and stage as the user states them."""
+    i, e = facts.experiment.instrument, facts.experiment
+    rows, columns = facts.masks.shape
+    qy, qx = facts.bad_pixels.shape
+    lines = [
+        ("Beam", f"{number(i.voltage_kv)} kV, {number(i.convergence_mrad, 2)} mrad"),
+        ("Scan", f"{columns} × {rows} probes, {number(i.step_nm, 2)} nm apart"),
+        ("Detector", f"{qx} × {qy} px, {number(i.pixel_inv_angstrom, 5)} 1/Å a pixel"),
+        ("Scan to detector", f"rotated by {degrees(i.rotation_deg)}"),
+        ("Tilt axis", f"{degrees(i.tilt_axis_deg)} from x toward y"),
+    ]
+    if i.electrons_per_pattern is not None:
+        each = i.electrons_per_pattern / (10 * i.step_nm) ** 2
+        lines.append(("Dose", f"{number(each, 3)} e/Å² a scan, {number(each * int(facts.good.sum()), 1)} e/Å² in all"))
+    if e.sample.elements or e.sample.phases:
+        lines.append(("Sample", ", ".join([*e.sample.elements, *e.sample.phases])))
+    rows_html = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)
+    return f'<dl class="facts">{rows_html}</dl>'
+
+
+def _coverage(facts: Facts) -> str:
+    return f"""<div class="wide">{figures.coverage_chart(facts)}</div>
+<p class="legend"><i class="seen"></i>seen <i class="cut"></i>seen, cut by the scan's border <i class="off"></i>seen, but
+off its predicted place <i class="skipped"></i>tilt left out</p>
+<p class="note">A white gap in a row is a tilt at which the particle was not found: reflections that pass the Ewald sphere
+there are lost. Gaps at high tilt are usual where particles shadow each other. A gap at one angle in many rows points to
+a bad scan. Vermilion marks an outline whose centre lies over 1.5 px, and over 0.4 of the particle's radius, from where the rotation of a rigid
+sample puts it: if it starts and stays, two particles may have been exchanged.</p>
+<div class="wide">{figures.count_chart(facts)}</div>
+<p class="note">The two curves should lie close to each other. Outlines far above particles are spurious finds, or
+particles that could not be followed; a dip in both is a poor scan.</p>"""
+
+
+def _drift(facts: Facts, beam: np.ndarray) -> str:
+    field = figures.pair_chart(facts, np.where(facts.good[:, None], facts.tracks.drift_px, np.nan), "drift (px)",
+                               "Drift of the field against the tilt angle", ("x, to the right", "y, down"))
+    spot = figures.pair_chart(facts, beam, "direct beam (detector px)",
+                              "Direct beam on the detector against the tilt angle", ("column", "row"))
+    return f"""<div class="two"><figure>{field}<figcaption>Shift of the field of view, in scan pixels.</figcaption></figure>
+<figure>{spot}<figcaption>Direct beam on the detector, at the scan's centre.</figcaption></figure></div>
+<p class="note">Left: what moves all particles together beyond the stage's rotation. Scatter is re-centring between
+scans and does no harm; a jump is safe if the outlines keep their numbers across it. Right: the beam should move
+smoothly or stay. A lone outlier means that the beam was not found at that tilt, and its patterns are not
+centred.</p>"""
+
+
+def _map(facts: Facts) -> str:
+    return f"""<div class="two"><figure>{figures.map_chart(facts)}
+<figcaption>Seen along the beam at α = 0; the frame is the field of view.</figcaption></figure>
+<figure>{figures.height_chart(facts)}<figcaption>Seen along the tilt axis.</figcaption></figure></div>
+<p class="keyline">Height z {figures.height_key(facts)}</p>
+<p class="note">The tilt axis is drawn as the experiment states it, from x toward y (down); particles near it hardly move
+as the stage tilts. On a flat support the heights on the right follow one line, whose slope is the support's own
+inclination; a particle far off that line has a wrong outline or a mixed track. The common height cannot be told from
+drift, so only differences count.</p>"""
+
+
+def _particles(strips: list[str]) -> str:
+    if not strips:
+        return "<p>No particle was followed, so there is nothing to show.</p>"
+    return f"""<p class="note">Above: the particle with its outline; below: its diffraction pattern at that tilt, background
+removed, dark on white, logarithmic for strong spots, on one scale for the particle. The direct beam is not removed; it is white where the
+particle takes more out of it than it leaves, black where less. Pale blue was not measured. Spots of
+one crystal form one lattice that turns slowly; two lattices, or a lattice that changes at once, mean two particles. The
+number of probes should change as smoothly as the projected outline does, the Bragg signal swings as reflections
+pass the Ewald sphere. Click a picture for that tilt in the series. <button type="button" id="all">Open all</button></p>
+{"".join(strips)}"""
+
+
+def _settings(facts: Facts) -> str:
+    """Every setting that the run used, as run.json has it."""
+    used = facts.experiment.model_dump(mode="json")
+    text = "\n".join(f"[{k}]\n{json.dumps(v, indent=1, ensure_ascii=False)}" for k, v in used.items() if isinstance(v, dict))
+    return f'<details><summary>All settings of this run, with their defaults</summary><pre>{escape(text)}</pre></details>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label, regionprops
-from skimage.morphology import h_maxima, remove_small_holes
+from skimage.morphology import local_maxima, reconstruction, remove_small_holes
 from skimage.segmentation import watershed
 
 from stemtomo_dl.config import SegmentConfig
@@ -52,7 +52,9 @@ def _foreground(contrast: np.ndarray, config: SegmentConfig) -> np.ndarray:
     The second limit keeps the blur of a bright particle out of its outline.
     """
     seen = label(contrast > config.min_contrast_sigma, connectivity=1)
-    brightness = ndimage.percentile_filter(np.where(seen > 0, contrast, 0), 90, size=2 * int(config.min_diameter_px) + 1)
+    brightness = ndimage.percentile_filter(
+        np.where(seen > 0, contrast, 0), 90, size=2 * int(config.min_diameter_px) + 1
+    )
     out = (seen > 0) & (contrast > config.edge_fraction * brightness)
     return remove_small_holes(ndimage.binary_opening(out, ndimage.generate_binary_structure(2, 1)), max_size=_HOLE_PX)
 
@@ -88,5 +90,8 @@ def split_touching(foreground: np.ndarray, core: np.ndarray, neck: float) -> np.
     core = ndimage.binary_opening(core)
     depth = ndimage.distance_transform_edt(np.pad(core, 1))[1:-1, 1:-1]
     smooth = ndimage.gaussian_filter(depth, 0.7) * core
-    seeds = label(h_maxima(np.log(smooth + 0.5), -np.log(neck)))
-    return watershed(-smooth, seeds * core, mask=foreground)
+    height = np.log(smooth + 0.5)
+    # Bumps that a neck wider than the limit joins become one plateau.
+    lasting = local_maxima(reconstruction(height + np.log(neck), height))
+    seeds = label(lasting & core)
+    return watershed(-smooth, seeds, mask=foreground)

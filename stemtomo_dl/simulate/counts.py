@@ -15,7 +15,7 @@ from stemtomo_dl.simulate.cone import cell_of
 
 EVENT_NS = 150.0  # what an electron costs, measured
 PIXEL_NS = 35.0  # what a pixel costs where expected patterns are rendered, measured
-POINTS_PER_PX = 10.0  # by which a rendered disk is filled
+DIRECT_POINTS, BRAGG_POINTS = 200.0, 30.0  # per px², that fill a rendered disk: to 0.4 and 1 % of its height
 FULL = 65535
 DIRECT, DIFFUSE, BRAGG = 0, 1, 2
 
@@ -99,7 +99,8 @@ def draw_patterns(
     mix: Mixture,
     thickness: np.ndarray,
     templates: np.ndarray,
-    points: np.ndarray,
+    direct: np.ndarray,
+    bragg: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Fill one scan row of patterns by rendering what is expected and drawing every pixel; as `draw_electrons`.
@@ -108,13 +109,13 @@ def draw_patterns(
     ----------
     templates : (material, qy, qx) array
         Where diffusely scattered electrons land.
-    points : (cell, point, 2) array
-        Places that fill every cell of the disk, px (column, row) from its centre.
+    direct, bragg : (cell, point, 2) arrays
+        Places that fill every cell of the direct beam's disk and of any other, px (column, row) from its centre.
     """
     stack = _room(len(thickness))
     for x in range(thickness.shape[1]):
         met = _meet(thickness[:, x], mix, stack)
-        mean = expected(electrons, mix, stack, met, templates, points)
+        mean = expected(electrons, mix, stack, met, templates, direct, bragg)
         for i in range(mean.shape[0]):
             for j in range(mean.shape[1]):
                 out[x, i, j] = min(rng.poisson(mean[i, j]), FULL)
@@ -122,10 +123,16 @@ def draw_patterns(
 
 @njit(cache=True, nogil=True)
 def expected(
-    electrons: float, mix: Mixture, stack: Stack, met: int, templates: np.ndarray, points: np.ndarray
+    electrons: float,
+    mix: Mixture,
+    stack: Stack,
+    met: int,
+    templates: np.ndarray,
+    direct: np.ndarray,
+    bragg: np.ndarray,
 ) -> np.ndarray:
     """Mean pattern (qy, qx) behind what a probe meets."""
-    cells = len(points)
+    cells = len(direct)
     image = electrons * mix.film * templates[0]
     diffuse = np.zeros(met)
     for c in range(cells):
@@ -134,14 +141,15 @@ def expected(
             p = stack.particle[k]
             diffuse[k] += left * stack.diffuse[k]
             left *= 1 - stack.diffuse[k]
-            taken, start = 0.0, mix.table[p] + (stack.below[k] * cells + c) * (mix.first[p + 1] - mix.first[p])
-            for r in range(mix.first[p + 1] - mix.first[p]):
-                upper = start + cells * (mix.first[p + 1] - mix.first[p])
-                total = (1 - stack.above[k]) * mix.shares[start + r] + stack.above[k] * mix.shares[upper + r]
-                _splat(image, mix.place[mix.first[p] + r], points[c], mix.disk_px, cells, left * (total - taken))
+            count, taken = mix.first[p + 1] - mix.first[p], 0.0
+            lower = mix.table[p] + (stack.below[k] * cells + c) * count
+            upper = lower + cells * count
+            for r in range(count):
+                total = (1 - stack.above[k]) * mix.shares[lower + r] + stack.above[k] * mix.shares[upper + r]
+                _splat(image, mix.place[mix.first[p] + r], bragg[c], mix.disk_px, cells, left * (total - taken))
                 taken = total
             left *= 1 - taken
-        _splat(image, mix.center, points[c], mix.disk_px, cells, left)
+        _splat(image, mix.center, direct[c], mix.disk_px, cells, left)
     for k in range(met):
         image += diffuse[k] * templates[mix.material[stack.particle[k]]]
     return image

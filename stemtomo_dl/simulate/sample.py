@@ -114,7 +114,7 @@ def _place(
 ) -> np.ndarray | None:
     """Position (3,) in nm as told or at random, at least the gap away from outlines already there."""
     if population.positions_nm:
-        return np.array(population.positions_nm[index])
+        return np.array(population.positions_nm[index], float)
     rows, columns = scene.instrument.scan
     extent = np.array([columns, rows]) * scene.instrument.step_nm * scene.field_fraction
     clearance = distance_transform_edt(~taken) * scene.instrument.step_nm if taken.any() else None

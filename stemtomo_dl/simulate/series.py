@@ -94,7 +94,8 @@ class Series:
         if dense is None:
             dense = counts.dense_is_cheaper(electrons, microscope.detector)
         if dense:
-            points = cone.points(mixture.rings, mixture.disk_px, counts.POINTS_PER_PX)
+            direct = cone.points(mixture.rings, mixture.disk_px, counts.DIRECT_POINTS)
+            bragg = cone.points(mixture.rings, mixture.disk_px, counts.BRAGG_POINTS)
             templates = np.stack([diffuse.template(r, view.center_px, shape[2:]) for r in self.cast.radii])
 
         def draw(y: int) -> np.ndarray:
@@ -102,7 +103,7 @@ class Series:
             out = np.zeros(shape[1:], np.uint16)
             row = np.ascontiguousarray(thickness[:, y])
             if dense:
-                counts.draw_patterns(rng, electrons, mixture, row, templates, points, out)
+                counts.draw_patterns(rng, electrons, mixture, row, templates, direct, bragg, out)
             else:
                 counts.draw_electrons(rng, electrons, mixture, row, out)
             return out

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def writing(path: Path) -> Iterator[Path]:
             raise InputError(f"{path}: cannot be written ({e.strerror}); free the disk or choose another folder") from e
         raise
     finally:
-        _remove(temporary)
+        with suppress(OSError):  # the reason why it was not written is told, not why it cannot be cleaned up
+            _remove(temporary)
 
 
 def _remove(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def write_experiment(
     origin: Mapping[str, Any],
     cifs: Mapping[str, str],
     dtype: DTypeLike = np.uint16,
-) -> Iterator[int]:
+    advance: Callable[[], None] = lambda: None,
+) -> None:
     """Write an experiment, scan by scan; started again on the same folder it skips the scans that are there.
 
     Parameters
@@ -46,22 +47,18 @@ def write_experiment(
     shape : tuple of int
         Shape (y, x, qy, qx) of every scan.
     origin : mapping
-        What the scans were made from, as JSON can hold it; kept as scene.json, and a folder of another origin
-        is refused.
+        The scene, as JSON can hold it; kept with the CIFs as scene.json, and a folder of another origin is refused.
     cifs : mapping
         Text of every phase's CIF by its name; a folder in the name is dropped.
-
-    Yields
-    ------
-    int
-        The number of every scan once it lies in its place, those that were there already included.
+    advance : callable
+        Called once for every scan that lies in its place, those that were there already included.
 
     Raises
     ------
     InputError
         If the folder holds an experiment of another origin, or cannot be written.
     """
-    _claim(folder, origin)
+    _claim(folder, {"scene": origin, "cifs": cifs})
     for name, text in cifs.items():
         write_text(folder / Path(name).name, text)
     files = [f"scan_{tilt + 1:04d}{Path(str(experiment.scans.files)).suffix}" for tilt in range(len(stated_deg))]
@@ -74,7 +71,7 @@ def write_experiment(
         path = folder / "scans" / name
         if not path.exists():
             write_scan(path, (row[None] for row in rows(tilt)), shape, dtype)
-        yield tilt
+        advance()
 
 
 def experiment_toml(experiment: Experiment) -> str:

@@ -60,7 +60,7 @@ class Ledger:
         if difference and not force:
             self.close()
             raise InputError(
-                f"{self.folder}: was made from something else ({difference}); use another -o, or --force to start it anew"
+                f"{self.folder}: was made from something else ({difference}); use another -o, or start anew with --force"
             )
         if not self.book or difference:
             self._discard()

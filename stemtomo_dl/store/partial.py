@@ -10,6 +10,8 @@ import numpy as np
 
 from stemtomo_dl.store.atomic import writing
 
+_PARTIAL = ".partial"
+
 
 class Partial:
     """Per-tilt results of one stage: a folder of .npy files a tilt, moved into place when complete.
@@ -23,10 +25,8 @@ class Partial:
     """
 
     def __init__(self, run: Path, stage: str, key: str) -> None:
-        self._folder = run / ".partial" / f"{stage}-{key[:16]}"
-        for other in (run / ".partial").glob(f"{stage}-*"):
-            if other != self._folder:
-                shutil.rmtree(other)
+        self._folder = run / _PARTIAL / f"{stage}-{key[:16]}"
+        discard(run, stage, keep=self._folder.name)
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def _tilt(self, tilt: int) -> Path:
@@ -47,8 +47,15 @@ class Partial:
         """A tilt's arrays, mapped from disk rather than read."""
         return {p.stem: np.load(p, mmap_mode="r") for p in sorted(self._tilt(tilt).glob("*.npy"))}
 
-    def clear(self) -> None:
-        """Remove all results of the stage: it has ended."""
-        shutil.rmtree(self._folder)
-        if not any(self._folder.parent.iterdir()):
-            os.rmdir(self._folder.parent)
+
+def discard(run: Path, stage: str, keep: str = "") -> None:
+    """Remove a stage's partial results, for instance when it has ended."""
+    parent = run / _PARTIAL
+    for folder in parent.glob(f"{stage}-*"):
+        if folder.name != keep:
+            # Out of sight at once: a kill while files go one by one must not leave half a tilt to resume from.
+            os.replace(folder, folder.with_name(f"old-{folder.name}"))
+    for folder in parent.glob(f"old-{stage}-*"):
+        shutil.rmtree(folder)
+    if parent.is_dir() and not any(parent.iterdir()):
+        parent.rmdir()

@@ -106,7 +106,7 @@ def read_masks(path: Path) -> Masks:
         score = f["score"][:] if "score" in f else np.ones(n, "f4")
         if f["masks"].ndim != 3 or len(tilt) != n or len(score) != n:
             raise InputError(f"{path}: /masks, /tilt and /score do not fit each other; one row an instance is needed")
-        if n and not (0 <= tilt.min() and tilt.max() < len(alpha)):
+        if n and not (tilt.min() >= 0 and tilt.max() < len(alpha)):
             raise InputError(f"{path}: /tilt names a tilt that /alpha_deg does not have; number tilts from 0")
         step = max(1, (32 << 20) // max(1, int(np.prod(f["masks"].shape[1:]))))
         parts = [

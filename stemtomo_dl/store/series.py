@@ -12,7 +12,6 @@ import numpy as np
 from stemtomo_dl.config import Experiment, load
 from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.records import Instrument, Scan, TiltSeries
-from stemtomo_dl.store.fingerprint import fingerprint
 from stemtomo_dl.store.scans.layout import first_line, natural
 from stemtomo_dl.store.scans.open import open_scan
 from stemtomo_dl.store.tilts import Tilt, angles_in_order, match, read_tilts
@@ -77,14 +76,6 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, Ti
         bad_pixels=_mask(toml_path, experiment.detector.mask, good.shape[2:]),
     )
     return experiment, series, [f"tilt {i} ({names[i]}) left out: {bad[i]}" for i in sorted(bad)]
-
-
-def fingerprints(toml_path: Path, experiment: Experiment, series: TiltSeries) -> dict[str, str]:
-    """Checksums of all that a series is made from, by file name: scans, tilt list and detector mask."""
-    names = [*series.names]
-    names += [f for f in (experiment.scans.tilts, experiment.detector.mask) if isinstance(f, str)]
-    paths = {name: toml_path.parent / name for name in names}
-    return {name: fingerprint(path) if path.exists() else "absent" for name, path in paths.items()}
 
 
 def _files(toml_path: Path, experiment: Experiment) -> list[Path]:

@@ -129,18 +129,31 @@ class _Linker:
         self.all.append(t)
 
 
-def _to_record(
-    kept: list[_Live], masks: Masks, seen: Features, instrument: Instrument, drift: np.ndarray
-) -> Tracks:
+def _to_record(kept: list[_Live], masks: Masks, seen: Features, instrument: Instrument, drift: np.ndarray) -> Tracks:
     track_of = np.array([k + 1 for k, t in enumerate(kept) for _ in t.tilts], "i4")
     tilt = np.array([i for t in kept for i in t.tilts], "i4")
     instance = np.array([i for t in kept for i in t.instances], "i4")
     xy = seen.xy[instance].reshape(-1, 2)
     position, solved_drift, residual = solve_positions(
-        track_of - 1, tilt, xy - field_centre(masks.shape), masks.alpha_deg, instrument.tilt_axis_deg, drift, masks.shape
+        track_of - 1,
+        tilt,
+        xy - field_centre(masks.shape),
+        masks.alpha_deg,
+        instrument.tilt_axis_deg,
+        drift,
+        masks.shape,
     )
     row = np.lexsort((tilt, track_of))
     return Tracks(
-        track_of[row], tilt[row], instance[row], xy[row, 0], xy[row, 1], seen.area[instance][row],
-        masks.alpha_deg, solved_drift, np.arange(1, len(kept) + 1, dtype="i4"), position * instrument.step_nm, residual,
+        track_of[row],
+        tilt[row],
+        instance[row],
+        xy[row, 0],
+        xy[row, 1],
+        seen.area[instance][row],
+        masks.alpha_deg,
+        solved_drift,
+        np.arange(1, len(kept) + 1, dtype="i4"),
+        position * instrument.step_nm,
+        residual,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_matrix, diags, vstack
+from scipy.sparse import coo_matrix, csr_matrix, diags, vstack
 from scipy.sparse.linalg import spsolve
 
 from stemtomo_dl.geometry import tilt_rotation
@@ -67,7 +67,14 @@ def solve_positions(
     return positions, drift, residual
 
 
-def _observations(particle, tilt, xy, alpha_deg, tilt_axis_deg, n_particles):  # type: ignore[no-untyped-def]
+def _observations(
+    particle: np.ndarray,
+    tilt: np.ndarray,
+    xy: np.ndarray,
+    alpha_deg: np.ndarray,
+    tilt_axis_deg: float,
+    n_particles: int,
+) -> tuple[csr_matrix, np.ndarray]:
     """Rows x and y of every sighting: R(a, α)·p + s(α)."""
     rotation = tilt_rotation(tilt_axis_deg, alpha_deg[tilt])[:, :2]
     row = np.arange(2 * len(xy)).reshape(-1, 2)
@@ -80,7 +87,7 @@ def _observations(particle, tilt, xy, alpha_deg, tilt_axis_deg, n_particles):  #
     return matrix.tocsr(), xy.ravel()
 
 
-def _priors(n_particles: int, n_tilts: int, drift: np.ndarray, reach: float):  # type: ignore[no-untyped-def]
+def _priors(n_particles: int, n_tilts: int, drift: np.ndarray, reach: float) -> tuple[csr_matrix, np.ndarray]:
     """Heights near the film, drift steps near the measured ones, drift small; all weak against the sightings."""
     p, t = 3 * n_particles, 2 * n_tilts
     z = np.arange(n_particles)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from stemtomo_dl.config import ImagesConfig
+from stemtomo_dl.errors import BadScan
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import TiltSeries
 from stemtomo_dl.stream import sample
@@ -14,6 +15,7 @@ from stemtomo_dl.virtual.beam import coarse_centre
 _SAMPLE_TILES, _SAMPLE_BYTES = 6, 4 << 20
 _RING = np.ones((5, 5), bool)
 _RING[1:4, 1:4] = False
+_NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
 
 
 def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
@@ -30,42 +32,66 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
     Returns
     -------
     (qy, qx) bool array
+
+    Raises
+    ------
+    BadScan
+        If none of the sampled tilts can be read.
     """
     tilts = list(series.good())
     chosen = np.unique(np.linspace(0, len(tilts) - 1, config.bad_pixel_tilts).round().astype(int))
-    means, low, high, probes = [], np.inf, -np.inf, 0
-    for i in chosen:
-        patterns = sample(tilts[i][1], _SAMPLE_TILES, _SAMPLE_BYTES)
+    means: list[np.ndarray] = []
+    low, high, probes = np.array(np.inf), np.array(-np.inf), 0
+    for k in chosen:
+        try:
+            patterns = sample(tilts[k][1], _SAMPLE_TILES, _SAMPLE_BYTES)
+        except BadScan as e:  # told, with what to do, when its images are made; the other tilts are enough here
+            unreadable = e
+            continue
         means.append(patterns.mean(0, dtype="f8"))
         low, high = np.minimum(low, patterns.min(0)), np.maximum(high, patterns.max(0))
         probes += len(patterns)
+    if not means:
+        raise unreadable
     dtype = tilts[0][1].dtype
     level = np.median(means, 0)
     bad = np.zeros(level.shape, bool) if series.bad_pixels is None else series.bad_pixels.copy()
     if np.issubdtype(dtype, np.integer):
         bad |= (low == high) & (high == np.iinfo(dtype).max)
     bad |= ~np.isfinite(level)
-    disk = disk_radius_px(
-        series.instrument.convergence_mrad, wavelength(series.instrument.voltage_kv), series.instrument.pixel_inv_angstrom
-    )
-    hot = _hot(level, bad, probes / len(chosen), config.bad_pixel_sigma)
-    centre = coarse_centre(level, ~(bad | hot), disk)
+    i = series.instrument
+    disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
+    hot, isolated = _hot(level, bad, probes / len(means), config.bad_pixel_sigma)
+    # A nearly parallel beam is hardly wider than a pixel, but never without a tail.
+    centre = coarse_centre(level, ~(bad | isolated), disk)
     y, x = np.indices(level.shape)
     r = np.hypot(x - centre[0], y - centre[1])
     bad |= hot & (r > 2 * disk + 3)
     return bad | _dead(level, bad, high, r, probes)
 
 
-def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float) -> np.ndarray:
-    """Pixels far above the ring of their second neighbours, by counting statistics and by half their value."""
+def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels far above the ring of their second neighbours, by counting statistics and by half their value.
+
+    Returns those that are also the highest of their surroundings, and of these the ones whose neighbours do not
+    stand out as well.
+    """
     filled = np.where(bad, np.nan, level)
-    around = ndimage.generic_filter(filled, np.nanmedian, footprint=_RING, mode="mirror") if bad.any() else (
-        ndimage.median_filter(level, footprint=_RING, mode="mirror")
-    )
-    around = np.nan_to_num(around)
+    if bad.any():
+        around = np.nan_to_num(ndimage.generic_filter(filled, _median_of_known, footprint=_RING, mode="mirror"))
+    else:
+        around = ndimage.median_filter(level, footprint=_RING, mode="mirror")
     spread = np.sqrt((around + 1 / probes) / probes)
-    alone = level >= ndimage.maximum_filter(np.nan_to_num(filled), 3) * (1 - 1e-12)
-    return alone & (level - around > sigma * spread + 0.5 * around)
+    limit = sigma * spread + 0.5 * around
+    known = np.nan_to_num(filled)
+    hot = (known >= ndimage.maximum_filter(known, 3) * (1 - 1e-12)) & (known - around > limit)
+    beside = ndimage.maximum_filter(known, footprint=_NEIGHBOURS)
+    return hot, hot & (beside - around <= limit + 0.02 * (known - around))
+
+
+def _median_of_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else 0.0
 
 
 def _dead(level: np.ndarray, bad: np.ndarray, high: np.ndarray, r: np.ndarray, probes: int) -> np.ndarray:

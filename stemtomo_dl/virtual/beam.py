@@ -30,7 +30,7 @@ def window_radius(disk_px: float) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def refine_centres(patterns, good, centres, radius, rounds):  # type: ignore[no-untyped-def]
+def refine_centres(patterns: np.ndarray, good: np.ndarray, centres: np.ndarray, radius: float, rounds: int) -> None:
     """Iterated centroids of the direct beam; ``centres`` (n, 2) hold the start and receive the result.
 
     The window follows the beam, and what stands on its rim is subtracted as background.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -74,9 +75,17 @@ def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -
     return np.interp(np.arange(len(weight)), filled, counts[filled] / weight[filled])
 
 
-# Reassociation lets the sums run in vector registers; NaN must stay NaN-aware, hence not full fastmath.
+# Reassociation lets the sums run in vector registers; full fastmath would also assume that there are no NaN.
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def detect(patterns, offset, good, maps, out, total, peak):  # type: ignore[no-untyped-def]
+def detect(
+    patterns: np.ndarray,
+    offset: np.ndarray,
+    good: np.ndarray,
+    maps: np.ndarray,
+    out: np.ndarray,
+    total: np.ndarray,
+    peak: np.ndarray,
+) -> None:
     """Apply the maps to patterns (n, qy, qx) and add them up, in one pass.
 
     ``out`` (n, 6) receives the sums over bright field, dark field and high-angle dark field, then over the dark
@@ -84,7 +93,7 @@ def detect(patterns, offset, good, maps, out, total, peak):  # type: ignore[no-u
     (qy, qx) take in the sum and the maximum over the patterns.
     """
     n, rows, cols = patterns.shape
-    zero = np.float32(0)
+    zero: Any = np.float32(0)
     for i in range(n):
         oy, ox = offset[i]
         top = zero

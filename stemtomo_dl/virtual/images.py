@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.geometry import disk_radius_px, wavelength
-from stemtomo_dl.records import Instrument, Scan, VirtualImages
+from stemtomo_dl.records import Instrument, Scan, Tile, VirtualImages
 from stemtomo_dl.stream import sample, stream
 from stemtomo_dl.virtual.beam import coarse_centre, fit_descan, refine_centres, window_radius
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
 
 _THREADS = 2
+_CENTRE_ROUNDS = 4
 _SAMPLE_TILES, _SAMPLE_BYTES = 6, 4 << 20
 
 
@@ -49,32 +51,56 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     centre = coarse_centre(start, ~bad, disk)
     maps = DetectorMaps.around(centre, start, ~bad, disk, config)
 
-    ny, nx, qy, qx = scan.shape
-    images, beam = np.zeros((len(DETECTORS), ny, nx), "f4"), np.zeros((ny, nx, 2))
-    total, peak = np.zeros((_THREADS, qy, qx)), np.zeros((_THREADS, qy, qx), "f4")
     with ThreadPoolExecutor(_THREADS) as pool:
+        sums = _Sums(scan.shape, maps, centre, good, window_radius(disk), pool)
         for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
-            flat = patterns.reshape(-1, qy, qx)
-            cuts = np.linspace(0, len(flat), _THREADS + 1).astype(int)
-            centres = np.tile(centre, (len(flat), 1))
-            out = np.zeros((len(flat), 6), "f4")
+            sums.take(tile, patterns)
+    descan = fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
+    mean = sums.total.sum(0) / (scan.shape[0] * scan.shape[1])
+    return VirtualImages(DETECTORS, sums.images, descan, mean.astype("f4"), sums.peak.max(0))
 
-            def locate(t: int, flat=flat, cuts=cuts, centres=centres) -> None:  # type: ignore[no-untyped-def]
-                part = slice(cuts[t], cuts[t + 1])
-                refine_centres(flat[part], good, centres[part], window_radius(disk), 4)
 
-            list(pool.map(locate, range(_THREADS)))
-            offset = maps.offsets(_smooth(tile.shape, centres))
+class _Sums:
+    """What a pass over the tiles of a scan collects; patterns of a tile are shared out between threads."""
 
-            def measure(t: int, flat=flat, cuts=cuts, offset=offset, out=out) -> None:  # type: ignore[no-untyped-def]
-                part = slice(cuts[t], cuts[t + 1])
-                detect(flat[part], offset[part], good, maps.stack, out[part], total[t], peak[t])
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        maps: DetectorMaps,
+        centre: np.ndarray,
+        good: np.ndarray,
+        window: float,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.maps, self.centre, self.good, self.window, self.pool = maps, centre, good, window, pool
+        self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
+        self.total = np.zeros((_THREADS, *shape[2:]))
+        self.peak = np.zeros((_THREADS, *shape[2:]), "f4")
 
-            list(pool.map(measure, range(_THREADS)))
-            images[:, *tile.window] = maps.normalise(out, offset, good).reshape(-1, *tile.shape)
-            beam[tile.window] = centres.reshape(*tile.shape, 2)
-    descan = fit_descan(_positions((ny, nx)), beam.reshape(-1, 2))
-    return VirtualImages(DETECTORS, images, descan, (total.sum(0) / (ny * nx)).astype("f4"), peak.max(0))
+    def take(self, tile: Tile, patterns: np.ndarray) -> None:
+        """Take in a tile's patterns (y, x, qy, qx)."""
+        flat = patterns.reshape(-1, *patterns.shape[2:])
+        centres = np.tile(self.centre, (len(flat), 1))
+        out = np.zeros((len(flat), 6), "f4")
+
+        def locate(_: int, part: slice) -> None:
+            refine_centres(flat[part], self.good, centres[part], self.window, _CENTRE_ROUNDS)
+
+        self._share(len(flat), locate)
+        offset = self.maps.offsets(_smooth(tile.shape, centres))
+
+        def measure(thread: int, part: slice) -> None:
+            maps, total, peak = self.maps.stack, self.total[thread], self.peak[thread]
+            detect(flat[part], offset[part], self.good, maps, out[part], total, peak)
+
+        self._share(len(flat), measure)
+        self.images[:, *tile.window] = self.maps.normalise(out, offset, self.good).reshape(-1, *tile.shape)
+        self.beam[tile.window] = centres.reshape(*tile.shape, 2)
+
+    def _share(self, n: int, work: Callable[[int, slice], None]) -> None:
+        """Let every thread work on its own part of n patterns."""
+        cuts = [n * t // _THREADS for t in range(_THREADS + 1)]
+        list(self.pool.map(work, range(_THREADS), map(slice, cuts[:-1], cuts[1:])))
 
 
 def _positions(shape: tuple[int, int]) -> np.ndarray:

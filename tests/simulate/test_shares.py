@@ -54,7 +54,7 @@ def test_excitation_errors_solve_the_ewald_geometry(brookite):
 
 def test_inside_the_sphere_is_positive(brookite):
     excited = excite(brookite, UB @ brookite.b, BEAM, 30)
-    to_centre = np.linalg.norm(excited.g + [0, 0, 1 / WAVE], axis=1)
+    to_centre = np.linalg.norm(excited.g + np.array([0, 0, 1 / WAVE]), axis=1)
     assert (np.sign(excited.s) == np.sign(1 / WAVE - to_centre)).all()
 
 

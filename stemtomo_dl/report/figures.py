@@ -1,0 +1,138 @@
+"""Charts of the whole run: coverage, particles per tilt, drift, beam, and the map of the particles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stemtomo_dl.report.chart import Chart, nice_ticks, shade, span, steps_along
+from stemtomo_dl.report.facts import Facts
+from stemtomo_dl.report.text import degrees, number, plural
+
+_ANGLE = "tilt angle α (°)"
+
+
+def angles(facts: Facts) -> tuple[float, float]:
+    """Limits of every chart against the tilt angle."""
+    return span(facts.alpha_deg, 4.0, 0.03)
+
+
+def coverage_chart(facts: Facts) -> str:
+    """Which particle is seen at which tilt, one row a particle."""
+    tracks, n = facts.tracks, len(facts.tracks.particle)
+    row = float(np.clip(900 / max(n, 1), 2.2, 15))
+    chart = Chart((960, n * row + 56), angles(facts), (n + 0.5, 0.5), (_ANGLE, "particle"),
+                  f"Coverage of {plural(n, 'particle')} over the tilts")
+    extent, gap = steps_along(facts.alpha_deg), min(1.5, row / 4)
+    top, bottom = chart.box[1], chart.box[3]
+    for a in facts.alpha_deg[~facts.good & np.isfinite(facts.alpha_deg)].tolist():
+        lo, hi = (chart.px(v) for v in extent(a))
+        chart.add(f'<rect class="skipped" x="{lo:.1f}" y="{top:.1f}" width="{hi - lo:.1f}" height="{bottom - top:.1f}"/>')
+    paths: dict[str, list[str]] = {"seen": [], "cut": [], "off": []}
+    for place, k in enumerate(tracks.particle.tolist(), 1):
+        y = chart.py(place) - row / 2 + gap / 2
+        for r in facts.sightings(k).tolist():
+            a = float(tracks.alpha_deg[tracks.tilt[r]])
+            if np.isfinite(a):
+                lo, hi = (chart.px(v) for v in extent(a))
+                kind = "off" if facts.jumps[r] else "cut" if facts.cut[tracks.instance[r]] else "seen"
+                paths[kind].append(f"M{lo:.1f} {y:.1f}H{hi:.1f}v{row - gap:.1f}H{lo:.1f}z")
+        chart.add(
+            f'<a href="#p{k}"><rect class="hit" x="{chart.box[0]:.0f}" y="{y:.1f}" width="{chart.box[2] - chart.box[0]:.0f}" '
+            f'height="{row:.1f}"><title>Particle {k}: {plural(len(facts.sightings(k)), "tilt")}</title></rect></a>'
+        )
+    chart.parts = [f'<path class="cover {k}" d="{"".join(p)}"/>' for k, p in paths.items()] + chart.parts
+    every = 1 if row >= 11 else 10 if row >= 3 else 50
+    # rows are ticked by their track number, which need not be its place
+    ticks = [float(i + 1) for i, k in enumerate(tracks.particle.tolist()) if every == 1 or k % every == 0]
+    return chart.svg(y_ticks=ticks, kind="rows")
+
+
+def count_chart(facts: Facts) -> str:
+    """Particles seen and outlines found at every tilt."""
+    outlines = np.bincount(facts.masks.tilt, minlength=facts.n_tilts).astype(float)
+    linked = np.bincount(facts.tracks.tilt, minlength=facts.n_tilts).astype(float)
+    outlines[~facts.good] = linked[~facts.good] = np.nan
+    highest = float(np.nanmax(outlines, initial=1.0))
+    chart = Chart((960, 220), angles(facts), (0, 1.08 * highest), (_ANGLE, "number"),
+                  "Outlines found and particles followed at each tilt", top=30)
+    chart.key([("grey", "outlines found"), ("blue", "particles followed")])
+    order = np.argsort(facts.alpha_deg, kind="stable")
+    chart.curve(facts.alpha_deg[order], outlines[order], "grey")
+    chart.curve(facts.alpha_deg[order], linked[order], "blue")
+    whole = [v for v in nice_ticks(0, highest, 5) if v == int(v)]
+    return chart.svg(y_ticks=whole)
+
+
+def pair_chart(facts: Facts, values: np.ndarray, axis: str, alt: str, names: tuple[str, str]) -> str:
+    """Two components, (tilt, 2), against the tilt angle."""
+    order = np.argsort(facts.alpha_deg, kind="stable")
+    chart = Chart((480, 280), angles(facts), span(values, 2.0), (_ANGLE, axis), alt, top=30)
+    chart.key([("blue", names[0]), ("red", names[1])])
+    for i, kind in enumerate(("blue", "red")):
+        chart.curve(facts.alpha_deg[order], values[order, i], kind)
+    return chart.svg()
+
+
+def map_chart(facts: Facts) -> str:
+    """Where the particles lie in the sample at α = 0, their heights as colours, and the tilt axis."""
+    position = facts.tracks.position_nm
+    step, (rows, columns) = facts.experiment.scan.step_nm, facts.masks.shape
+    half = np.array([columns, rows]) * step / 2
+    reach = float(max(half.max(), np.abs(position[:, :2]).max(initial=0.0)) * 1.06)
+    chart = Chart((480, 480), (-reach, reach), (reach, -reach), ("x (nm)", "y (nm), down"),
+                  "Map of the particles in the sample, with the tilt axis", top=24)
+    chart.add(f'<rect class="field" x="{chart.px(-half[0]):.1f}" y="{chart.py(-half[1]):.1f}" '
+              f'width="{chart.px(half[0]) - chart.px(-half[0]):.1f}" height="{chart.py(half[1]) - chart.py(-half[1]):.1f}"/>')
+    chart.add(_axis_arrow(chart, facts.experiment.stage.tilt_axis_deg, reach))
+    heights = height_limits(facts)
+    labelled = len(position) <= 150
+    for k, (x, y, z) in zip(facts.tracks.particle.tolist(), position.tolist(), strict=True):
+        at, down = chart.px(x), chart.py(y)
+        fill = shade((z - heights[0]) / (heights[1] - heights[0]))
+        label = f'<text x="{at + 7:.1f}" y="{down + 4:.1f}">{k}</text>' if labelled else ""
+        chart.add(f'<a href="#p{k}"><circle cx="{at:.1f}" cy="{down:.1f}" r="5" fill="{fill}"><title>Particle {k}: '
+                  f"x {number(x)}, y {number(y)}, z {number(z)} nm</title></circle>{label}</a>")
+    return chart.svg()
+
+
+def height_limits(facts: Facts) -> tuple[float, float]:
+    """Heights that the ends of the colour scale stand for."""
+    return span(facts.tracks.position_nm[:, 2], 1.0, 0.0)
+
+
+def _axis_arrow(chart: Chart, omega_deg: float, reach: float) -> str:
+    """The tilt axis through the origin, an arrow at its positive end; from x toward y, which points down."""
+    w = np.radians(omega_deg)
+    end = 0.93 * reach * np.array([np.cos(w), np.sin(w)])
+    x0, y0, x1, y1 = chart.px(-end[0]), chart.py(-end[1]), chart.px(end[0]), chart.py(end[1])
+    turn = f"translate({x1:.1f} {y1:.1f}) rotate({omega_deg:.2f})"
+    return (f'<path class="line axis" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>'
+            f'<path class="head" transform="{turn}" d="M0 0l-11 -4v8z"/>'
+            f'<text class="mid axisname" transform="translate({(x0 + 3 * x1) / 4:.1f} {(y0 + 3 * y1) / 4:.1f}) '
+            f'rotate({omega_deg if np.cos(w) >= 0 else omega_deg + 180:.2f}) translate(0 -6)">tilt axis, '
+            f"{degrees(omega_deg)}</text>")
+
+
+def height_chart(facts: Facts) -> str:
+    """Height against the distance from the tilt axis, seen along the axis."""
+    w = np.radians(facts.experiment.stage.tilt_axis_deg)
+    position = facts.tracks.position_nm
+    off = position[:, 1] * np.cos(w) - position[:, 0] * np.sin(w)
+    heights = height_limits(facts)
+    chart = Chart((480, 480), span(off, 10.0), span(position[:, 2], 10.0),
+                  ("distance from the tilt axis (nm)", "height z (nm), away from the gun"),
+                  "Heights of the particles against their distance from the tilt axis", top=24)
+    for k, u, z in zip(facts.tracks.particle.tolist(), off.tolist(), position[:, 2].tolist(), strict=True):
+        fill = shade((z - heights[0]) / (heights[1] - heights[0]))
+        label = f'<text x="{chart.px(u) + 7:.1f}" y="{chart.py(z) + 4:.1f}">{k}</text>' if len(off) <= 150 else ""
+        chart.add(f'<a href="#p{k}"><circle cx="{chart.px(u):.1f}" cy="{chart.py(z):.1f}" r="5" fill="{fill}">'
+                  f"<title>Particle {k}</title></circle>{label}</a>")
+    return chart.svg()
+
+
+def height_key(facts: Facts) -> str:
+    """The colour scale of the map."""
+    lo, hi = height_limits(facts)
+    stops = "".join(f'<rect x="{70 + 4 * i}" y="4" width="4.2" height="12" fill="{shade(i / 49)}"/>' for i in range(50))
+    return (f'<svg class="key" viewBox="0 0 340 20" role="img" aria-label="Colour scale of the height z">'
+            f'<text class="end" x="64" y="15">{number(lo)} nm</text>{stops}<text x="276" y="15">{number(hi)} nm</text></svg>')

@@ -1,0 +1,158 @@
+"""One strip a particle: its surroundings and diffraction patterns over the tilts, its curves and its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemtomo_dl.geometry import disk_radius_px, wavelength
+from stemtomo_dl.records import DiffractionSeries
+from stemtomo_dl.report import outline, raster
+from stemtomo_dl.report.chart import Chart, span
+from stemtomo_dl.report.facts import Facts
+from stemtomo_dl.report.figures import angles
+from stemtomo_dl.report.pictures import Crop, Pictures, box_corner
+from stemtomo_dl.report.text import colour, degrees, number, percent, plural
+from stemtomo_dl.store import results
+
+BUDGET = 7_000_000  # bytes of all patterns and surroundings
+_MANY = 60  # more particles than this share the budget with smaller and fewer frames
+_FRAMES, _SIDE, _SIDE_OF_MANY = 8, 128, 96
+_BYTES_A_FRAME = 3_500  # of a small frame: a pattern and its surroundings
+
+
+def choose_frames(facts: Facts) -> dict[int, list[int]]:
+    """Tilts, evenly spread over its sightings, at which each particle is shown."""
+    n = len(facts.tracks.particle)
+    most = _FRAMES if n <= _MANY else int(np.clip(BUDGET / (n * _BYTES_A_FRAME), 3, _FRAMES))
+    chosen = {}
+    for k in facts.tracks.particle.tolist():
+        tilts = facts.tracks.tilt[facts.sightings(k)]
+        at = np.unique(np.linspace(0, len(tilts) - 1, min(most, len(tilts))).round().astype(int))
+        chosen[k] = [int(t) for t in tilts[at]]
+    return chosen
+
+
+def box_side(facts: Facts, track: int) -> int:
+    """Side of a square (px) that holds a particle's outline at any tilt with some room about it."""
+    shapes = [facts.masks.crops[i].shape for i in facts.tracks.instance[facts.sightings(track)].tolist()]
+    return int(min(max(12, 1.5 * max(map(max, shapes), default=1) + 4), max(facts.masks.shape)))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """What is shown of one series.h5; ``pictures`` are data URIs by tilt."""
+
+    alpha_deg: np.ndarray
+    n_probes: np.ndarray
+    signal: np.ndarray
+    pictures: dict[int, str]
+    dose: float | None  # summed over the frames, e/Å²
+
+
+def read_strip(facts: Facts, track: int, chosen: list[int]) -> Strip | None:
+    """Reduce one series.h5 to what is shown of it; None where the particle has none."""
+    path = facts.folder / "particles" / f"p{track:04d}" / "series.h5"
+    if not path.exists():
+        return None
+    series = results.read_series(path)
+    hidden = _beam_region(series)
+    bragg = series.measured & ~hidden
+    signal = np.where(bragg, series.patterns, 0).sum((1, 2), dtype="f8")
+    side = _SIDE if len(facts.tracks.particle) <= _MANY else _SIDE_OF_MANY
+    dose = None if series.dose_e_per_A2 is None else float(series.dose_e_per_A2.sum())
+    return Strip(series.alpha_deg, series.n_probes, signal, _patterns(series, bragg, chosen, side), dose)
+
+
+def _beam_region(series: DiffractionSeries) -> np.ndarray:
+    """(qy, qx) bool: too near the direct beam to be called Bragg scattering."""
+    i = series.instrument
+    disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
+    y, x = np.indices(series.patterns.shape[1:])
+    return np.asarray(np.hypot(x - series.center_px[0], y - series.center_px[1]) <= 2 * disk + 2)
+
+
+def _patterns(series: DiffractionSeries, bragg: np.ndarray, chosen: list[int], side: int) -> dict[int, str]:
+    """Patterns at the chosen tilts on one scale, set outside the direct beam so that it does not drown the spots."""
+    frames = [int(f) for f in np.flatnonzero(np.isin(series.tilt, chosen))]
+    values = np.concatenate([series.patterns[f][bragg[f]] for f in frames] or [np.zeros(0)])
+    if not len(values):
+        return {}
+    noise = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    scale = max(float(np.percentile(values, 99.95)), 1e-6)
+    soft = float(np.clip(2.5 * noise, 0.01 * scale, 0.2 * scale))
+    out = {}
+    for f in frames:
+        shades = raster.ink(raster.reduce_max(series.patterns[f], side), scale, soft)
+        blind = raster.reduce_max(1.0 - series.measured[f], side) > 0.5
+        image = raster.tint(shades, blind, (205, 224, 241)) if blind.any() else shades
+        out[int(series.tilt[f])] = raster.data_uri(image, 75)
+    return out
+
+
+def strip_section(facts: Facts, pictures: Pictures, track: int, chosen: list[int], strip: Strip | None, *, opened: bool) -> str:
+    """One particle's part of the page."""
+    rows = facts.sightings(track)
+    t = facts.tracks
+    alpha = t.alpha_deg[t.tilt[rows]]
+    at = int(np.flatnonzero(t.particle == track)[0])
+    head = (f"seen at {plural(len(rows), 'tilt')} ({percent(facts.coverage[track])}), "
+            f"{degrees(float(alpha[0]))} to {degrees(float(alpha[-1]))}, misfit {number(float(t.residual_px[at]), 2)} px")
+    side = box_side(facts, track)
+    frames = [_frame(facts, track, tilt, pictures.crops[track, tilt], strip, side) for tilt in chosen]
+    if strip is None:
+        body = '<p class="warn">This particle has no series.h5, so its diffraction patterns cannot be shown.</p>'
+        charts = ""
+    else:
+        body = ""
+        charts = f'<div class="two">{_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes summed")}' \
+                 f'{_curve(facts, strip.alpha_deg, strip.signal, "Bragg signal (counts a probe)")}</div>'
+    return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
+<summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>
+<div class="frames">{"".join(frames)}</div>{body}{charts}{_numbers(facts, at, rows, strip)}</details>
+"""
+
+
+def _frame(facts: Facts, track: int, tilt: int, crop: Crop, strip: Strip | None, side: int) -> str:
+    """Surroundings with the outline, and the pattern below them."""
+    t = facts.tracks
+    row = int(np.flatnonzero((t.track == track) & (t.tilt == tilt))[0])
+    instance = int(t.instance[row])
+    y, x = facts.masks.origin[instance].tolist()
+    left, top = box_corner(float(t.x_px[row]), float(t.y_px[row]), side)
+    height, width = (n * crop.block for n in crop.pixels.shape)
+    path = outline.svg_path(outline.trace(facts.masks.crops[instance]), x - left, y - top)
+    angle = degrees(float(t.alpha_deg[tilt]))
+    pattern = strip.pictures.get(tilt) if strip else None
+    below = f'<img src="{pattern}" alt="Diffraction pattern at {angle}" loading="lazy">' if pattern else ""
+    return (f'<figure><a href="#tilt={tilt}&amp;track={track}"><svg viewBox="0 0 {side} {side}" role="img" '
+            f'aria-label="Particle {track} at {angle}"><image href="{raster.data_uri(crop.pixels)}" x="{crop.x - left}" '
+            f'y="{crop.y - top}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
+            f'<path class="halo" d="{path}"/><path class="edge" stroke="{colour(track)}" d="{path}"/></svg></a>{below}'
+            f"<figcaption>{angle}</figcaption></figure>")
+
+
+def _curve(facts: Facts, alpha: np.ndarray, values: np.ndarray, axis: str) -> str:
+    lo, hi = span(np.append(values, 0.0), 1.0)
+    chart = Chart((480, 170), angles(facts), (min(lo, 0.0) if values.min(initial=0) < 0 else 0.0, hi),
+                  ("tilt angle α (°)", axis), f"{axis} against the tilt angle")
+    chart.curve(alpha, values, "blue", dots=len(alpha) <= 150)
+    return chart.svg()
+
+
+def _numbers(facts: Facts, at: int, rows: np.ndarray, strip: Strip | None) -> str:
+    """The particle's figures as a table of two columns."""
+    t = facts.tracks
+    position = ", ".join(number(float(v)) for v in t.position_nm[at])
+    jumps, cut = int(facts.jumps[rows].sum()), int(facts.cut[t.instance[rows]].sum())
+    area = float(np.median(t.area_px[rows])) * facts.experiment.scan.step_nm ** 2
+    lines = [("Position x, y, z", f"{position} nm"),
+             ("Median projected area", f"{number(area, 0)} nm² (as a disk {number(2 * float(np.sqrt(area / np.pi)))} nm across)"),
+             ("Off its predicted place", plural(jumps, "tilt")), ("Cut by the scan's border", plural(cut, "tilt"))]
+    if strip:
+        few = int((strip.n_probes < 10).sum())
+        lines.append(("Probes a pattern", f"median {number(float(np.median(strip.n_probes)), 0)}; under 10 at {plural(few, 'tilt')}"))
+        if strip.dose is not None:
+            lines.append(("Dose over these tilts", f"{number(strip.dose)} e/Å²"))
+    return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in lines) + "</dl>"

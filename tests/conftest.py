@@ -1,0 +1,50 @@
+"""What all tests share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+
+
+def stemtomo(*args, check=True, **options):
+    """Run the command as a user does."""
+    command = [sys.executable, "-c", "from stemtomo_dl.cli import main; main()", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def command():
+    return stemtomo
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The experiment of scene 'tiny', simulated once: 4 tilts of 24 × 32 patterns of 64 × 48."""
+    folder = tmp_path_factory.mktemp("tiny")
+    stemtomo("simulate", "tiny", "-o", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny, tmp_path_factory):
+    """A finished run on scene 'tiny'."""
+    run = tmp_path_factory.mktemp("run") / "tiny"
+    stemtomo("run", tiny / "experiment.toml", "-o", run)
+    return run
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """All files of a run that two runs must have alike: all but run.json, which holds times."""
+    files = (p for p in run.rglob("*") if p.is_file() and p.name not in ("run.json", ".lock"))
+    return {os.fspath(p.relative_to(run)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="session")
+def run_contents():
+    return contents

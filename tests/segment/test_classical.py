@@ -1,0 +1,89 @@
+"""The classical segmenter on drawn particles."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from stemtomo_dl.config import SegmentConfig
+from stemtomo_dl.records import VirtualImages
+from stemtomo_dl.segment import segment
+from stemtomo_dl.segment.contrast import standardised
+
+CONFIG = SegmentConfig()
+
+
+def images(thickness, diffracting=None, dose=400.0, seed=0, tilted_film=0.0):
+    """Virtual images of a film with particles: bright field falls and dark fields rise with thickness."""
+    rng = np.random.default_rng(seed)
+    ny, nx = thickness.shape
+    film = 1 + tilted_film * np.linspace(-1, 1, nx)[None]
+    bf = rng.poisson(dose * np.exp(-0.3 * thickness - 0.1 * film)) / dose
+    dark = dose * (0.05 * film + 0.15 * thickness)
+    adf = rng.poisson(dark * (1 if diffracting is None else 1 + 3 * diffracting)) / dose
+    haadf = rng.poisson(0.5 * dark) / dose
+    variance = np.abs(rng.normal(0.05, 0.004, (ny, nx)) + (0 if diffracting is None else 0.5 * diffracting))
+    stack = np.stack([bf, adf, haadf, variance, variance]).astype("f4")
+    blank = np.zeros((4, 4), "f4")
+    return VirtualImages(("bf", "adf", "haadf", "variance", "maximum"), stack, np.zeros((2, 6)), blank, blank)
+
+
+def disks(shape, *circles):
+    y, x = np.indices(shape)
+    return [np.hypot(x - cx, y - cy) <= r for cx, cy, r in circles]
+
+
+def outlines(v):
+    masks = segment(v, 0, np.zeros(1), CONFIG)
+    return [masks.full(i) for i in range(len(masks))]
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_separate_particles_are_outlined(seed):
+    true = disks((60, 80), (15, 14, 6), (50, 20, 9), (30, 42, 5), (66, 45, 8))
+    found = outlines(images(sum(d.astype(float) for d in true), seed=seed, tilted_film=0.3))
+    assert len(found) == 4
+    for t in true:
+        assert max(iou(t, f) for f in found) > 0.75
+
+
+def test_touching_particles_are_cut_and_rods_are_not():
+    two = disks((50, 60), (20, 25, 9), (37, 25, 9))
+    assert len(outlines(images((two[0] | two[1]).astype(float)))) == 2
+    rod = np.zeros((50, 60))
+    rod[20:28, 8:52] = 1
+    assert len(outlines(images(rod))) == 1
+    assert len(outlines(images(ndimage.rotate(rod, 33, reshape=False, order=0)))) == 1
+
+
+def test_rods_side_by_side_are_cut_along_the_dark_line():
+    rods = np.zeros((50, 60))
+    rods[14:22, 10:50] = rods[24:32, 10:50] = 1
+    found = outlines(images(rods, dose=2000))
+    assert len(found) == 2
+    assert all(f.sum() > 280 for f in found)
+
+
+def test_a_crystal_on_a_zone_axis_does_not_hide_the_others():
+    faint, bright = disks((60, 60), (15, 15, 7), (42, 42, 7))
+    found = outlines(images(faint + 1.0 * bright, diffracting=4.0 * bright))
+    assert len(found) == 2
+
+
+def test_an_empty_field_has_no_particles():
+    for seed in range(4):
+        assert len(outlines(images(np.zeros((48, 64)), seed=seed, tilted_film=0.2))) == 0
+    assert len(outlines(images(np.zeros((48, 64)), dose=1e9))) == 0  # a field without noise
+
+
+def test_standardised_support_has_unit_scatter():
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 0.3, (64, 64)) + np.linspace(0, 5, 64)[None]
+    image[20:30, 20:40] += 4
+    z = standardised(image)
+    z[18:32, 18:42] = np.nan
+    assert np.nanstd(z) == pytest.approx(1, abs=0.15)
+    assert abs(np.nanmean(z)) < 0.15

@@ -1,0 +1,72 @@
+"""Scene files: what is wrong is said with key and file."""
+
+import pytest
+
+from stemtomo_dl import resources
+from stemtomo_dl.config import Experiment
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.simulate.scene import Tilts, load_scene
+
+SCENES = resources.synthetic() / "scenes"
+
+
+@pytest.mark.parametrize("path", sorted(SCENES.glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_scenes_load(path):
+    scene, cifs = load_scene(path)
+    assert set(cifs) == {p.cif for p in scene.particles}
+    assert isinstance(scene.experiment(["Ti"]), Experiment)
+
+
+def test_shipped_scenes_go_by_name(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    monkeypatch.chdir(tmp_path)
+    assert load_scene(Path("tiny"))[0].title == load_scene(SCENES / "tiny.toml")[0].title
+    with pytest.raises(InputError, match="nothing"):
+        load_scene(Path("nothing"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("seed = 7", "sed = 7", "sed"),
+        ("sigma_deg = 0.05", "sigma_dg = 0.05", "tilts.sigma_dg"),
+        ("z_sigma_nm = 5", "z_sigma = 5", "particles.0.z_sigma"),
+        ("electrons_per_pattern = 400", "electrons_per_pattern = -1", "instrument.electrons_per_pattern"),
+        ("step_nm = 4.0", "", "instrument.step_nm"),
+        ("angles = [30, 14, 0, -20]", "start = 3", "tilts"),
+        ('cif = "rutile.cif"', 'cif = "absent.cif"', "absent.cif"),
+    ],
+)
+def test_errors_name_key_and_file(tmp_path, old, new, key):
+    text = (SCENES / "tiny.toml").read_text()
+    assert old in text
+    path = tmp_path / "wrong.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_scene(path)
+    assert key in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_cif_beside_the_scene_comes_first(tmp_path):
+    (tmp_path / "scene.toml").write_text((SCENES / "tiny.toml").read_text())
+    (tmp_path / "rutile.cif").write_text("data_mine")
+    assert load_scene(tmp_path / "scene.toml")[1]["rutile.cif"] == "data_mine"
+
+
+def test_tilts_run_either_way_and_include_both_ends():
+    assert Tilts(start=-50, stop=50, step=2).stated_deg() == list(range(-50, 51, 2))
+    assert Tilts(start=10, stop=-10, step=5).stated_deg() == [10, 5, 0, -5, -10]
+    assert Tilts(start=0, stop=1, step=0.3).stated_deg() == pytest.approx([0, 0.3, 0.6, 0.9])
+
+
+def test_experiment_file_states_what_the_scene_says_it_does():
+    scene, _ = load_scene(SCENES / "tiny.toml")
+    content = scene.model_dump() | {"stated": {"pixel_inv_angstrom": 0.0357, "tilt_axis_deg": 0.0}}
+    experiment = type(scene).model_validate(content).experiment(["Ti", "O"])
+    assert experiment.detector.pixel_inv_angstrom == 0.0357
+    assert experiment.stage.tilt_axis_deg == 0
+    assert experiment.detector.rotation_deg == 12
+    assert experiment.sample.phases == ["brookite.cif", "rutile.cif"]

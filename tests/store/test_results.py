@@ -1,0 +1,249 @@
+"""Files of a run: what is written is what is read, and bad files give one line."""
+
+import json
+import multiprocessing
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, Tracks, VirtualImages
+from stemtomo_dl.store import results
+from stemtomo_dl.store.atomic import write_json, writing
+from stemtomo_dl.store.ledger import Ledger
+from stemtomo_dl.store.partial import Partial, discard
+
+RNG = np.random.default_rng(0)
+ALPHA = np.array([-3.0, np.nan, 2.5])
+
+
+def make_masks(n=5):
+    return Masks.pack(RNG.random((n, 12, 9)) < 0.3, np.arange(n) % 3, np.linspace(0, 1, n), ALPHA)
+
+
+def make_tracks():
+    i4 = np.array([1, 1, 3], "i4")
+    tilt, instance = np.array([0, 2, 2], "i4"), np.array([4, 1, 0], "i4")
+    xy = np.array([1.5, 2.25, 7.125])
+    return Tracks(
+        i4,
+        tilt,
+        instance,
+        xy,
+        xy + 1,
+        xy * 9,
+        ALPHA,
+        np.array([[0, 1.5], [0, 0], [-2, 3.0]]),
+        np.array([1, 3], "i4"),
+        np.array([[1.0, 2, 3], [-4, 5.5, 0]]),
+        np.array([0.25, 1.0]),
+    )
+
+
+def test_images_round_trip_and_missing_tilts(tmp_path):
+    def image(seed):
+        rng = np.random.default_rng(seed)
+        return VirtualImages(
+            ("bf", "adf"),
+            rng.random((2, 5, 7), "f4"),
+            rng.random((2, 6)),
+            rng.random((6, 4), "f4"),
+            rng.random((6, 4), "f4"),
+        )
+
+    path, bad = tmp_path / "images.h5", RNG.random((6, 4)) < 0.2
+    results.write_images(path, iter([(0, image(0)), (2, image(2))]), ALPHA, bad)
+    alpha, good, stored = results.read_image_facts(path)
+    np.testing.assert_array_equal(alpha, ALPHA)
+    np.testing.assert_array_equal(good, [True, False, True])
+    np.testing.assert_array_equal(stored, bad)
+    v = results.read_images(path, 2)
+    np.testing.assert_array_equal(v["adf"], image(2)["adf"])
+    np.testing.assert_array_equal(v.beam_px, image(2).beam_px)
+    with h5py.File(path) as f:  # as the contract lays it out
+        assert f["images"].shape == (3, 2, 5, 7)
+        assert f["images"].dtype == "f4"
+        assert list(f["images"].attrs["detectors"]) == ["bf", "adf"]
+        assert np.isnan(f["images"][1]).all()
+
+
+def test_masks_round_trip_in_the_contracts_layout(tmp_path):
+    masks, path = make_masks(), tmp_path / "masks.h5"
+    results.write_masks(path, masks)
+    with h5py.File(path) as f:
+        assert f["masks"].dtype == bool
+        assert f["masks"].chunks == (1, 12, 9)
+        assert f["tilt"].dtype == "i4"
+        assert f["score"].dtype == "f4"
+        np.testing.assert_array_equal(f["masks"][:], [masks.full(i) for i in range(5)])
+    back = results.read_masks(path)
+    np.testing.assert_array_equal([back.full(i) for i in range(5)], [masks.full(i) for i in range(5)])
+    np.testing.assert_array_equal(back.tilt, masks.tilt)
+    results.write_masks(path, make_masks(0))
+    assert len(results.read_masks(path)) == 0
+
+
+def test_tracks_round_trip(tmp_path):
+    tracks = make_tracks()
+    results.write_tracks(tmp_path, tracks)
+    assert (tmp_path / "tracks.csv").read_text().splitlines()[:2] == [
+        "track,tilt,alpha_deg,instance,x_px,y_px,area_px",
+        "1,0,-3.0000,4,1.5000,2.5000,13.5000",
+    ]
+    assert (tmp_path / "particles.csv").read_text().startswith("track,n_tilts,x_nm,y_nm,z_nm")
+    back = results.read_tracks(tmp_path)
+    for name in ("track", "tilt", "instance", "x_px", "drift_px", "position_nm", "particle", "alpha_deg"):
+        np.testing.assert_allclose(getattr(back, name), getattr(tracks, name))
+
+
+@pytest.mark.parametrize("dose", [None, 2.5])
+def test_series_stand_alone(tmp_path, dose):
+    instrument = Instrument(200, 0.8, 0.03, 5.0, 24.3, 10.0, None if dose is None else 100.0)
+    patterns = RNG.random((3, 6, 4), "f4")
+    series = DiffractionSeries(
+        instrument,
+        patterns,
+        patterns > 0.1,
+        np.array([-1, 0, 1.5]),
+        np.arange(3, dtype="i4"),
+        np.array([4, 5, 6], "i4"),
+        np.array([2.0, 3.0]),
+        None if dose is None else np.full(3, dose),
+    )
+    path = tmp_path / "p0001" / "series.h5"
+    results.write_series(path, series)
+    with h5py.File(path) as f:
+        assert f.attrs["tilt_axis_deg"] == pytest.approx(34.3)  # on the detector
+        assert {"voltage_kv", "pixel_inv_angstrom", "convergence_mrad"} <= set(f.attrs)
+        assert ("dose_e_per_A2" in f) == (dose is not None)
+    back = results.read_series(path)
+    np.testing.assert_array_equal(back.patterns, patterns)
+    np.testing.assert_array_equal(back.measured, series.measured)
+    assert back.instrument.tilt_axis_deg == pytest.approx(34.3)
+    assert back.instrument.rotation_deg == 0
+
+
+def test_bad_files_give_one_line(tmp_path):
+    cases = {"absent.h5": None, "text.h5": b"not hdf5"}
+    for name, content in cases.items():
+        if content:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=name) as caught:
+            results.read_masks(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with h5py.File(tmp_path / "m.h5", "w") as f:
+        f["masks"], f["tilt"], f["alpha_deg"] = np.zeros((2, 3, 4), bool), [0, 7], [1.0, 2.0]
+    with pytest.raises(InputError, match="/tilt names a tilt"):
+        results.read_masks(tmp_path / "m.h5")
+    with pytest.raises(InputError, match="has no dataset /images"):
+        results.read_images(tmp_path / "m.h5", 0)
+    (tmp_path / "tracks.csv").write_text("track,tilt\n1,2\n")
+    with pytest.raises(InputError, match=r"tracks\.csv"):
+        results.read_tracks(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ZeroDivisionError), writing(path) as tmp:
+        tmp.write_text("half") and 1 / 0
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+    with pytest.raises(InputError, match="cannot be written"):
+        write_json(path / "below-a-file" / "b.json", {})
+
+
+def test_partial_results_belong_to_their_key(tmp_path):
+    partial = Partial(tmp_path, "images", "a" * 64)
+    partial.save(3, x=np.arange(4), y=np.eye(2))
+    again = Partial(tmp_path, "images", "a" * 64)
+    assert again.has(3)
+    assert not again.has(2)
+    np.testing.assert_array_equal(again.load(3)["x"], np.arange(4))
+    other = Partial(tmp_path, "images", "b" * 64)
+    assert not other.has(3)
+    discard(tmp_path, "images")
+    assert os.listdir(tmp_path) == []
+
+
+def origin(**changes):
+    return {
+        "version": "1",
+        "experiment": "e.toml",
+        "settings": {"track": {"gap": 1}},
+        "alpha_deg": [0.0, None],
+        "inputs": {"a.h5": "0"},
+        "seed": 0,
+        **changes,
+    }
+
+
+def test_a_run_of_something_else_is_refused_unless_forced(tmp_path):
+    run = tmp_path / "run"
+    ledger = Ledger(run, origin())
+    (run / "out.h5").write_text("x")
+    ledger.done("images", "key", 1.0, ["out.h5"])
+    ledger.close()
+    Ledger(run, origin(experiment="moved/e.toml")).close()
+    for changes, words in (
+        ({"settings": {"track": {"gap": 2}}}, "settings 'track' differs"),
+        ({"inputs": {"a.h5": "1"}}, "inputs 'a.h5' differs"),
+        ({"alpha_deg": [1.0, None]}, "alpha_deg differs"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Ledger(run, origin(**changes))
+    assert (run / "out.h5").exists()
+    ledger = Ledger(run, origin(alpha_deg=[1.0, None]), force=True)
+    assert not (run / "out.h5").exists()
+    assert not ledger.fresh("images", "key")
+    ledger.close()
+
+
+def test_a_foreign_folder_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="holds files but no run"):
+        Ledger(tmp_path, origin())
+    Ledger(tmp_path, origin(), force=True).close()
+    assert (tmp_path / "thesis.tex").exists()
+    with pytest.raises(InputError, match="is not a run"):
+        Ledger(tmp_path / "nowhere")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        Ledger(tmp_path)
+
+
+def test_stages_are_fresh_until_what_they_read_changes(tmp_path):
+    ledger = Ledger(tmp_path / "run", origin())
+    (tmp_path / "run/masks.h5").write_text("one")
+    key = ledger.key({"a": 1}, ["masks.h5"])
+    ledger.done("segment", key, 0.1, ["masks.h5"])
+    assert ledger.fresh("segment", ledger.key({"a": 1}, ["masks.h5"]))
+    assert not ledger.fresh("segment", ledger.key({"a": 2}, ["masks.h5"]))
+    (tmp_path / "run/masks.h5").write_text("edited")
+    assert not ledger.fresh("segment", ledger.key({"a": 1}, ["masks.h5"]))
+    (tmp_path / "run/masks.h5").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        ledger.key({}, ["masks.h5"])
+    ledger.close()
+
+
+def _hold(folder, ready, leave):
+    ledger = Ledger(folder, origin())
+    ready.set()
+    leave.wait(20)
+    ledger.close()
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, leave = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "run", ready, leave))
+    other.start()
+    assert ready.wait(30)
+    with pytest.raises(InputError, match="another stemtomo is at work"):
+        Ledger(tmp_path / "run", origin())
+    leave.set()
+    other.join(20)
+    Ledger(tmp_path / "run", origin()).close()

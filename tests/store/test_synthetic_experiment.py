@@ -1,0 +1,122 @@
+"""Truth and synthetic experiments on disk, in the contract's form."""
+
+from dataclasses import fields
+
+import h5py
+import numpy as np
+import pytest
+
+from stemtomo_dl import resources
+from stemtomo_dl.config import Experiment, load
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.records import Truth
+from stemtomo_dl.simulate.scene import Scene, load_scene
+from stemtomo_dl.simulate.series import simulate
+from stemtomo_dl.store.experiment import experiment_toml, write_experiment
+from stemtomo_dl.store.scans.open import open_scan
+from stemtomo_dl.store.truth import read_truth, write_truth
+
+TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
+SERIES = simulate(TINY, CIFS)
+
+
+def write(folder, scene: Scene = TINY, cifs: dict[str, str] = CIFS) -> int:
+    """Write a scene's experiment; how many scans lay in their places."""
+    series = simulate(scene, cifs)
+    experiment, origin = scene.experiment(series.elements), scene.model_dump(mode="json")
+    arguments = (experiment, series.truth, series.stated_deg, series.rows, series.shape, origin, cifs)
+    done: list[int] = []
+    write_experiment(folder, *arguments, advance=lambda: done.append(1))
+    return len(done)
+
+
+def test_truth_round_trip(tmp_path):
+    write_truth(tmp_path / "truth.h5", SERIES.truth)
+    back = read_truth(tmp_path / "truth.h5")
+    for f in fields(Truth):
+        if f.name not in ("masks", "reflections", "phase"):
+            np.testing.assert_array_equal(getattr(back, f.name), getattr(SERIES.truth, f.name), err_msg=f.name)
+    assert back.phase == SERIES.truth.phase
+    assert len(back.masks) == len(SERIES.truth.masks) > 8
+    for i in range(len(back.masks)):
+        np.testing.assert_array_equal(back.masks.full(i), SERIES.truth.masks.full(i))
+    np.testing.assert_array_equal(back.masks.tilt, SERIES.truth.masks.tilt)
+    for name, (hkl, intensity) in SERIES.truth.reflections.items():
+        np.testing.assert_array_equal(back.reflections[name][0], hkl)
+        np.testing.assert_array_equal(back.reflections[name][1], intensity)
+    assert [p.name for p in tmp_path.iterdir()] == ["truth.h5"]
+
+
+def test_truth_has_the_contracts_layout(tmp_path):
+    write_truth(tmp_path / "truth.h5", SERIES.truth)
+    with h5py.File(tmp_path / "truth.h5") as f:
+        shapes = {"ub": (3, 3, 3), "positions_nm": (3, 3), "alpha_deg": (4,), "drift_px": (4, 2), "centers_px": (4, 2)}
+        for name, shape in {**shapes, "masks": (4, 3, 24, 32), "phase": (3,)}.items():
+            assert f[name].shape == shape, name
+        assert f["masks"].dtype == bool
+        assert f["masks"].chunks == (1, 1, 24, 32)
+        assert f["masks"].compression
+        assert f["phase"].asstr()[2] == "rutile"
+        assert set(f["phases"]) == {"brookite", "rutile"}
+        assert f["phases/rutile/hkl"].shape == (*f["phases/rutile/intensity"].shape, 3)
+
+
+def test_bad_truth_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="missing"):
+        read_truth(tmp_path / "truth.h5")
+    (tmp_path / "truth.h5").write_text("no")
+    with pytest.raises(InputError, match="not a readable"):
+        read_truth(tmp_path / "truth.h5")
+    with h5py.File(tmp_path / "truth.h5", "w") as f:
+        f["ub"] = np.zeros((1, 3, 3))
+    with pytest.raises(InputError, match="contract"):
+        read_truth(tmp_path / "truth.h5")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npy", ".mib", ".hspy"])
+def test_scans_are_what_was_simulated(tmp_path, suffix):
+    if suffix == ".hspy":
+        pytest.importorskip("rsciio")
+    one = TINY.model_copy(update={"format": suffix, "tilts": TINY.tilts.model_copy(update={"angles": [5.0]})})
+    assert write(tmp_path, one) == 1
+    experiment = load(Experiment, tmp_path / "experiment.toml")
+    assert experiment == one.experiment(SERIES.elements)
+    scan = open_scan(tmp_path / f"scans/scan_0001{suffix}", shape=experiment.scans.shape)
+    assert scan.shape == SERIES.shape
+    (tile,) = scan.tiles(1 << 30)
+    np.testing.assert_array_equal(scan.read(tile), simulate(one, CIFS).scan(0))
+
+
+def test_experiment_folder(tmp_path):
+    assert write(tmp_path) == 4
+    lines = (tmp_path / "tilts.csv").read_text().splitlines()
+    assert lines == ["scan,alpha_deg", "scan_0001.h5,30", "scan_0002.h5,14", "scan_0003.h5,0", "scan_0004.h5,-20"]
+    assert (tmp_path / "rutile.cif").read_text() == CIFS["rutile.cif"]
+    assert read_truth(tmp_path / "truth.h5").alpha_deg[0] != 30  # the true ones
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_resumes_without_redrawing(tmp_path):
+    write(tmp_path)
+    scans = sorted((tmp_path / "scans").iterdir())
+    before = [p.stat().st_mtime_ns for p in scans]
+    content = scans[2].read_bytes()
+    scans[2].unlink()
+    write(tmp_path)
+    after = [p.stat().st_mtime_ns for p in scans]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
+    assert scans[2].read_bytes() == content
+
+
+def test_another_scene_is_refused(tmp_path):
+    write(tmp_path)
+    with pytest.raises(InputError, match="another scene"):
+        write(tmp_path, TINY.model_copy(update={"seed": 9}))
+    with pytest.raises(InputError, match="another scene"):
+        write(tmp_path, cifs=CIFS | {"rutile.cif": CIFS["rutile.cif"].replace("0.3053", "0.3050")})
+
+
+def test_experiment_toml_survives_quotes_and_defaults(tmp_path):
+    experiment = TINY.experiment(["O"]).model_copy(update={"title": 'a "quoted" \\ title, µ'})
+    (tmp_path / "e.toml").write_text(experiment_toml(experiment), encoding="utf-8")
+    assert load(Experiment, tmp_path / "e.toml") == experiment

@@ -1,0 +1,117 @@
+"""Virtual images against plain numpy, the beam against its known place, bad pixels against those put in."""
+
+import numpy as np
+import pytest
+from memory_scan import MemoryScan
+
+from stemtomo_dl.config import ImagesConfig
+from stemtomo_dl.records import Instrument, TiltSeries
+from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
+from stemtomo_dl.virtual.beam import fit_descan
+
+INSTRUMENT = Instrument(200, 1.0, 0.02, 5.0, 10.0)  # disks of 1.99 px radius
+DISK = 1.99
+
+
+def scene(ny=9, nx=14, qy=60, qx=48, descan=(0.0, 0.0), seed=0, dtype="u2", level=0.5, beam=60.0):
+    """Poisson patterns: an even background and a direct disk that moves by descan px per probe in x and y."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:ny, :nx]
+    cx, cy = 23.3 + descan[0] * x, 31.6 + descan[1] * y
+    row, col = np.mgrid[:qy, :qx]
+    r = np.hypot(col - cx[..., None, None], row - cy[..., None, None])
+    mean = level + beam * np.clip(DISK + 0.5 - r, 0, 1)
+    return rng.poisson(mean).astype(dtype), np.stack([cx, cy], -1), mean
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i4", "f4"])
+def test_images_equal_plain_sums(dtype):
+    data, _, _ = scene(dtype=dtype)
+    bad = np.zeros(data.shape[2:], bool)
+    bad[5, 7] = bad[40, 20] = True
+    v = virtual_images(MemoryScan(data), INSTRUMENT, bad, ImagesConfig())
+    row, col = np.indices(bad.shape)
+    r = np.hypot(col - 23, row - 32)  # whole-pixel beam position
+    reach = max(0.97 * min(23.3, 47 - 23.3, 31.6, 59 - 31.6), 0.25 * 60)
+    bf = (r <= 1.2 * DISK + 0.5) & ~bad
+    dark = (r > max(2 * DISK + 1.5, 1.2 * DISK + 0.5)) & (r <= reach) & ~bad
+    adf, haadf = dark & (r <= 0.6 * reach), dark & (r > 0.6 * reach)
+    work = data.astype("f8")
+    for name, mask in (("bf", bf), ("adf", adf), ("haadf", haadf)):
+        np.testing.assert_allclose(v[name], work[:, :, mask].mean(-1), rtol=1e-5)
+    np.testing.assert_array_equal(v["maximum"], work[:, :, dark].max(-1))
+    np.testing.assert_allclose(v.mean_pattern, np.where(bad, 0, work.mean((0, 1))), rtol=1e-5)
+    np.testing.assert_array_equal(v.max_pattern, np.where(bad, 0, work.max((0, 1))))
+    assert v["variance"].mean() == pytest.approx(0.5, rel=0.1)  # Poisson: the variance of an even field is its mean
+
+
+def test_a_crystal_lights_up_the_variance_not_its_neighbour():
+    data, _, _ = scene(level=1.0)
+    data[4, 6, 20:23, 30:33] += 40
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    assert v["variance"][4, 6] > 5 * np.delete(v["variance"].ravel(), 4 * 14 + 6).max()
+
+
+def test_beam_is_followed_over_the_scan():
+    data, truth, _ = scene(ny=24, nx=30, qx=64, descan=(0.12, -0.15))
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    found = beam_positions(v.beam_px, data.shape[:2])
+    assert np.abs(found - truth).max() < 0.08
+    # the annuli follow: without that the bright field would fall by half along a row
+    assert v["bf"].std() / v["bf"].mean() < 0.06
+
+
+def test_descan_fit_ignores_probes_on_thick_crystals():
+    rng = np.random.default_rng(1)
+    y, x = np.indices((20, 20))
+    xy = np.stack([x.ravel(), y.ravel()], 1)
+    centres = np.stack([10 + 0.1 * xy[:, 0], 12 - 0.02 * xy[:, 1]], 1) + rng.normal(0, 0.02, (400, 2))
+    centres[::7] += [1.5, -2.0]
+    coef = fit_descan(xy, centres)
+    assert coef[0, :3] == pytest.approx([10, 0.1, 0], abs=0.03)
+    assert coef[1, :3] == pytest.approx([12, 0, -0.02], abs=0.03)
+
+
+def test_descan_of_a_single_row_is_determined():
+    xy = np.stack([np.arange(9), np.zeros(9)], 1)
+    coef = fit_descan(xy, np.stack([3 + 0.5 * np.arange(9), np.full(9, 7.0)], 1))
+    np.testing.assert_allclose(beam_positions(coef, (1, 9))[0, :, 0], 3 + 0.5 * np.arange(9), atol=1e-6)
+
+
+def series(scans, bad=None):
+    return TiltSeries("t", INSTRUMENT, tuple(scans), tuple("abcdefgh"[: len(scans)]), np.zeros(len(scans)), bad)
+
+
+def test_bad_pixels_are_found_and_crystals_are_not():
+    scans = []
+    rng = np.random.default_rng(5)
+    for tilt in range(7):
+        data, _, _ = scene(seed=tilt, level=0.8)
+        y, x = rng.integers(5, 40, 2)
+        data[:, :, y, x] += 30  # a spot as sharp as one pixel, elsewhere at each tilt
+        data[:, :, 12, 9] += 25  # hot
+        data[:, :, 50, 40] = 65535  # stuck
+        data[:, :, 30, 4] = data[:, :, 44:46, :] = 0  # dead, and a gap
+        scans.append(MemoryScan(data))
+    bad = find_bad_pixels(series(scans), ImagesConfig())
+    expected = np.zeros_like(bad)
+    expected[12, 9] = expected[50, 40] = expected[30, 4] = True
+    expected[44:46] = True
+    np.testing.assert_array_equal(bad, expected)
+
+
+def test_the_users_mask_is_kept():
+    mask = np.zeros((60, 48), bool)
+    mask[3:5, 3:9] = True
+    bad = find_bad_pixels(series([MemoryScan(scene()[0])], mask), ImagesConfig())
+    np.testing.assert_array_equal(bad, mask)
+
+
+def test_a_sharp_direct_beam_is_no_bad_pixel():
+    rng = np.random.default_rng(2)
+    data = rng.poisson(0.3, (6, 8, 40, 40)).astype("u2")
+    data[:, :, 19, 21] += 900  # nearly parallel beam: all in one pixel and a little beside it
+    data[:, :, 19, 22] += 60
+    parallel = Instrument(200, 0.1, 0.02, 5.0, 10.0)
+    s = TiltSeries("t", parallel, (MemoryScan(data),) * 3, ("a", "b", "c"), np.zeros(3))
+    assert not find_bad_pixels(s, ImagesConfig()).any()
