@@ -9,7 +9,7 @@ import numpy as np
 from stemtomo_dl.report import outline
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.pictures import Pictures
-from stemtomo_dl.report.text import TRACK_COLOURS, escape, json_for_script, number, percent
+from stemtomo_dl.report.text import TRACK_COLOURS, escape, json_for_script, number, percent, plural
 
 _NAMES = {
     "bf": "bright field", "adf": "annular dark field", "haadf": "high-angle dark field",
@@ -22,12 +22,12 @@ def browser_section(facts: Facts, pictures: Pictures) -> str:
     plan = pictures.plan
     options = "".join(f'<option value="{escape(d)}">{escape(_NAMES.get(d, d))}</option>' for d in plan.detectors)
     tilts = [t for t in range(facts.n_tilts) if t % plan.step == 0]
-    data = [_script("series", series_data(facts, pictures, tilts))]
-    data += [_script(f"pictures-{d}", [shown.get(t, "") for t in tilts]) for d, shown in pictures.shown.items()]
+    data = [_script("data-series", series_data(facts, pictures, tilts))]
+    data += [_script(f"data-{d}", [shown.get(t, "") for t in tilts]) for d, shown in pictures.shown.items()]
     height, width = facts.masks.shape
     return f"""
 <div id="viewer" class="viewer" tabindex="-1">
- <div class="controls">
+ <div class="controls top">
   <button type="button" id="play" aria-label="Play the series">Play</button>
   <input type="range" id="slider" min="0" max="{len(tilts) - 1}" value="0" step="1" aria-label="Tilt">
   <output id="where" for="slider"></output>
@@ -37,20 +37,21 @@ def browser_section(facts: Facts, pictures: Pictures) -> str:
   <svg id="overlay" viewBox="0 0 {width} {height}" role="img" aria-label="Outlines of the particles"></svg>
   <p id="absent" hidden></p>
  </div>
- <p class="told" id="told" aria-live="polite">&nbsp;</p>
- <div class="controls">
+ <div class="panel">
   <label>Image <select id="detector">{options}</select></label>
   <label><input type="checkbox" id="outlines" checked> outlines</label>
   <label><input type="checkbox" id="numbers" checked> numbers</label>
   <label><input type="checkbox" id="strays"> outlines without a track</label>
+  <dl id="told" aria-live="polite"></dl>
  </div>
- <noscript><p class="warn">The series browser needs JavaScript; everything else on this page works without it.</p></noscript>
+ <noscript><p class="warn">The series browser needs JavaScript; the rest of the page works without it.</p></noscript>
 </div>
 <p class="note">Step through the tilts with the slider or the arrow keys. Every outline should stay on its particle and
 keep its number and colour; a number that hops to a neighbour, or an outline that swallows two particles, spoils the
 diffraction data of those particles at that tilt. Hover over an outline for its facts, click it for the particle.
 Dashed grey outlines belong to no track. Brightness is comparable between tilts: each detector has one black and one
-white point for the whole series{_scaling(plan.detectors)}. Tilts are numbered from 0, as in tracks.csv.{_thinned(facts, pictures)}</p>
+white point for the whole series{_scaling(plan.detectors)}. Tilts are numbered from 0, as in
+tracks.csv.{_thinned(facts, pictures)}</p>
 {"".join(data)}"""
 
 
@@ -90,7 +91,7 @@ def series_data(facts: Facts, pictures: Pictures, tilts: list[int]) -> dict[str,
         "names": [facts.names[t] for t in tilts] if facts.names else [],
         "colours": list(TRACK_COLOURS),
         "tracks": {
-            str(k): f"seen at {len(facts.sightings(k))} tilts ({percent(share)}), misfit {number(float(r), 2)} px rms"
+            str(k): [f"{plural(len(facts.sightings(k)), 'tilt')} ({percent(share)})", f"{number(float(r), 2)} px rms"]
             for (k, share), r in zip(facts.coverage.items(), facts.tracks.residual_px, strict=True)
         },
         "outlines": [_outlines(facts, t) for t in tilts],

@@ -10,7 +10,7 @@ from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import VirtualImages
 from stemtomo_dl.report import raster
 from stemtomo_dl.report.facts import Facts
-from stemtomo_dl.report.text import degrees, escape, number, plural
+from stemtomo_dl.report.text import degrees, number, plural
 from stemtomo_dl.store import results
 from stemtomo_dl.virtual import beam_positions
 from stemtomo_dl.virtual.detectors import DetectorMaps
@@ -27,16 +27,18 @@ def calibration_section(facts: Facts) -> str:
         images = results.read_images(facts.folder / "images.h5", tilt)
         angle = degrees(float(facts.alpha_deg[tilt]))
         figures.append(f"<figure>{_pattern(facts, images, tilt)}<figcaption>tilt {tilt}, {angle}</figcaption></figure>")
-    n_bad = int(facts.bad_pixels.sum())
+    n_bad, share = int(facts.bad_pixels.sum()), number(100 * float(facts.bad_pixels.mean()), 2)
+    bad = "No bad pixel was found or given."
+    if n_bad:
+        bad = (f"Bad pixels, {plural(n_bad, 'pixel')} or {share} % of the detector, are shown in vermilion and left out "
+               "everywhere.")
     return f"""<div class="three">{"".join(figures)}</div>
-<p class="note">The highest count that each detector pixel saw in the whole scan, from white (none) to black, on a scale
-that is logarithmic for strong spots. The cross is the direct beam at the scan's centre as it was found; it should sit
+<p class="note">The highest count that each detector pixel saw in the whole scan, white for none, on a scale that is
+logarithmic for strong spots. The cross is the direct beam at the scan's centre as it was found; it should sit
 in the middle of the beam. Solid circles are resolutions in Å by the stated calibration: rings or spots of a known
 spacing should lie where they belong. Dashed circles bound the bright field (orange) and the annular and high-angle dark
 fields (blue); no strong spot should straddle the inner ones. The green line is the tilt axis on the detector.
-{plural(n_bad, "bad pixel")} ({number(100 * float(facts.bad_pixels.mean()), 2)} % of the detector), shown in vermilion,
-{"is" if n_bad == 1 else "are"} left out everywhere; a hot pixel that is not marked would count as a spot in every
-pattern.</p>"""
+{bad} A hot pixel that is not marked would count as a spot in every pattern.</p>"""
 
 
 def _tilts(facts: Facts) -> list[int]:
@@ -58,7 +60,7 @@ def _pattern(facts: Facts, images: VirtualImages, tilt: int) -> str:
     y, x = np.indices(pattern.shape)
     values = pattern[~bad & (np.hypot(x - cx, y - cy) > 2 * disk + 2)]
     scale = float(np.percentile(values, 99.95)) if len(values) else 1.0
-    shades = raster.ink(raster.reduce_max(np.where(bad, 0, pattern), _SIDE), max(scale, 1e-6), max(scale, 1e-6) / 60)
+    shades = raster.ink(raster.reduce_max(np.where(bad, 0, pattern), _SIDE), max(scale, 1e-6), max(scale, 1e-6) / 15)
     picture = raster.data_uri(raster.tint(shades, raster.reduce_max(bad, _SIDE), _BAD), 80)
     k, (height, width) = raster.block(pattern, _SIDE), shades.shape
     drawn = [f'<image href="{picture}" width="{k * width}" height="{k * height}" preserveAspectRatio="none"/>']
@@ -77,7 +79,8 @@ def _detectors(
     y, x = np.indices(maps.stack.shape[1:]) - maps.margin
     r = np.hypot(x - maps.anchor[0], y - maps.anchor[1])
     bf, adf, haadf = (r[m > 0] for m in maps.stack[:3])
-    edges = [("bf", bf.max(initial=0)), ("df", adf.min(initial=np.inf)), ("df", adf.max(initial=0)), ("df", haadf.max(initial=0))]
+    edges = [("bf", bf.max(initial=0)), ("df", adf.min(initial=np.inf))]
+    edges += [("df", adf.max(initial=0)), ("df", haadf.max(initial=0))]
     return [(kind, float(v)) for kind, v in edges if np.isfinite(v) and v > 0]
 
 
@@ -96,11 +99,9 @@ def _ring(facts: Facts, cx: float, cy: float, d: float) -> str:
     rows, columns = facts.bad_pixels.shape
     if r > math.hypot(max(cx, columns - cx), max(cy, rows - cy)):
         return ""
-    size = columns / 26
-    label = ""
-    if cy + 0.5 - r > size:
-        label = (f'<text class="mid ringname" font-size="{size:.1f}" stroke-width="{size / 4:.1f}" x="{cx + 0.5:.1f}" '
-                 f'y="{cy + 0.5 - r + size / 3:.1f}">{escape(number(d))} Å</text>')
+    size, at = columns / 26, r * math.sqrt(0.5)
+    label = (f'<text class="mid ringname" font-size="{size:.1f}" stroke-width="{size / 4:.1f}" x="{cx + 0.5 + at:.1f}" '
+             f'y="{cy + 0.5 - at + size / 3:.1f}">{number(d)} Å</text>')
     return _circle(cx, cy, r, "ring") + label
 
 
@@ -110,6 +111,6 @@ def _marks(facts: Facts, cx: float, cy: float) -> str:
     w = math.radians(i.tilt_axis_deg + i.rotation_deg)
     half, arm = 0.46 * min(facts.bad_pixels.shape), 0.03 * min(facts.bad_pixels.shape)
     x, y, dx, dy = cx + 0.5, cy + 0.5, half * math.cos(w), half * math.sin(w)
-    return (f'<path class="axis" d="M{x - dx:.1f} {y - dy:.1f}L{x - 0.2 * dx:.1f} {y - 0.2 * dy:.1f}M{x + 0.2 * dx:.1f} '
-            f'{y + 0.2 * dy:.1f}L{x + dx:.1f} {y + dy:.1f}"/>'
+    a, b, c, d = (f"{x + f * dx:.1f} {y + f * dy:.1f}" for f in (-1, -0.2, 0.2, 1))  # clear of the beam
+    return (f'<path class="axis" d="M{a}L{b}M{c}L{d}"/>'
             f'<path class="cross" d="M{x - arm:.1f} {y:.1f}h{2 * arm:.1f}M{x:.1f} {y - arm:.1f}v{2 * arm:.1f}"/>')

@@ -62,6 +62,11 @@ class Chart:
         """Any SVG element."""
         self.parts.append(part)
 
+    def box_at(self, kind: str, left: float, top: float, right: float, bottom: float) -> None:
+        """A rectangle, in the drawing's units."""
+        size = f'width="{right - left:.1f}" height="{bottom - top:.1f}"'
+        self.add(f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" {size}/>')
+
     def curve(self, x: np.ndarray, y: np.ndarray, kind: str, *, dots: bool = True) -> None:
         """Points joined by a line in the order given, broken where a value is missing."""
         path, marks, pen = [], [], False
@@ -88,19 +93,18 @@ class Chart:
     def _axes(self, x_ticks: list[float] | None, y_ticks: list[float] | None) -> str:
         left, top, right, bottom = self.box
         out = []
-        for v in nice_ticks(*sorted(self.x), int((right - left) / 62)) if x_ticks is None else x_ticks:
+        for v in nice_ticks(min(self.x), max(self.x), int((right - left) / 62)) if x_ticks is None else x_ticks:
             at = self.px(v)
             out.append(f'<path class="grid" d="M{at:.1f} {top:.0f}V{bottom:.0f}"/>')
             out.append(f'<text class="mid" x="{at:.1f}" y="{bottom + 15:.0f}">{number(v, 2)}</text>')
-        for v in nice_ticks(*sorted(self.y), int((bottom - top) / 30)) if y_ticks is None else y_ticks:
+        for v in nice_ticks(min(self.y), max(self.y), int((bottom - top) / 26)) if y_ticks is None else y_ticks:
             at = self.py(v)
             out.append(f'<path class="grid" d="M{left:.0f} {at:.1f}H{right:.0f}"/>')
             out.append(f'<text class="end" x="{left - 6:.0f}" y="{at + 4:.1f}">{number(v, 3)}</text>')
         middle = (top + bottom) / 2
-        out.append(f'<text class="mid" x="{(left + right) / 2:.0f}" y="{bottom + 34:.0f}">{escape(self.labels[0])}</text>')
-        out.append(
-            f'<text class="mid" transform="translate(13 {middle:.0f}) rotate(-90)">{escape(self.labels[1])}</text>'
-        )
+        below, beside = f"translate({(left + right) / 2:.0f} {bottom + 34:.0f})", f"translate(13 {middle:.0f}) rotate(-90)"
+        for title, place in zip(self.labels, (below, beside), strict=True):
+            out.append(f'<text class="mid" transform="{place}">{escape(title)}</text>')
         return "".join(out)
 
     def svg(self, x_ticks: list[float] | None = None, y_ticks: list[float] | None = None, kind: str = "") -> str:

@@ -21,9 +21,9 @@ def verdict(facts: Facts) -> str:
                 f"{'was' if len(facts.masks) == 1 else 'were'} found; the series below shows whether particles are "
                 "there to be found.")
     coverage = np.array(list(facts.coverage.values()))
-    return (f"{plural(n, 'particle')} {'was' if n == 1 else 'were'} followed over {tilts}{reach}. The median particle is "
-            f"seen at {percent(float(np.median(coverage)))} of the usable tilts; {int((coverage >= 0.8).sum())} of {n} "
-            "at 80 % of them or more.")
+    return (f"{plural(n, 'particle')} {'was' if n == 1 else 'were'} followed over {tilts}{reach}. The median particle "
+            f"is seen at {percent(float(np.median(coverage)))} of the usable tilts; {int((coverage >= 0.8).sum())} of "
+            f"{n} at 80 % of them or more.")
 
 
 def points(facts: Facts, beam_px: np.ndarray) -> list[str]:
@@ -80,5 +80,5 @@ def _beam(beam_px: np.ndarray) -> str:
     reach = float(np.ptp(known, axis=0).max()) if len(known) else 0.0
     if reach <= 8:
         return ""
-    return (f"The direct beam wanders by {number(reach)} detector pixels over the series; patterns are centred for it, but "
-            "the detector's edge cuts off other reflections at every tilt.")
+    return (f"The direct beam wanders by {number(reach)} detector pixels over the series; patterns are centred for it, "
+            "but the detector's edge cuts off other reflections at every tilt.")

@@ -15,6 +15,8 @@ from stemtomo_dl.geometry import field_centre, tilt_rotation
 from stemtomo_dl.records import Masks, Tracks
 from stemtomo_dl.store import results
 
+JUMP_PX, JUMP_RADII = 1.5, 0.4  # an outline further than both from its predicted place has jumped
+
 
 @dataclass(frozen=True, eq=False)
 class Facts:
@@ -48,11 +50,6 @@ class Facts:
         return {int(k): len(self.sightings(int(k))) / usable for k in self.tracks.particle}
 
     @cached_property
-    def track_of(self) -> dict[int, int]:
-        """Track of every outline that has one."""
-        return {int(i): int(k) for i, k in zip(self.tracks.instance, self.tracks.track, strict=True)}
-
-    @cached_property
     def cut(self) -> np.ndarray:
         """(instance) bool: the outline reaches the scan's border, so part of the particle may lie outside."""
         out = np.zeros(len(self.masks), bool)
@@ -76,7 +73,7 @@ class Facts:
     def jumps(self) -> np.ndarray:
         """(sighting) bool: far from the particle's predicted place, in pixels and by the particle's own size."""
         radius = np.sqrt(self.tracks.area_px / np.pi)
-        return np.asarray(self.misfit_px > np.maximum(1.5, 0.4 * radius)) & ~self.cut[self.tracks.instance]
+        return np.asarray(self.misfit_px > np.maximum(JUMP_PX, JUMP_RADII * radius)) & ~self.cut[self.tracks.instance]
 
 
 def gather(folder: Path) -> Facts:

@@ -9,6 +9,7 @@ from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.text import degrees, number, plural
 
 _ANGLE = "tilt angle α (°)"
+_LABELLED = 150  # more numbers than this would cover each other
 
 
 def angles(facts: Facts) -> tuple[float, float]:
@@ -26,7 +27,7 @@ def coverage_chart(facts: Facts) -> str:
     top, bottom = chart.box[1], chart.box[3]
     for a in facts.alpha_deg[~facts.good & np.isfinite(facts.alpha_deg)].tolist():
         lo, hi = (chart.px(v) for v in extent(a))
-        chart.add(f'<rect class="skipped" x="{lo:.1f}" y="{top:.1f}" width="{hi - lo:.1f}" height="{bottom - top:.1f}"/>')
+        chart.box_at("skipped", lo, top, hi, bottom)
     paths: dict[str, list[str]] = {"seen": [], "cut": [], "off": []}
     for place, k in enumerate(tracks.particle.tolist(), 1):
         y = chart.py(place) - row / 2 + gap / 2
@@ -36,10 +37,9 @@ def coverage_chart(facts: Facts) -> str:
                 lo, hi = (chart.px(v) for v in extent(a))
                 kind = "off" if facts.jumps[r] else "cut" if facts.cut[tracks.instance[r]] else "seen"
                 paths[kind].append(f"M{lo:.1f} {y:.1f}H{hi:.1f}v{row - gap:.1f}H{lo:.1f}z")
-        chart.add(
-            f'<a href="#p{k}"><rect class="hit" x="{chart.box[0]:.0f}" y="{y:.1f}" width="{chart.box[2] - chart.box[0]:.0f}" '
-            f'height="{row:.1f}"><title>Particle {k}: {plural(len(facts.sightings(k)), "tilt")}</title></rect></a>'
-        )
+        told = f"Particle {k}: {plural(len(facts.sightings(k)), 'tilt')}"
+        chart.add(f'<a href="#p{k}"><path class="hit" d="M{chart.box[0]:.0f} {y:.1f}H{chart.box[2]:.0f}v{row:.1f}'
+                  f'H{chart.box[0]:.0f}z"><title>{told}</title></path></a>')
     chart.parts = [f'<path class="cover {k}" d="{"".join(p)}"/>' for k, p in paths.items()] + chart.parts
     every = 1 if row >= 11 else 10 if row >= 3 else 50
     # rows are ticked by their track number, which need not be its place
@@ -81,17 +81,9 @@ def map_chart(facts: Facts) -> str:
     reach = float(max(half.max(), np.abs(position[:, :2]).max(initial=0.0)) * 1.06)
     chart = Chart((480, 480), (-reach, reach), (reach, -reach), ("x (nm)", "y (nm), down"),
                   "Map of the particles in the sample, with the tilt axis", top=24)
-    chart.add(f'<rect class="field" x="{chart.px(-half[0]):.1f}" y="{chart.py(-half[1]):.1f}" '
-              f'width="{chart.px(half[0]) - chart.px(-half[0]):.1f}" height="{chart.py(half[1]) - chart.py(-half[1]):.1f}"/>')
+    chart.box_at("field", chart.px(-half[0]), chart.py(-half[1]), chart.px(half[0]), chart.py(half[1]))
     chart.add(_axis_arrow(chart, facts.experiment.stage.tilt_axis_deg, reach))
-    heights = height_limits(facts)
-    labelled = len(position) <= 150
-    for k, (x, y, z) in zip(facts.tracks.particle.tolist(), position.tolist(), strict=True):
-        at, down = chart.px(x), chart.py(y)
-        fill = shade((z - heights[0]) / (heights[1] - heights[0]))
-        label = f'<text x="{at + 7:.1f}" y="{down + 4:.1f}">{k}</text>' if labelled else ""
-        chart.add(f'<a href="#p{k}"><circle cx="{at:.1f}" cy="{down:.1f}" r="5" fill="{fill}"><title>Particle {k}: '
-                  f"x {number(x)}, y {number(y)}, z {number(z)} nm</title></circle>{label}</a>")
+    _mark_particles(chart, facts, position[:, 0], position[:, 1])
     return chart.svg()
 
 
@@ -118,21 +110,29 @@ def height_chart(facts: Facts) -> str:
     w = np.radians(facts.experiment.stage.tilt_axis_deg)
     position = facts.tracks.position_nm
     off = position[:, 1] * np.cos(w) - position[:, 0] * np.sin(w)
-    heights = height_limits(facts)
     chart = Chart((480, 480), span(off, 10.0), span(position[:, 2], 10.0),
                   ("distance from the tilt axis (nm)", "height z (nm), away from the gun"),
                   "Heights of the particles against their distance from the tilt axis", top=24)
-    for k, u, z in zip(facts.tracks.particle.tolist(), off.tolist(), position[:, 2].tolist(), strict=True):
-        fill = shade((z - heights[0]) / (heights[1] - heights[0]))
-        label = f'<text x="{chart.px(u) + 7:.1f}" y="{chart.py(z) + 4:.1f}">{k}</text>' if len(off) <= 150 else ""
-        chart.add(f'<a href="#p{k}"><circle cx="{chart.px(u):.1f}" cy="{chart.py(z):.1f}" r="5" fill="{fill}">'
-                  f"<title>Particle {k}</title></circle>{label}</a>")
+    _mark_particles(chart, facts, off, position[:, 2])
     return chart.svg()
+
+
+def _mark_particles(chart: Chart, facts: Facts, x: np.ndarray, y: np.ndarray) -> None:
+    """One dot a particle, coloured by its height, with its number where there is room, leading to its strip."""
+    lo, hi = height_limits(facts)
+    position = facts.tracks.position_nm
+    for k, a, b, p in zip(facts.tracks.particle.tolist(), x.tolist(), y.tolist(), position.tolist(), strict=True):
+        at, down, fill = chart.px(a), chart.py(b), shade((p[2] - lo) / (hi - lo))
+        label = f'<text x="{at + 7:.1f}" y="{down + 4:.1f}">{k}</text>' if len(x) <= _LABELLED else ""
+        place = ", ".join(f"{name} {number(v)}" for name, v in zip("xyz", p, strict=True))
+        chart.add(f'<a href="#p{k}"><circle cx="{at:.1f}" cy="{down:.1f}" r="5" fill="{fill}"><title>Particle {k}: '
+                  f"{place} nm</title></circle>{label}</a>")
 
 
 def height_key(facts: Facts) -> str:
     """The colour scale of the map."""
     lo, hi = height_limits(facts)
-    stops = "".join(f'<rect x="{70 + 4 * i}" y="4" width="4.2" height="12" fill="{shade(i / 49)}"/>' for i in range(50))
-    return (f'<svg class="key" viewBox="0 0 340 20" role="img" aria-label="Colour scale of the height z">'
-            f'<text class="end" x="64" y="15">{number(lo)} nm</text>{stops}<text x="276" y="15">{number(hi)} nm</text></svg>')
+    fills = [(70 + 4 * i, shade(i / 49)) for i in range(50)]
+    stops = "".join(f'<rect x="{x}" y="4" width="4.2" height="12" fill="{fill}"/>' for x, fill in fills)
+    return (f'<svg class="key" viewBox="0 0 340 20" role="img" aria-label="Colour scale of the height z"><text '
+            f'class="end" x="64" y="15">{number(lo)} nm</text>{stops}<text x="276" y="15">{number(hi)} nm</text></svg>')

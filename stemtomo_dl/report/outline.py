@@ -36,7 +36,8 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
 
 def _walk(edges: dict[tuple[int, int], list[int]], first: tuple[int, int]) -> np.ndarray:
     """Follow edges from a corner until they return to it, taking them out; the corners where the walk turns."""
-    at, direction, corners = first, edges[first].pop(0), [first]
+    began = edges[first].pop(0)
+    at, direction, corners = first, began, [first]
     while True:
         at = (at[0] + _STEPS[direction][0], at[1] + _STEPS[direction][1])
         if at == first:
@@ -47,7 +48,7 @@ def _walk(edges: dict[tuple[int, int], list[int]], first: tuple[int, int]) -> np
         if turn != direction:
             corners.append(at)
         direction = turn
-    return np.array(corners)
+    return np.roll(np.array(corners), -(began % 2), axis=0)  # a hole is entered by its left side, which is vertical
 
 
 def spell(loop: np.ndarray) -> list[int | str]:

@@ -12,7 +12,7 @@ from stemtomo_dl.report import figures
 from stemtomo_dl.report.browser import browser_section
 from stemtomo_dl.report.calibration import calibration_section
 from stemtomo_dl.report.checks import points, verdict
-from stemtomo_dl.report.facts import Facts, gather
+from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, Facts, gather
 from stemtomo_dl.report.pictures import make_plan, take_pictures
 from stemtomo_dl.report.strips import box_side, choose_frames, read_strip, strip_section
 from stemtomo_dl.report.text import degrees, escape, number
@@ -94,7 +94,8 @@ def _skipped(facts: Facts) -> str:
         return ""
     lost = [f"{t} ({degrees(float(facts.alpha_deg[t]))})" for t in np.flatnonzero(~facts.good).tolist()]
     why = "".join(f"<li>{escape(line)}</li>" for line in facts.skipped)
-    return f'<div class="warn"><p>Left out: {"tilt" if len(lost) == 1 else "tilts"} {", ".join(lost)}.</p><ul>{why}</ul></div>'
+    noun = "tilt" if len(lost) == 1 else "tilts"
+    return f'<div class="warn"><p>Left out: {noun} {", ".join(lost)}.</p><ul>{why}</ul></div>'
 
 
 def _points(facts: Facts, beam: np.ndarray) -> str:
@@ -129,12 +130,13 @@ def _facts(facts: Facts) -> str:
 
 def _coverage(facts: Facts) -> str:
     return f"""<div class="wide">{figures.coverage_chart(facts)}</div>
-<p class="legend"><i class="seen"></i>seen <i class="cut"></i>seen, cut by the scan's border <i class="off"></i>seen, but
-off its predicted place <i class="skipped"></i>tilt left out</p>
-<p class="note">A white gap in a row is a tilt at which the particle was not found: reflections that pass the Ewald sphere
-there are lost. Gaps at high tilt are usual where particles shadow each other. A gap at one angle in many rows points to
-a bad scan. Vermilion marks an outline whose centre lies over 1.5 px, and over 0.4 of the particle's radius, from where the rotation of a rigid
-sample puts it: if it starts and stays, two particles may have been exchanged.</p>
+<p class="legend"><i class="seen"></i>seen <i class="cut"></i>seen, cut by the scan's border <i class="off"></i>seen,
+but off its predicted place <i class="skipped"></i>tilt left out</p>
+<p class="note">A white gap in a row is a tilt at which the particle was not found: reflections that pass the Ewald
+sphere there are lost. Gaps at high tilt are usual where particles shadow each other. A gap at one angle in many rows
+points to a bad scan. Vermilion marks an outline whose centre lies over {number(JUMP_PX)} px, and over
+{number(JUMP_RADII)} of the particle's radius, from where the rotation of a rigid sample puts it. A few such tilts are
+poor outlines; if vermilion begins and stays, two particles may have been exchanged.</p>
 <div class="wide">{figures.count_chart(facts)}</div>
 <p class="note">The two curves should lie close to each other. Outlines far above particles are spurious finds, or
 particles that could not be followed; a dip in both is a poor scan.</p>"""
@@ -145,7 +147,8 @@ def _drift(facts: Facts, beam: np.ndarray) -> str:
                                "Drift of the field against the tilt angle", ("x, to the right", "y, down"))
     spot = figures.pair_chart(facts, beam, "direct beam (detector px)",
                               "Direct beam on the detector against the tilt angle", ("column", "row"))
-    return f"""<div class="two"><figure>{field}<figcaption>Shift of the field of view, in scan pixels.</figcaption></figure>
+    return f"""<div class="two">
+<figure>{field}<figcaption>Shift of the field of view, in scan pixels.</figcaption></figure>
 <figure>{spot}<figcaption>Direct beam on the detector, at the scan's centre.</figcaption></figure></div>
 <p class="note">Left: what moves all particles together beyond the stage's rotation. Scatter is re-centring between
 scans and does no harm; a jump is safe if the outlines keep their numbers across it. Right: the beam should move
@@ -158,26 +161,27 @@ def _map(facts: Facts) -> str:
 <figcaption>Seen along the beam at α = 0; the frame is the field of view.</figcaption></figure>
 <figure>{figures.height_chart(facts)}<figcaption>Seen along the tilt axis.</figcaption></figure></div>
 <p class="keyline">Height z {figures.height_key(facts)}</p>
-<p class="note">The tilt axis is drawn as the experiment states it, from x toward y (down); particles near it hardly move
-as the stage tilts. On a flat support the heights on the right follow one line, whose slope is the support's own
-inclination; a particle far off that line has a wrong outline or a mixed track. The common height cannot be told from
-drift, so only differences count.</p>"""
+<p class="note">The tilt axis is drawn as the experiment states it, from x toward y (down); particles near it hardly
+move as the stage tilts. On a flat support the heights on the right follow one line, whose slope is the support's own
+inclination. A particle far off that line lies on others, or its outlines belong to more than one particle. The common
+height cannot be told from drift, so only differences count.</p>"""
 
 
 def _particles(strips: list[str]) -> str:
     if not strips:
         return "<p>No particle was followed, so there is nothing to show.</p>"
-    return f"""<p class="note">Above: the particle with its outline; below: its diffraction pattern at that tilt, background
-removed, dark on white, logarithmic for strong spots, on one scale for the particle. The direct beam is not removed; it is white where the
-particle takes more out of it than it leaves, black where less. Pale blue was not measured. Spots of
-one crystal form one lattice that turns slowly; two lattices, or a lattice that changes at once, mean two particles. The
-number of probes should change as smoothly as the projected outline does, the Bragg signal swings as reflections
-pass the Ewald sphere. Click a picture for that tilt in the series. <button type="button" id="all">Open all</button></p>
+    return f"""<p class="note">Above: the particle with its outline; below: its diffraction pattern at that tilt, dark
+on white, logarithmic for strong spots, on one scale for the particle. The support's pattern is subtracted; the direct
+beam's middle is white, for the particle weakens it. Pale blue was not measured. The spots of one crystal form one
+lattice that turns slowly; two lattices, or a lattice that changes at once, mean two particles. The number of probes
+should change as smoothly as the outline does; the Bragg counts, outside the direct beam, swing as reflections pass the
+Ewald sphere. Click a picture for that tilt in the series.</p>
+<p><button type="button" id="all">Open all</button></p>
 {"".join(strips)}"""
 
 
 def _settings(facts: Facts) -> str:
     """Every setting that the run used, as run.json has it."""
     used = facts.experiment.model_dump(mode="json")
-    text = "\n".join(f"[{k}]\n{json.dumps(v, indent=1, ensure_ascii=False)}" for k, v in used.items() if isinstance(v, dict))
-    return f'<details><summary>All settings of this run, with their defaults</summary><pre>{escape(text)}</pre></details>'
+    text = json.dumps(used, indent=1, ensure_ascii=False)
+    return f"<details><summary>All settings of this run, defaults included</summary><pre>{escape(text)}</pre></details>"

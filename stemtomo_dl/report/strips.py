@@ -91,14 +91,17 @@ def _patterns(series: DiffractionSeries, bragg: np.ndarray, chosen: list[int], s
     return out
 
 
-def strip_section(facts: Facts, pictures: Pictures, track: int, chosen: list[int], strip: Strip | None, *, opened: bool) -> str:
+def strip_section(
+    facts: Facts, pictures: Pictures, track: int, chosen: list[int], strip: Strip | None, *, opened: bool
+) -> str:
     """One particle's part of the page."""
     rows = facts.sightings(track)
     t = facts.tracks
     alpha = t.alpha_deg[t.tilt[rows]]
     at = int(np.flatnonzero(t.particle == track)[0])
-    head = (f"seen at {plural(len(rows), 'tilt')} ({percent(facts.coverage[track])}), "
-            f"{degrees(float(alpha[0]))} to {degrees(float(alpha[-1]))}, misfit {number(float(t.residual_px[at]), 2)} px")
+    reach = f"{degrees(float(alpha[0]))} to {degrees(float(alpha[-1]))}"
+    head = (f"seen at {plural(len(rows), 'tilt')} ({percent(facts.coverage[track])}), {reach}, "
+            f"misfit {number(float(t.residual_px[at]), 2)} px")
     side = box_side(facts, track)
     frames = [_frame(facts, track, tilt, pictures.crops[track, tilt], strip, side) for tilt in chosen]
     if strip is None:
@@ -106,8 +109,8 @@ def strip_section(facts: Facts, pictures: Pictures, track: int, chosen: list[int
         charts = ""
     else:
         body = ""
-        charts = f'<div class="two">{_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes summed")}' \
-                 f'{_curve(facts, strip.alpha_deg, strip.signal, "Bragg signal (counts a probe)")}</div>'
+        charts = f'<div class="two">{_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")}' \
+                 f'{_curve(facts, strip.alpha_deg, strip.signal, "Bragg counts a probe")}</div>'
     return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
 <summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>
 <div class="frames">{"".join(frames)}</div>{body}{charts}{_numbers(facts, at, rows, strip)}</details>
@@ -127,15 +130,15 @@ def _frame(facts: Facts, track: int, tilt: int, crop: Crop, strip: Strip | None,
     pattern = strip.pictures.get(tilt) if strip else None
     below = f'<img src="{pattern}" alt="Diffraction pattern at {angle}" loading="lazy">' if pattern else ""
     return (f'<figure><a href="#tilt={tilt}&amp;track={track}"><svg viewBox="0 0 {side} {side}" role="img" '
-            f'aria-label="Particle {track} at {angle}"><image href="{raster.data_uri(crop.pixels)}" x="{crop.x - left}" '
-            f'y="{crop.y - top}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
+            f'aria-label="Particle {track} at {angle}"><image href="{raster.data_uri(crop.pixels)}" '
+            f'x="{crop.x - left}" y="{crop.y - top}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
             f'<path class="halo" d="{path}"/><path class="edge" stroke="{colour(track)}" d="{path}"/></svg></a>{below}'
             f"<figcaption>{angle}</figcaption></figure>")
 
 
 def _curve(facts: Facts, alpha: np.ndarray, values: np.ndarray, axis: str) -> str:
     lo, hi = span(np.append(values, 0.0), 1.0)
-    chart = Chart((480, 170), angles(facts), (min(lo, 0.0) if values.min(initial=0) < 0 else 0.0, hi),
+    chart = Chart((480, 180), angles(facts), (min(lo, 0.0) if values.min(initial=0) < 0 else 0.0, hi),
                   ("tilt angle α (°)", axis), f"{axis} against the tilt angle")
     chart.curve(alpha, values, "blue", dots=len(alpha) <= 150)
     return chart.svg()
@@ -147,12 +150,14 @@ def _numbers(facts: Facts, at: int, rows: np.ndarray, strip: Strip | None) -> st
     position = ", ".join(number(float(v)) for v in t.position_nm[at])
     jumps, cut = int(facts.jumps[rows].sum()), int(facts.cut[t.instance[rows]].sum())
     area = float(np.median(t.area_px[rows])) * facts.experiment.scan.step_nm ** 2
+    across = number(2 * float(np.sqrt(area / np.pi)))
     lines = [("Position x, y, z", f"{position} nm"),
-             ("Median projected area", f"{number(area, 0)} nm² (as a disk {number(2 * float(np.sqrt(area / np.pi)))} nm across)"),
+             ("Median projected area", f"{number(area, 0)} nm² (a disk {across} nm across)"),
              ("Off its predicted place", plural(jumps, "tilt")), ("Cut by the scan's border", plural(cut, "tilt"))]
     if strip:
         few = int((strip.n_probes < 10).sum())
-        lines.append(("Probes a pattern", f"median {number(float(np.median(strip.n_probes)), 0)}; under 10 at {plural(few, 'tilt')}"))
+        middle = number(float(np.median(strip.n_probes)), 0)
+        lines.append(("Probes a pattern", f"median {middle}; under 10 at {plural(few, 'tilt')}"))
         if strip.dose is not None:
             lines.append(("Dose over these tilts", f"{number(strip.dose)} e/Å²"))
     return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in lines) + "</dl>"

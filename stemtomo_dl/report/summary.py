@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.store import results
+from stemtomo_dl.report.facts import Facts, gather
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -17,36 +16,50 @@ def summarise(folder: Path) -> dict[str, Any]:
     Parameters
     ----------
     folder : Path
-        The run's folder; its stages up to extraction must be done.
+        The run's folder; its stages up to tracking must be done.
 
     Returns
     -------
     dict
-        Of JSON values; lengths in nm, angles in degrees.
+        Of JSON values; lengths in nm, angles in degrees. ``n_tilts_off_place`` and ``n_tilts_cut`` of a particle
+        count the tilts at which its outline lies off its predicted place or is cut by the scan's border.
     """
-    book = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    alpha, good, bad = results.read_image_facts(folder / "images.h5")
-    masks, tracks = results.read_masks(folder / "masks.h5"), results.read_tracks(folder)
-    n_good = int(good.sum())
-    particles = []
-    for k, position, residual in zip(tracks.particle, tracks.position_nm, tracks.residual_px, strict=True):
-        seen = alpha[tracks.tilt[tracks.track == k]]
-        particles.append({
-            "track": int(k), "n_tilts": len(seen), "coverage": round(len(seen) / n_good, 4),
-            "alpha_from_deg": round(float(seen.min()), 4), "alpha_to_deg": round(float(seen.max()), 4),
-            "position_nm": [round(float(v), 3) for v in position], "residual_px": round(float(residual), 4),
-        })
-    coverage = [p["coverage"] for p in particles]
+    facts = gather(folder)
+    tracks, coverage = facts.tracks, np.array(list(facts.coverage.values()))
+    known = facts.alpha_deg[np.isfinite(facts.alpha_deg)]
     return {
-        "title": book["settings"]["title"],
-        "version": book["version"],
-        "n_tilts": len(alpha), "n_tilts_used": n_good, "skipped": book["skipped"],
-        "alpha_from_deg": float(np.nanmin(alpha)), "alpha_to_deg": float(np.nanmax(alpha)),
-        "scan_shape": list(masks.shape), "detector_shape": list(bad.shape), "n_bad_pixels": int(bad.sum()),
-        "n_masks": len(masks), "n_masks_linked": len(tracks.track),
-        "n_particles": len(particles),
-        "n_particles_over_80_percent": int(sum(c >= 0.8 for c in coverage)),
-        "median_coverage": round(float(np.median(coverage)), 4) if coverage else None,
+        "title": facts.experiment.title,
+        "version": facts.version,
+        "n_tilts": facts.n_tilts,
+        "n_tilts_used": int(facts.good.sum()),
+        "skipped": list(facts.skipped),
+        "alpha_from_deg": float(known.min()) if len(known) else None,
+        "alpha_to_deg": float(known.max()) if len(known) else None,
+        "scan_shape": list(facts.masks.shape),
+        "detector_shape": list(facts.bad_pixels.shape),
+        "n_bad_pixels": int(facts.bad_pixels.sum()),
+        "n_masks": len(facts.masks),
+        "n_masks_linked": len(tracks.track),
+        "n_particles": len(tracks.particle),
+        "n_particles_over_80_percent": int((coverage >= 0.8).sum()),
+        "median_coverage": round(float(np.median(coverage)), 4) if len(coverage) else None,
         "drift_range_px": [round(float(v), 3) for v in np.ptp(tracks.drift_px, axis=0)],
-        "particles": particles,
+        "particles": [_particle(facts, i, int(k)) for i, k in enumerate(tracks.particle)],
+    }
+
+
+def _particle(facts: Facts, i: int, track: int) -> dict[str, Any]:
+    """Figures of particle ``i``."""
+    tracks, rows = facts.tracks, facts.sightings(track)
+    alpha = tracks.alpha_deg[tracks.tilt[rows]]
+    return {
+        "track": track,
+        "n_tilts": len(rows),
+        "coverage": round(facts.coverage[track], 4),
+        "alpha_from_deg": round(float(alpha[0]), 4),
+        "alpha_to_deg": round(float(alpha[-1]), 4),
+        "position_nm": [round(float(v), 3) for v in tracks.position_nm[i]],
+        "residual_px": round(float(tracks.residual_px[i]), 4),
+        "n_tilts_off_place": int(facts.jumps[rows].sum()),
+        "n_tilts_cut": int(facts.cut[tracks.instance[rows]].sum()),
     }

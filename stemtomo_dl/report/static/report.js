@@ -17,7 +17,7 @@
 
   // ------------------------------------------------------------------ series
   const viewer = byId("viewer");
-  const series = viewer ? read("series") : null;
+  const series = viewer ? read("data-series") : null;
   const pictures = {};
   let at = 0, chosen = 0, timer = 0;
 
@@ -43,10 +43,33 @@
   }
 
   function tell(track, x, y, area, flag) {
-    const remark = ["", "; cut by the scan's border", "; off its predicted place"][flag];
-    return track
-      ? `Particle ${track}: x ${x}, y ${y} px, area ${area} px²${remark}; ${series.tracks[track]}`
-      : `An outline without a track, area ${area} px²`;
+    const facts = track ? { Particle: track, "x, y": `${x}, ${y} px` } : { Outline: "without a track" };
+    facts["Area"] = `${area} px²`;
+    if (flag) facts["At this tilt"] = ["", "cut by the scan's border", "off its predicted place"][flag];
+    if (track) [facts["Seen at"], facts["Misfit to a rigid sample"]] = series.tracks[track];
+    byId("told").replaceChildren(...Object.entries(facts).map(([name, value]) => {
+      const row = document.createElement("div");
+      for (const [tag, text] of [["dt", name], ["dd", value]]) {
+        row.append(Object.assign(document.createElement(tag), { textContent: text }));
+      }
+      return row;
+    }));
+  }
+
+  // Within its outline where it fits, else beside it.
+  function label(overlay, edge, track, size) {
+    const box = edge.getBBox(), within = box.width > 3 * size && box.height > 2 * size;
+    const beside = box.x + box.width + 1.6 * size > series.shape[1] ? "end" : "start";
+    const text = document.createElementNS(SVG, "text");
+    const places = { start: box.x + box.width + size / 6, end: box.x - size / 6 };
+    text.textContent = track;
+    text.setAttribute("font-size", size);
+    text.setAttribute("stroke-width", size / 4);
+    text.setAttribute("fill", within ? "#fff" : edge.style.stroke);
+    text.setAttribute("text-anchor", within ? "middle" : beside);
+    text.setAttribute("x", within ? box.x + box.width / 2 : places[beside]);
+    text.setAttribute("y", within ? box.y + box.height / 2 + size / 3 : box.y + size / 2);
+    overlay.append(text);
   }
 
   function drawOutline(overlay, [track, x, y, area, flag, loops], size) {
@@ -56,26 +79,15 @@
       edge.style.stroke = series.colours[(track - 1) % series.colours.length];
       edge.classList.toggle("chosen", track === chosen);
       edge.addEventListener("click", () => show(track));
-      const text = document.createElementNS(SVG, "text");
-      const box = edge.getBBox();
-      text.textContent = track;
-      text.setAttribute("font-size", size);
-      text.setAttribute("stroke-width", size / 5);
-      text.setAttribute("x", box.x + box.width + size / 6);
-      text.setAttribute("y", box.y + size / 2);
-      if (box.x + box.width + size * 1.6 > series.shape[1]) {
-        text.setAttribute("x", box.x - size / 6);
-        text.setAttribute("text-anchor", "end");
-      }
-      overlay.append(text);
+      label(overlay, edge, track, size);
     }
-    edge.addEventListener("mouseenter", () => { byId("told").textContent = tell(track, x, y, area, flag); });
-    edge.addEventListener("mouseleave", () => { byId("told").textContent = "\u00a0"; });
+    edge.addEventListener("mouseenter", () => tell(track, x, y, area, flag));
+    if (track && track === chosen) tell(track, x, y, area, flag);
   }
 
   function draw() {
     const detector = byId("detector").value;
-    pictures[detector] = pictures[detector] || read(`pictures-${detector}`);
+    pictures[detector] = pictures[detector] || read(`data-${detector}`);
     const data = pictures[detector][at], angle = series.alpha[at];
     const degrees = angle === null ? "no angle" : `${angle.toFixed(1).replace("-", "\u2212")}°`;
     const name = series.names[at] ? ` · ${series.names[at]}` : "";
