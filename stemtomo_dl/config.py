@@ -193,5 +193,7 @@ def _one_line(error: ValidationError) -> str:
             return f"unknown key '{key}'; remove it or correct its name{more}"
         case "missing":
             return f"missing key '{key}'; add it{more}"
+        case "value_error":
+            return (f"key '{key}': " if key else "") + f"{first['ctx']['error']}{more}"
         case _:
             return f"key '{key}': {first['msg']}, got {first['input']!r}{more}"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stemtomo_dl import __version__, resources
+from stemtomo_dl import __version__
 from stemtomo_dl.config import Experiment
 from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.extract import choose_probes, extract_tilt
@@ -283,10 +283,7 @@ def simulate(scene: str, folder: Path, progress: Progress) -> int:
     scene : str
         Path of a scene file, or the name of one that comes with the package.
     """
-    path = Path(scene)
-    if not path.suffix and not path.exists():
-        path = resources.synthetic() / "scenes" / f"{scene}.toml"
-    described, cifs = load_scene(path)
+    described, cifs = load_scene(Path(scene))
     series = simulate_series(described, cifs)
     experiment = described.experiment(series.elements)
     origin = {"version": __version__, **described.model_dump(mode="json")}

@@ -34,9 +34,9 @@ def calibration_section(facts: Facts) -> str:
                "everywhere.")
     return f"""<div class="three">{"".join(figures)}</div>
 <p class="note">The highest count that each detector pixel saw in the whole scan, white for none, on a scale that is
-logarithmic for strong spots. The cross is the direct beam at the scan's centre as it was found; it should sit
-in the middle of the beam. Solid circles are resolutions in Å by the stated calibration: rings or spots of a known
-spacing should lie where they belong. Dashed circles bound the bright field (orange) and the annular and high-angle dark
+logarithmic for strong spots. The cross is the direct beam at the scan's centre as it was found; it should sit in the
+middle of the beam. Solid circles are resolutions in Å by the stated calibration: rings or spots of a known spacing
+should lie where they belong. Dashed circles bound the bright field (orange) and the annular and high-angle dark
 fields (blue); no strong spot should straddle the inner ones. The green line is the tilt axis on the detector.
 {bad} A hot pixel that is not marked would count as a spot in every pattern.</p>"""
 

@@ -102,8 +102,8 @@ class Chart:
             out.append(f'<path class="grid" d="M{left:.0f} {at:.1f}H{right:.0f}"/>')
             out.append(f'<text class="end" x="{left - 6:.0f}" y="{at + 4:.1f}">{number(v, 3)}</text>')
         middle = (top + bottom) / 2
-        below, beside = f"translate({(left + right) / 2:.0f} {bottom + 34:.0f})", f"translate(13 {middle:.0f}) rotate(-90)"
-        for title, place in zip(self.labels, (below, beside), strict=True):
+        below = f"translate({(left + right) / 2:.0f} {bottom + 34:.0f})"
+        for title, place in zip(self.labels, (below, f"translate(13 {middle:.0f}) rotate(-90)"), strict=True):
             out.append(f'<text class="mid" transform="{place}">{escape(title)}</text>')
         return "".join(out)
 

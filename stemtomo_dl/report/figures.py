@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from stemtomo_dl.report.chart import Chart, nice_ticks, shade, span, steps_along
@@ -31,12 +33,9 @@ def coverage_chart(facts: Facts) -> str:
     paths: dict[str, list[str]] = {"seen": [], "cut": [], "off": []}
     for place, k in enumerate(tracks.particle.tolist(), 1):
         y = chart.py(place) - row / 2 + gap / 2
-        for r in facts.sightings(k).tolist():
-            a = float(tracks.alpha_deg[tracks.tilt[r]])
-            if np.isfinite(a):
-                lo, hi = (chart.px(v) for v in extent(a))
-                kind = "off" if facts.jumps[r] else "cut" if facts.cut[tracks.instance[r]] else "seen"
-                paths[kind].append(f"M{lo:.1f} {y:.1f}H{hi:.1f}v{row - gap:.1f}H{lo:.1f}z")
+        for kind, lo, hi in _stretches(facts, k, extent):
+            left, right = chart.px(lo), chart.px(hi)
+            paths[kind].append(f"M{left:.1f} {y:.1f}H{right:.1f}v{row - gap:.1f}H{left:.1f}z")
         told = f"Particle {k}: {plural(len(facts.sightings(k)), 'tilt')}"
         chart.add(f'<a href="#p{k}"><path class="hit" d="M{chart.box[0]:.0f} {y:.1f}H{chart.box[2]:.0f}v{row:.1f}'
                   f'H{chart.box[0]:.0f}z"><title>{told}</title></path></a>')
@@ -45,6 +44,23 @@ def coverage_chart(facts: Facts) -> str:
     # rows are ticked by their track number, which need not be its place
     ticks = [float(i + 1) for i, k in enumerate(tracks.particle.tolist()) if every == 1 or k % every == 0]
     return chart.svg(y_ticks=ticks, kind="rows")
+
+
+def _stretches(
+    facts: Facts, track: int, extent: Callable[[float], tuple[float, float]]
+) -> list[tuple[str, float, float]]:
+    """A particle's sightings as (kind, from, to) in degrees, neighbours of one kind joined."""
+    out: list[tuple[str, float, float]] = []
+    for r in facts.sightings(track).tolist():
+        a = float(facts.tracks.alpha_deg[facts.tracks.tilt[r]])
+        if not np.isfinite(a):
+            continue
+        lo, hi = extent(a)
+        kind = "off" if facts.jumps[r] else "cut" if facts.cut[facts.tracks.instance[r]] else "seen"
+        if out and out[-1][0] == kind and abs(out[-1][2] - lo) < 1e-6:
+            lo = out.pop()[1]
+        out.append((kind, lo, hi))
+    return out
 
 
 def count_chart(facts: Facts) -> str:

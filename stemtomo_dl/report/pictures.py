@@ -17,7 +17,8 @@ from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.store import results
 from stemtomo_dl.virtual import beam_positions
 
-BUDGET = 9_000_000  # bytes of all pictures of the series
+_BUDGET, _LEAST = 9_000_000, 3_000_000  # bytes of all pictures of the series
+_BYTES_AN_OUTLINE = 40  # what an outline takes away from that
 _PREFERRED = ("adf", "bf", "variance", "haadf", "maximum")
 _CROP_SIDE = 160
 _SAMPLE = 12  # tilts that contrast and size are judged by
@@ -59,8 +60,17 @@ class Pictures:
     crops: dict[tuple[int, int], Crop] = field(default_factory=dict)  # by track and tilt
 
 
-def make_plan(facts: Facts, budget: int = BUDGET) -> Plan:
-    """Fix the contrast, and show as much of the series as the budget allows: first less finely, then less of it."""
+def make_plan(facts: Facts, budget: int | None = None) -> Plan:
+    """Fix the contrast, and show as much of the series as the budget allows: first less finely, then less of it.
+
+    Parameters
+    ----------
+    facts : Facts
+    budget : int, optional
+        Bytes of all pictures; by default what keeps the page near 20 MB beside its outlines.
+    """
+    if budget is None:
+        budget = max(_LEAST, _BUDGET - _BYTES_AN_OUTLINE * len(facts.masks))
     tilts = np.flatnonzero(facts.good)
     some = tilts[np.unique(np.linspace(0, len(tilts) - 1, min(_SAMPLE, len(tilts))).round().astype(int))]
     images = [results.read_images(facts.folder / "images.h5", int(t)) for t in some]

@@ -11,7 +11,7 @@ import numpy as np
 
 from stemtomo_dl.config import Experiment, load
 from stemtomo_dl.errors import BadScan, InputError
-from stemtomo_dl.records import Instrument, Scan, TiltSeries
+from stemtomo_dl.records import Scan, TiltSeries
 from stemtomo_dl.store.scans.layout import first_line, natural
 from stemtomo_dl.store.scans.open import open_scan
 from stemtomo_dl.store.tilts import Tilt, angles_in_order, match, read_tilts
@@ -69,7 +69,7 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, Ti
     names = tuple(_shown(folder, t.path) for t in tilts)
     series = TiltSeries(
         title=experiment.title,
-        instrument=_instrument(experiment),
+        instrument=experiment.instrument,
         scans=tuple(scans),
         names=names,
         alpha_deg=np.array([t.alpha_deg for t in tilts], "f8"),
@@ -126,18 +126,6 @@ def _unlike_most(tilts: list[Tilt], scans: list[Scan | None]) -> list[tuple[int,
 
 def _times(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
-
-
-def _instrument(experiment: Experiment) -> Instrument:
-    return Instrument(
-        voltage_kv=experiment.beam.voltage_kv,
-        convergence_mrad=experiment.beam.convergence_mrad,
-        pixel_inv_angstrom=experiment.detector.pixel_inv_angstrom,
-        step_nm=experiment.scan.step_nm,
-        tilt_axis_deg=experiment.stage.tilt_axis_deg,
-        rotation_deg=experiment.detector.rotation_deg,
-        electrons_per_pattern=experiment.beam.electrons,
-    )
 
 
 def _mask(toml_path: Path, name: str | None, detector: tuple[int, ...]) -> np.ndarray | None:

@@ -57,7 +57,8 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
     folder.mkdir()
     images = (
         (t, VirtualImages(("bf", "adf"), rng.poisson(9, (2, *SHAPE)).astype("f4"),
-                          np.hstack([[[24.0], [16.0]], np.zeros((2, 5))]), *rng.poisson(3, (2, *DETECTOR)).astype("f4")))
+                          np.hstack([[[24.0], [16.0]], np.zeros((2, 5))]),
+                          *rng.poisson(3, (2, *DETECTOR)).astype("f4")))
         for t in range(len(ALPHA)) if t != SKIPPED
     )
     bad = np.zeros(DETECTOR, bool)
@@ -254,5 +255,5 @@ def test_traced_borders_rebuild_any_mask(seed):
 
 
 def test_trace_keeps_pixels_apart_that_touch_at_a_corner():
-    loops = trace(np.eye(2, dtype=bool))
-    assert sorted(loop.tolist() for loop in loops) == [[[0, 0], [1, 0], [1, 1], [0, 1]], [[1, 1], [2, 1], [2, 2], [1, 2]]]
+    loops = sorted(loop.tolist() for loop in trace(np.eye(2, dtype=bool)))
+    assert loops == [[[0, 0], [1, 0], [1, 1], [0, 1]], [[1, 1], [2, 1], [2, 2], [1, 2]]]
