@@ -103,7 +103,7 @@ class SegmentConfig(Model):
 
     min_diameter_px: Positive = 4.0
     min_contrast_sigma: Positive = 4.0
-    edge_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.55  # of a particle's brightness, at its outline
+    edge_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.6  # of a particle's brightness, at its outline
     neck: Annotated[float, Field(gt=0, lt=1)] = 0.8  # of the narrower lobe's width; a thinner neck is cut
     valley: Annotated[float, Field(gt=0, lt=1)] = 0.15  # a dark line this much below its sides is cut along
 

@@ -48,7 +48,7 @@ def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: 
         mask = masks.full(i)
         alone = mask & (crowd == 1)
         members.append(np.flatnonzero(alone if alone.sum() >= max(config.min_probes, 0.2 * mask.sum()) else mask))
-        members.append(_support(mask, free, config))
+        members.append(_support(masks, int(i), free, config))
     n = np.array([len(m) for m in members], int)
     probe = np.concatenate([*members, np.zeros(0, int)]).astype(int)
     order = np.argsort(probe, kind="stable")
@@ -56,13 +56,33 @@ def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: 
     return Probes(track.astype("i4"), n, start, np.repeat(np.arange(len(n)), n)[order], masks.shape)
 
 
-def _support(mask: np.ndarray, free: np.ndarray, config: ExtractConfig) -> np.ndarray:
-    """Particle-free probes about an outline, at least as many as it has probes where the scan offers them."""
-    distance = ndimage.distance_transform_edt(~mask)
-    candidates = np.flatnonzero(free & (distance >= config.ring_px[0]))
-    order = np.argsort(distance.ravel()[candidates], kind="stable")
-    near = int((distance.ravel()[candidates] <= config.ring_px[1]).sum())
-    return candidates[order[: max(near, int(mask.sum()))]]
+def _support(masks: Masks, instance: int, free: np.ndarray, config: ExtractConfig) -> np.ndarray:
+    """Particle-free probes about an outline, at least as many as it has probes where the scan offers them.
+
+    They are looked for in growing windows about the outline, since a distance map of the whole scan for every
+    particle would cost more than reading its patterns.
+    """
+    wanted = int(masks.crops[instance].sum())
+    index = np.arange(free.size).reshape(free.shape)
+    rows, columns = masks.window(instance)
+    margin = config.ring_px[1] + 1
+    while True:
+        window = _grown(rows, margin, free.shape[0]), _grown(columns, margin, free.shape[1])
+        distance = ndimage.distance_transform_edt(~masks.full(instance)[window])
+        # beyond the margin the window's corners are nearer to the outline than what it leaves out
+        candidate = free[window] & (distance >= config.ring_px[0]) & (distance <= margin)
+        whole = distance.shape == free.shape
+        if whole:
+            candidate |= free[window] & (distance > margin)
+        near = int((candidate & (distance <= config.ring_px[1])).sum())
+        if whole or candidate.sum() >= max(near, wanted):
+            order = np.argsort(distance[candidate], kind="stable")
+            return np.asarray(index[window][candidate][order[: max(near, wanted)]])
+        margin *= 2
+
+
+def _grown(part: slice, margin: int, size: int) -> slice:
+    return slice(max(0, part.start - margin), min(size, part.stop + margin))
 
 
 def extract_tilt(
@@ -96,7 +116,7 @@ def extract_tilt(
     qy, qx = scan.shape[2:]
     displacement = (beam_px - center_px).reshape(-1, 2)
     whole = np.round(displacement).astype(int)
-    sums, seen = np.zeros((len(probes.n), qy, qx)), np.zeros((len(probes.n), qy, qx), "f4")
+    sums, seen = (np.zeros((len(probes.n), qy, qx), "f4") for _ in range(2))
     rest = np.zeros((len(probes.n), 2))
     used = np.diff(probes.start).reshape(probes.shape) > 0
     tiles = [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
@@ -140,12 +160,13 @@ def add_patterns(
 
 def _finish(probes: Probes, sums: np.ndarray, seen: np.ndarray, rest: np.ndarray) -> TiltPatterns:
     """Means, minus the support, moved by the remaining fraction of a pixel, gaps filled and flagged."""
-    measured = seen >= 0.5 * probes.n[:, None, None]
-    mean = sums / np.maximum(seen, 1)
     patterns = np.zeros((len(probes.track), *sums.shape[1:]), "f4")
     whole = np.zeros(patterns.shape, bool)
     for k in range(len(probes.track)):
-        moved = [_shifted(mean[j], measured[j], rest[j]) for j in (2 * k, 2 * k + 1)]
+        moved = [
+            _shifted(sums[j] / np.maximum(seen[j], 1.0), seen[j] >= 0.5 * probes.n[j], rest[j])
+            for j in (2 * k, 2 * k + 1)
+        ]
         whole[k] = moved[0][1] & (moved[1][1] if probes.n[2 * k + 1] else True)
         patterns[k] = _fill(moved[0][0] - moved[1][0], whole[k])
     return TiltPatterns(probes.track, patterns, whole, probes.n[::2].astype("i4"))

@@ -50,14 +50,9 @@ def browser_section(facts: Facts, pictures: Pictures) -> str:
 keep its number and colour; a number that hops to a neighbour, or an outline that swallows two particles, spoils the
 diffraction data of those particles at that tilt. Hover over an outline for its facts, click it for the particle.
 Dashed grey outlines belong to no track. Brightness is comparable between tilts: each detector has one black and one
-white point for the whole series{_scaling(plan.detectors)}. Tilts are numbered from 0, as in
+white point for the whole series (dark fields by square root). Tilts are numbered from 0, as in
 tracks.csv.{_thinned(facts, pictures)}</p>
 {"".join(data)}"""
-
-
-def _scaling(detectors: tuple[str, ...]) -> str:
-    rooted = [d for d in ("variance", "maximum") if d in detectors]
-    return f" ({' and '.join(rooted)} by square root)" if rooted else ""
 
 
 def _thinned(facts: Facts, pictures: Pictures) -> str:
@@ -68,7 +63,7 @@ def _thinned(facts: Facts, pictures: Pictures) -> str:
     if max(facts.masks.shape) > plan.side:
         notes.append(f"pictures are reduced to {plan.side} pixels or less")
     if len(plan.detectors) < len(plan.limits):
-        notes.append("only these detectors are shown: " + ", ".join(plan.detectors))
+        notes.append("detectors other than " + " and ".join(plan.detectors) + " are left out")
     if plan.quality is not None:
         notes.append("pictures are compressed with slight loss")
     return f" To keep this file small, {'; '.join(notes)}; images.h5 holds everything." if notes else ""

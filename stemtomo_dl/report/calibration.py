@@ -10,7 +10,7 @@ from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import VirtualImages
 from stemtomo_dl.report import raster
 from stemtomo_dl.report.facts import Facts
-from stemtomo_dl.report.text import degrees, number, plural
+from stemtomo_dl.report.text import degrees, number
 from stemtomo_dl.store import results
 from stemtomo_dl.virtual import beam_positions
 from stemtomo_dl.virtual.detectors import DetectorMaps
@@ -30,8 +30,7 @@ def calibration_section(facts: Facts) -> str:
     n_bad, share = int(facts.bad_pixels.sum()), number(100 * float(facts.bad_pixels.mean()), 2)
     bad = "No bad pixel was found or given."
     if n_bad:
-        bad = (f"Bad pixels, {plural(n_bad, 'pixel')} or {share} % of the detector, are shown in vermilion and left out "
-               "everywhere.")
+        bad = f"Bad pixels ({n_bad}, {share} % of the detector) are shown in vermilion and left out everywhere."
     return f"""<div class="three">{"".join(figures)}</div>
 <p class="note">The highest count that each detector pixel saw in the whole scan, white for none, on a scale that is
 logarithmic for strong spots. The cross is the direct beam at the scan's centre as it was found; it should sit in the

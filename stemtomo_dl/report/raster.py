@@ -8,13 +8,16 @@ import io
 import numpy as np
 from PIL import Image
 
-# Counts and their squares span decades: shown by their square roots, faint particles are seen beside bright ones.
-_ROOT = ("variance", "maximum")
+_LINEAR = ("bf",)
 
 
 def tone(detector: str, image: np.ndarray) -> np.ndarray:
-    """Values that a virtual image is shown by."""
-    return np.sqrt(np.maximum(image, 0)) if detector in _ROOT else image
+    """Values that a virtual image is shown by.
+
+    Dark fields span decades as crystals pass Bragg conditions: by their square roots, faint particles are seen
+    beside bright ones.
+    """
+    return image if detector in _LINEAR else np.sqrt(np.maximum(image, 0))
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:

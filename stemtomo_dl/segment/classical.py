@@ -52,9 +52,8 @@ def _foreground(contrast: np.ndarray, config: SegmentConfig) -> np.ndarray:
     The second limit keeps the blur of a bright particle out of its outline.
     """
     seen = label(contrast > config.min_contrast_sigma, connectivity=1)
-    brightness = ndimage.percentile_filter(
-        np.where(seen > 0, contrast, 0), 90, size=2 * int(config.min_diameter_px) + 1
-    )
+    bright = ndimage.gaussian_filter(np.where(seen > 0, contrast, 0), 1.0)
+    brightness = ndimage.maximum_filter(bright, size=2 * int(config.min_diameter_px) + 1)
     out = (seen > 0) & (contrast > config.edge_fraction * brightness)
     return remove_small_holes(ndimage.binary_opening(out, ndimage.generate_binary_structure(2, 1)), max_size=_HOLE_PX)
 

@@ -30,7 +30,7 @@ VOID = {"meta", "link", "img", "br", "input", "hr"}
 def settings(title: str, dose: float | None) -> dict:
     table = {
         "title": title,
-        "scans": {"files": "scans/*.h5", "tilts": [float(a) for a in ALPHA]},
+        "scans": {"files": "scans/*.h5", "tilts": "tilts.csv"},
         "beam": {"voltage_kv": 200, "convergence_mrad": 0.8, "electrons_per_pattern": dose},
         "scan": {"step_nm": 5.0},
         "detector": {"pixel_inv_angstrom": 0.05},
@@ -67,7 +67,7 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
     full, tilt = outlines(particles)
     masks = Masks.pack(full, tilt, np.ones(len(full)), ALPHA)
     results.write_masks(folder / "masks.h5", masks)
-    track = np.tile(np.arange(1, particles + 1), len(ALPHA) - 1).astype("i4")
+    track = np.tile(np.arange(1, particles + 1), len(np.unique(tilt))).astype("i4")
     centre = np.array([[np.nonzero(m)[1].mean(), np.nonzero(m)[0].mean()] for m in full]).reshape(-1, 2)
     results.write_tracks(folder, Tracks(
         track, tilt.astype("i4"), np.arange(len(full), dtype="i4"), centre[:, 0], centre[:, 1],
@@ -75,7 +75,7 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
         rng.normal(size=(particles, 3)), np.full(particles, 0.2),
     ))
     book = {"version": "1.2.3", "experiment": f"{folder.parent}/exp/experiment.toml", "settings": settings(title, dose),
-            "alpha_deg": ALPHA.tolist(), "inputs": {f"scans/{i}.h5": "00" for i in range(len(ALPHA))},
+            "alpha_deg": [None if np.isnan(a) else float(a) for a in ALPHA], "inputs": {f"scans/{i}.h5": "00" for i in range(len(ALPHA))},
             "skipped": [f"{folder.parent}/exp/scans/3.h5: truncated & <broken>"], "stages": {}}
     write_json(folder / "run.json", book)
     instrument = Experiment.model_validate(book["settings"]).instrument
@@ -195,10 +195,10 @@ def test_outlines_lie_on_the_masks(page, run):
 
 
 def test_pictures_are_the_images(page, run):
-    pictures = page.data("adf")
+    pictures = page.data("bf")
     assert pictures[SKIPPED] == ""
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[2]))).convert("L"), float)
-    image = results.read_images(run / "images.h5", 2)["adf"]
+    image = results.read_images(run / "images.h5", 2)["bf"]
     assert shown.shape == SHAPE
     inside = (shown > 0) & (shown < 255)
     slope, start = np.polyfit(image[inside], shown[inside], 1)

@@ -97,7 +97,8 @@
     if (data) byId("picture").src = `data:image/webp;base64,${data}`;
     byId("absent").hidden = Boolean(data);
     byId("absent").textContent = data ? "" : `Tilt ${series.tilts[at]} was left out; it has no picture.`;
-    const overlay = byId("overlay"), size = 13 * series.shape[1] / Math.max(byId("stage").clientWidth, 1);
+    const overlay = byId("overlay"), letters = series.outlines[at].length > 120 ? 10 : 13;
+    const size = letters * series.shape[1] / Math.max(byId("stage").clientWidth, 1);
     overlay.replaceChildren();
     for (const outline of series.outlines[at]) {
       if (outline[0] || byId("strays").checked) drawOutline(overlay, outline, size);
@@ -147,7 +148,7 @@
       strip.scrollIntoView();
     }
     const asked = new URLSearchParams(wanted);
-    if (!series || !asked.has("tilt")) return;
+    if (!series || !/^\d+$/.test(asked.get("tilt"))) return;
     chosen = Number(asked.get("track")) || 0;
     const detector = [...byId("detector").options].find((o) => o.value === asked.get("detector"));
     if (detector) byId("detector").value = detector.value;
