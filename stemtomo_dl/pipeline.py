@@ -19,7 +19,7 @@ from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.extract import choose_probes, extract_tilt
 from stemtomo_dl.learn.metrics import score_run
 from stemtomo_dl.records import DiffractionSeries, Masks, TiltSeries, Tracks, VirtualImages
-from stemtomo_dl.report import build_report, summarise
+from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.segment import segment as segment_tilt
 from stemtomo_dl.simulate.scene import load_scene
 from stemtomo_dl.simulate.series import simulate as simulate_series
@@ -91,6 +91,7 @@ def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool 
         "experiment": str(experiment.resolve()),
         "settings": settings.model_dump(mode="json"),
         "alpha_deg": [None if math.isnan(a) else float(a) for a in series.alpha_deg],
+        "scans": list(series.names),
         "inputs": fingerprints(experiment, settings, series),
         "seed": 0,
     }
@@ -228,9 +229,10 @@ def _assemble_series(run: Run, tracks: Tracks, partial: Partial, center: np.ndar
 def report(run: Run, key: str) -> list[str]:
     """Everything -> summary.json for a program, report.html for a person."""
     with run.progress.stage("report", 2) as advance:
-        write_json(run.folder / "summary.json", summarise(run.folder))
+        facts = gather(run.folder)
+        write_json(run.folder / "summary.json", summarise(facts))
         advance()
-        write_text(run.folder / "report.html", build_report(run.folder))
+        write_text(run.folder / "report.html", build_report(facts))
         advance()
     return ["summary.json", "report.html"]
 

@@ -12,8 +12,11 @@ from stemtomo_dl.report.pictures import Pictures
 from stemtomo_dl.report.text import TRACK_COLOURS, escape, json_for_script, number, percent, plural
 
 _NAMES = {
-    "bf": "bright field", "adf": "annular dark field", "haadf": "high-angle dark field",
-    "variance": "variance of the dark field (crystal contrast)", "maximum": "maximum of the dark field",
+    "bf": "bright field",
+    "adf": "annular dark field",
+    "haadf": "high-angle dark field",
+    "variance": "variance of the dark field (crystal contrast)",
+    "maximum": "maximum of the dark field",
 }
 
 
@@ -83,7 +86,7 @@ def series_data(facts: Facts, pictures: Pictures, tilts: list[int]) -> dict[str,
         "shape": list(facts.masks.shape),
         "tilts": tilts,
         "alpha": [angle[t] for t in tilts],
-        "names": [facts.names[t] for t in tilts] if facts.names else [],
+        "names": [facts.names[t] for t in tilts],
         "colours": list(TRACK_COLOURS),
         "tracks": {
             str(k): [f"{plural(len(facts.sightings(k)), 'tilt')} ({percent(share)})", f"{number(float(r), 2)} px rms"]

@@ -65,8 +65,10 @@ def _pattern(facts: Facts, images: VirtualImages, tilt: int) -> str:
     drawn = [f'<image href="{picture}" width="{k * width}" height="{k * height}" preserveAspectRatio="none"/>']
     drawn += [_circle(cx, cy, r, kind) for kind, r in _detectors(facts, images, (cx, cy), disk)]
     drawn += [_ring(facts, cx, cy, d) for d in _RINGS_A] + [_marks(facts, cx, cy)]
-    return (f'<svg class="pattern" viewBox="0 0 {pattern.shape[1]} {pattern.shape[0]}" role="img" '
-            f'aria-label="Maximum pattern of tilt {tilt}">{"".join(filter(None, drawn))}</svg>')
+    return (
+        f'<svg class="pattern" viewBox="0 0 {pattern.shape[1]} {pattern.shape[0]}" role="img" '
+        f'aria-label="Maximum pattern of tilt {tilt}">{"".join(filter(None, drawn))}</svg>'
+    )
 
 
 def _detectors(
@@ -99,8 +101,10 @@ def _ring(facts: Facts, cx: float, cy: float, d: float) -> str:
     if r > math.hypot(max(cx, columns - cx), max(cy, rows - cy)):
         return ""
     size, at = columns / 26, r * math.sqrt(0.5)
-    label = (f'<text class="mid ringname" font-size="{size:.1f}" stroke-width="{size / 4:.1f}" x="{cx + 0.5 + at:.1f}" '
-             f'y="{cy + 0.5 - at + size / 3:.1f}">{number(d)} Å</text>')
+    label = (
+        f'<text class="mid ringname" font-size="{size:.1f}" stroke-width="{size / 4:.1f}" x="{cx + 0.5 + at:.1f}" '
+        f'y="{cy + 0.5 - at + size / 3:.1f}">{number(d)} Å</text>'
+    )
     return _circle(cx, cy, r, "ring") + label
 
 
@@ -111,5 +115,7 @@ def _marks(facts: Facts, cx: float, cy: float) -> str:
     half, arm = 0.46 * min(facts.bad_pixels.shape), 0.03 * min(facts.bad_pixels.shape)
     x, y, dx, dy = cx + 0.5, cy + 0.5, half * math.cos(w), half * math.sin(w)
     a, b, c, d = (f"{x + f * dx:.1f} {y + f * dy:.1f}" for f in (-1, -0.2, 0.2, 1))  # clear of the beam
-    return (f'<path class="axis" d="M{a}L{b}M{c}L{d}"/>'
-            f'<path class="cross" d="M{x - arm:.1f} {y:.1f}h{2 * arm:.1f}M{x:.1f} {y - arm:.1f}v{2 * arm:.1f}"/>')
+    return (
+        f'<path class="axis" d="M{a}L{b}M{c}L{d}"/>'
+        f'<path class="cross" d="M{x - arm:.1f} {y:.1f}h{2 * arm:.1f}M{x:.1f} {y - arm:.1f}v{2 * arm:.1f}"/>'
+    )

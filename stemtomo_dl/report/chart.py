@@ -43,8 +43,15 @@ class Chart:
     """
 
     def __init__(
-        self, size: tuple[float, float], x: tuple[float, float], y: tuple[float, float], labels: tuple[str, str],
-        alt: str, *, left: float = 54, top: float = 10,
+        self,
+        size: tuple[float, float],
+        x: tuple[float, float],
+        y: tuple[float, float],
+        labels: tuple[str, str],
+        alt: str,
+        *,
+        left: float = 54,
+        top: float = 10,
     ) -> None:
         self.size, self.x, self.y, self.labels, self.alt = size, x, y, labels, alt
         self.box = (left, top, size[0] - 12, size[1] - 42)  # left, top, right, bottom
@@ -119,8 +126,18 @@ class Chart:
 
 
 # cividis at even steps: rises evenly in lightness and reads the same with any colour vision
-_CIVIDIS = ((0, 32, 77), (0, 51, 111), (57, 72, 107), (87, 93, 109), (112, 113, 115), (138, 134, 120), (166, 157, 117),
-            (196, 181, 108), (228, 207, 91), (255, 234, 70))
+_CIVIDIS = (
+    (0, 32, 77),
+    (0, 51, 111),
+    (57, 72, 107),
+    (87, 93, 109),
+    (112, 113, 115),
+    (138, 134, 120),
+    (166, 157, 117),
+    (196, 181, 108),
+    (228, 207, 91),
+    (255, 234, 70),
+)
 
 
 def shade(value: float) -> str:

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class Facts:
     experiment: Experiment
     version: str
     skipped: tuple[str, ...]
-    names: tuple[str, ...] | None  # of the scans, by tilt; None where the book does not tell
+    names: tuple[str, ...]  # of the scans, by tilt
     alpha_deg: np.ndarray
     good: np.ndarray
     bad_pixels: np.ndarray
@@ -79,6 +78,11 @@ class Facts:
 def gather(folder: Path) -> Facts:
     """Read what a run's folder tells, except images and patterns.
 
+    Parameters
+    ----------
+    folder : Path
+        The run's folder; its stages up to tracking must be done.
+
     Raises
     ------
     InputError
@@ -90,16 +94,14 @@ def gather(folder: Path) -> Facts:
     # Messages name scans by their path; a report must not depend on where the experiment lies.
     home = str(Path(book["experiment"]).parent) + "/"
     return Facts(
-        folder, experiment, book["version"], tuple(line.replace(home, "") for line in book["skipped"]),
-        _scan_names(book, len(alpha)), alpha, good, bad,
-        results.read_masks(folder / "masks.h5"), results.read_tracks(folder),
+        folder,
+        experiment,
+        book["version"],
+        tuple(line.replace(home, "") for line in book["skipped"]),
+        tuple(book["scans"]),
+        alpha,
+        good,
+        bad,
+        results.read_masks(folder / "masks.h5"),
+        results.read_tracks(folder),
     )
-
-
-def _scan_names(book: dict[str, Any], n_tilts: int) -> tuple[str, ...] | None:
-    """Names of the scans by tilt; unknown if some were left out, since the book has no name for those."""
-    settings = book["settings"]
-    others = {settings["scans"]["tilts"] if isinstance(settings["scans"]["tilts"], str) else None,
-              settings["detector"]["mask"], *settings["sample"]["phases"]}
-    names = tuple(name for name in book["inputs"] if name not in others)
-    return names if len(names) == n_tilts else None

@@ -23,8 +23,13 @@ def coverage_chart(facts: Facts) -> str:
     """Which particle is seen at which tilt, one row a particle."""
     tracks, n = facts.tracks, len(facts.tracks.particle)
     row = float(np.clip(900 / max(n, 1), 2.2, 15))
-    chart = Chart((960, n * row + 56), angles(facts), (n + 0.5, 0.5), (_ANGLE, "particle"),
-                  f"Coverage of {plural(n, 'particle')} over the tilts")
+    chart = Chart(
+        (960, n * row + 56),
+        angles(facts),
+        (n + 0.5, 0.5),
+        (_ANGLE, "particle"),
+        f"Coverage of {plural(n, 'particle')} over the tilts",
+    )
     extent, gap = steps_along(facts.alpha_deg), min(1.5, row / 4)
     top, bottom = chart.box[1], chart.box[3]
     for a in facts.alpha_deg[~facts.good & np.isfinite(facts.alpha_deg)].tolist():
@@ -37,8 +42,10 @@ def coverage_chart(facts: Facts) -> str:
             left, right = chart.px(lo), chart.px(hi)
             paths[kind].append(f"M{left:.1f} {y:.1f}H{right:.1f}v{row - gap:.1f}H{left:.1f}z")
         told = f"Particle {k}: {plural(len(facts.sightings(k)), 'tilt')}"
-        chart.add(f'<a href="#p{k}"><path class="hit" d="M{chart.box[0]:.0f} {y:.1f}H{chart.box[2]:.0f}v{row:.1f}'
-                  f'H{chart.box[0]:.0f}z"><title>{told}</title></path></a>')
+        chart.add(
+            f'<a href="#p{k}"><path class="hit" d="M{chart.box[0]:.0f} {y:.1f}H{chart.box[2]:.0f}v{row:.1f}'
+            f'H{chart.box[0]:.0f}z"><title>{told}</title></path></a>'
+        )
     chart.parts = [f'<path class="cover {k}" d="{"".join(p)}"/>' for k, p in paths.items()] + chart.parts
     every = 1 if row >= 11 else 10 if row >= 3 else 50
     # rows are ticked by their track number, which need not be its place
@@ -69,8 +76,14 @@ def count_chart(facts: Facts) -> str:
     linked = np.bincount(facts.tracks.tilt, minlength=facts.n_tilts).astype(float)
     outlines[~facts.good] = linked[~facts.good] = np.nan
     highest = float(np.nanmax(outlines, initial=1.0))
-    chart = Chart((960, 220), angles(facts), (0, 1.08 * highest), (_ANGLE, "number"),
-                  "Outlines found and particles followed at each tilt", top=30)
+    chart = Chart(
+        (960, 220),
+        angles(facts),
+        (0, 1.08 * highest),
+        (_ANGLE, "number"),
+        "Outlines found and particles followed at each tilt",
+        top=30,
+    )
     chart.key([("grey", "outlines found"), ("blue", "particles followed")])
     order = np.argsort(facts.alpha_deg, kind="stable")
     chart.curve(facts.alpha_deg[order], outlines[order], "grey")
@@ -95,8 +108,14 @@ def map_chart(facts: Facts) -> str:
     step, (rows, columns) = facts.experiment.scan.step_nm, facts.masks.shape
     half = np.array([columns, rows]) * step / 2
     reach = float(max(half.max(), np.abs(position[:, :2]).max(initial=0.0)) * 1.06)
-    chart = Chart((480, 480), (-reach, reach), (reach, -reach), ("x (nm)", "y (nm), down"),
-                  "Map of the particles in the sample, with the tilt axis", top=24)
+    chart = Chart(
+        (480, 480),
+        (-reach, reach),
+        (reach, -reach),
+        ("x (nm)", "y (nm), down"),
+        "Map of the particles in the sample, with the tilt axis",
+        top=24,
+    )
     chart.box_at("field", chart.px(-half[0]), chart.py(-half[1]), chart.px(half[0]), chart.py(half[1]))
     chart.add(_axis_arrow(chart, facts.experiment.stage.tilt_axis_deg, reach))
     _mark_particles(chart, facts, position[:, 0], position[:, 1])
@@ -114,11 +133,13 @@ def _axis_arrow(chart: Chart, omega_deg: float, reach: float) -> str:
     end = 0.93 * reach * np.array([np.cos(w), np.sin(w)])
     x0, y0, x1, y1 = chart.px(-end[0]), chart.py(-end[1]), chart.px(end[0]), chart.py(end[1])
     turn = f"translate({x1:.1f} {y1:.1f}) rotate({omega_deg:.2f})"
-    return (f'<path class="line axis" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>'
-            f'<path class="head" transform="{turn}" d="M0 0l-11 -4v8z"/>'
-            f'<text class="mid axisname" transform="translate({(x0 + 3 * x1) / 4:.1f} {(y0 + 3 * y1) / 4:.1f}) '
-            f'rotate({omega_deg if np.cos(w) >= 0 else omega_deg + 180:.2f}) translate(0 -6)">tilt axis, '
-            f"{degrees(omega_deg)}</text>")
+    return (
+        f'<path class="line axis" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>'
+        f'<path class="head" transform="{turn}" d="M0 0l-11 -4v8z"/>'
+        f'<text class="mid axisname" transform="translate({(x0 + 3 * x1) / 4:.1f} {(y0 + 3 * y1) / 4:.1f}) '
+        f'rotate({omega_deg if np.cos(w) >= 0 else omega_deg + 180:.2f}) translate(0 -6)">tilt axis, '
+        f"{degrees(omega_deg)}</text>"
+    )
 
 
 def height_chart(facts: Facts) -> str:
@@ -126,9 +147,14 @@ def height_chart(facts: Facts) -> str:
     w = np.radians(facts.experiment.stage.tilt_axis_deg)
     position = facts.tracks.position_nm
     off = position[:, 1] * np.cos(w) - position[:, 0] * np.sin(w)
-    chart = Chart((480, 480), span(off, 10.0), span(position[:, 2], 10.0),
-                  ("distance from the tilt axis (nm)", "height z (nm), away from the gun"),
-                  "Heights of the particles against their distance from the tilt axis", top=24)
+    chart = Chart(
+        (480, 480),
+        span(off, 10.0),
+        span(position[:, 2], 10.0),
+        ("distance from the tilt axis (nm)", "height z (nm), away from the gun"),
+        "Heights of the particles against their distance from the tilt axis",
+        top=24,
+    )
     _mark_particles(chart, facts, off, position[:, 2])
     return chart.svg()
 
@@ -141,8 +167,10 @@ def _mark_particles(chart: Chart, facts: Facts, x: np.ndarray, y: np.ndarray) ->
         at, down, fill = chart.px(a), chart.py(b), shade((p[2] - lo) / (hi - lo))
         label = f'<text x="{at + 7:.1f}" y="{down + 4:.1f}">{k}</text>' if len(x) <= _LABELLED else ""
         place = ", ".join(f"{name} {number(v)}" for name, v in zip("xyz", p, strict=True))
-        chart.add(f'<a href="#p{k}"><circle cx="{at:.1f}" cy="{down:.1f}" r="5" fill="{fill}"><title>Particle {k}: '
-                  f"{place} nm</title></circle>{label}</a>")
+        chart.add(
+            f'<a href="#p{k}"><circle cx="{at:.1f}" cy="{down:.1f}" r="5" fill="{fill}"><title>Particle {k}: '
+            f"{place} nm</title></circle>{label}</a>"
+        )
 
 
 def height_key(facts: Facts) -> str:
@@ -150,5 +178,7 @@ def height_key(facts: Facts) -> str:
     lo, hi = height_limits(facts)
     fills = [(70 + 4 * i, shade(i / 49)) for i in range(50)]
     stops = "".join(f'<rect x="{x}" y="4" width="4.2" height="12" fill="{fill}"/>' for x, fill in fills)
-    return (f'<svg class="key" viewBox="0 0 340 20" role="img" aria-label="Colour scale of the height z"><text '
-            f'class="end" x="64" y="15">{number(lo)} nm</text>{stops}<text x="276" y="15">{number(hi)} nm</text></svg>')
+    return (
+        f'<svg class="key" viewBox="0 0 340 20" role="img" aria-label="Colour scale of the height z"><text '
+        f'class="end" x="64" y="15">{number(lo)} nm</text>{stops}<text x="276" y="15">{number(hi)} nm</text></svg>'
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
@@ -12,20 +11,20 @@ from stemtomo_dl.report import figures
 from stemtomo_dl.report.browser import browser_section
 from stemtomo_dl.report.calibration import calibration_section
 from stemtomo_dl.report.checks import points, verdict
-from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, Facts, gather
+from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, Facts
 from stemtomo_dl.report.pictures import make_plan, take_pictures
 from stemtomo_dl.report.strips import box_side, choose_frames, read_strip, strip_section
 from stemtomo_dl.report.text import degrees, escape, number
 
 
-def build_report(folder: Path) -> str:
+def build_report(facts: Facts) -> str:
     """The run for a person, as one HTML file that needs nothing beside it.
 
     Parameters
     ----------
-    folder : Path
-        The run's folder; its stages up to tracking must be done. A particle without series.h5 is shown without
-        its patterns.
+    facts : Facts
+        Images and patterns are read from its folder as they are drawn; a particle without series.h5 is shown
+        without its patterns.
 
     Returns
     -------
@@ -37,7 +36,6 @@ def build_report(folder: Path) -> str:
     InputError
         If a file of the run is missing or cannot be read.
     """
-    facts = gather(folder)
     sections, beam = [], np.full((facts.n_tilts, 2), np.nan)
     if facts.good.any():
         frames = choose_frames(facts)
@@ -143,10 +141,20 @@ particles that could not be followed; a dip in both is a poor scan.</p>"""
 
 
 def _drift(facts: Facts, beam: np.ndarray) -> str:
-    field = figures.pair_chart(facts, np.where(facts.good[:, None], facts.tracks.drift_px, np.nan), "drift (px)",
-                               "Drift of the field against the tilt angle", ("x, to the right", "y, down"))
-    spot = figures.pair_chart(facts, beam, "direct beam (detector px)",
-                              "Direct beam on the detector against the tilt angle", ("column", "row"))
+    field = figures.pair_chart(
+        facts,
+        np.where(facts.good[:, None], facts.tracks.drift_px, np.nan),
+        "drift (px)",
+        "Drift of the field against the tilt angle",
+        ("x, to the right", "y, down"),
+    )
+    spot = figures.pair_chart(
+        facts,
+        beam,
+        "direct beam (detector px)",
+        "Direct beam on the detector against the tilt angle",
+        ("column", "row"),
+    )
     return f"""<div class="two">
 <figure>{field}<figcaption>Shift of the field of view, in scan pixels.</figcaption></figure>
 <figure>{spot}<figcaption>Direct beam on the detector, at the scan's centre.</figcaption></figure></div>

@@ -77,9 +77,14 @@ def make_plan(facts: Facts, budget: int | None = None) -> Plan:
     every = images[0].detectors
     best = tuple(sorted(every, key=lambda d: (_PREFERRED.index(d) if d in _PREFERRED else 99, d)))
     limits = {d: raster.limits(np.array([raster.tone(d, v[d]) for v in images])) for d in every}
-    ladder = [Plan(best, limits), Plan(best, limits, quality=85), Plan(best, limits, side=384, quality=65),
-              Plan(best, limits, side=256, quality=60), Plan(best[:2], limits, side=256, quality=60),
-              Plan(best[:1], limits, side=256, quality=50)]
+    ladder = [
+        Plan(best, limits),
+        Plan(best, limits, quality=85),
+        Plan(best, limits, side=384, quality=65),
+        Plan(best, limits, side=256, quality=60),
+        Plan(best[:2], limits, side=256, quality=60),
+        Plan(best[:1], limits, side=256, quality=50),
+    ]
     for plan in ladder:
         sizes = [len(plan.encode(v, d)) for v in images for d in plan.detectors]
         total = float(np.mean(sizes)) * len(plan.detectors) * len(tilts)

@@ -100,8 +100,10 @@ def strip_section(
     alpha = t.alpha_deg[t.tilt[rows]]
     at = int(np.flatnonzero(t.particle == track)[0])
     reach = f"{degrees(float(alpha[0]))} to {degrees(float(alpha[-1]))}"
-    head = (f"seen at {plural(len(rows), 'tilt')} ({percent(facts.coverage[track])}), {reach}, "
-            f"misfit {number(float(t.residual_px[at]), 2)} px")
+    head = (
+        f"seen at {plural(len(rows), 'tilt')} ({percent(facts.coverage[track])}), {reach}, "
+        f"misfit {number(float(t.residual_px[at]), 2)} px"
+    )
     side = box_side(facts, track)
     frames = [_frame(facts, track, tilt, pictures.crops[track, tilt], strip, side) for tilt in chosen]
     if strip is None:
@@ -109,8 +111,10 @@ def strip_section(
         charts = ""
     else:
         body = ""
-        charts = f'<div class="two">{_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")}' \
-                 f'{_curve(facts, strip.alpha_deg, strip.signal, "Bragg counts a probe")}</div>'
+        charts = (
+            f'<div class="two">{_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")}'
+            f"{_curve(facts, strip.alpha_deg, strip.signal, 'Bragg counts a probe')}</div>"
+        )
     return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
 <summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>
 <div class="frames">{"".join(frames)}</div>{body}{charts}{_numbers(facts, at, rows, strip)}</details>
@@ -129,17 +133,24 @@ def _frame(facts: Facts, track: int, tilt: int, crop: Crop, strip: Strip | None,
     angle = degrees(float(t.alpha_deg[tilt]))
     pattern = strip.pictures.get(tilt) if strip else None
     below = f'<img src="{pattern}" alt="Diffraction pattern at {angle}" loading="lazy">' if pattern else ""
-    return (f'<figure><a href="#tilt={tilt}&amp;track={track}"><svg viewBox="0 0 {side} {side}" role="img" '
-            f'aria-label="Particle {track} at {angle}"><image href="{raster.data_uri(crop.pixels)}" '
-            f'x="{crop.x - left}" y="{crop.y - top}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
-            f'<path class="halo" d="{path}"/><path class="edge" stroke="{colour(track)}" d="{path}"/></svg></a>{below}'
-            f"<figcaption>{angle}</figcaption></figure>")
+    return (
+        f'<figure><a href="#tilt={tilt}&amp;track={track}"><svg viewBox="0 0 {side} {side}" role="img" '
+        f'aria-label="Particle {track} at {angle}"><image href="{raster.data_uri(crop.pixels)}" '
+        f'x="{crop.x - left}" y="{crop.y - top}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
+        f'<path class="halo" d="{path}"/><path class="edge" stroke="{colour(track)}" d="{path}"/></svg></a>{below}'
+        f"<figcaption>{angle}</figcaption></figure>"
+    )
 
 
 def _curve(facts: Facts, alpha: np.ndarray, values: np.ndarray, axis: str) -> str:
     lo, hi = span(np.append(values, 0.0), 1.0)
-    chart = Chart((480, 180), angles(facts), (min(lo, 0.0) if values.min(initial=0) < 0 else 0.0, hi),
-                  ("tilt angle α (°)", axis), f"{axis} against the tilt angle")
+    chart = Chart(
+        (480, 180),
+        angles(facts),
+        (min(lo, 0.0) if values.min(initial=0) < 0 else 0.0, hi),
+        ("tilt angle α (°)", axis),
+        f"{axis} against the tilt angle",
+    )
     chart.curve(alpha, values, "blue", dots=len(alpha) <= 150)
     return chart.svg()
 
@@ -149,11 +160,14 @@ def _numbers(facts: Facts, at: int, rows: np.ndarray, strip: Strip | None) -> st
     t = facts.tracks
     position = ", ".join(number(float(v)) for v in t.position_nm[at])
     jumps, cut = int(facts.jumps[rows].sum()), int(facts.cut[t.instance[rows]].sum())
-    area = float(np.median(t.area_px[rows])) * facts.experiment.scan.step_nm ** 2
+    area = float(np.median(t.area_px[rows])) * facts.experiment.scan.step_nm**2
     across = number(2 * float(np.sqrt(area / np.pi)))
-    lines = [("Position x, y, z", f"{position} nm"),
-             ("Median projected area", f"{number(area, 0)} nm² (a disk {across} nm across)"),
-             ("Off its predicted place", plural(jumps, "tilt")), ("Cut by the scan's border", plural(cut, "tilt"))]
+    lines = [
+        ("Position x, y, z", f"{position} nm"),
+        ("Median projected area", f"{number(area, 0)} nm² (a disk {across} nm across)"),
+        ("Off its predicted place", plural(jumps, "tilt")),
+        ("Cut by the scan's border", plural(cut, "tilt")),
+    ]
     if strip:
         few = int((strip.n_probes < 10).sum())
         middle = number(float(np.median(strip.n_probes)), 0)

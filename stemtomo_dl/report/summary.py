@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.report.facts import Facts, gather
+from stemtomo_dl.report.facts import Facts
 
 
-def summarise(folder: Path) -> dict[str, Any]:
+def summarise(facts: Facts) -> dict[str, Any]:
     """Counts and figures of a run.
 
     Parameters
     ----------
-    folder : Path
-        The run's folder; its stages up to tracking must be done.
+    facts : Facts
 
     Returns
     -------
@@ -24,7 +22,6 @@ def summarise(folder: Path) -> dict[str, Any]:
         Of JSON values; lengths in nm, angles in degrees. ``n_tilts_off_place`` and ``n_tilts_cut`` of a particle
         count the tilts at which its outline lies off its predicted place or is cut by the scan's border.
     """
-    facts = gather(folder)
     tracks, coverage = facts.tracks, np.array(list(facts.coverage.values()))
     known = facts.alpha_deg[np.isfinite(facts.alpha_deg)]
     return {

@@ -34,9 +34,7 @@ class Beam(Record):
     direction: np.ndarray = array("f8", "cell 2", "1, lab frame; the cone's rim is at 1")
 
 
-def make_beam(
-    voltage_kv: float, wavelength_a: float, convergence_mrad: float, rings: int, rotation_deg: float
-) -> Beam:
+def make_beam(voltage_kv: float, wavelength_a: float, convergence_mrad: float, rings: int, rotation_deg: float) -> Beam:
     """Cut a cone into 3·rings² cells; ``rotation_deg`` leads from the lab frame to the detector's axes."""
     direction = rotate_in_plane(cone.middles(rings), -rotation_deg)
     return Beam(voltage_kv, wavelength_a, convergence_mrad, rings, direction)

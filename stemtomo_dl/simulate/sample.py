@@ -36,9 +36,7 @@ class Particle(Record):
         return np.asarray(self.u @ self.structure.b)
 
 
-def make_particles(
-    scene: Scene, structures: Mapping[str, Structure], rng: np.random.Generator
-) -> tuple[Particle, ...]:
+def make_particles(scene: Scene, structures: Mapping[str, Structure], rng: np.random.Generator) -> tuple[Particle, ...]:
     """All particles of a scene, in the order in which it names them.
 
     Raises
@@ -80,9 +78,7 @@ def _orientation(wanted: Orientation, structure: Structure, rng: np.random.Gener
     return np.asarray((spread * azimuth * lay * roll).as_matrix())
 
 
-def _solid(
-    population: Population, structure: Structure, u: np.ndarray, rng: np.random.Generator, key: str
-) -> Solid:
+def _solid(population: Population, structure: Structure, u: np.ndarray, rng: np.random.Generator, key: str) -> Solid:
     """A particle's body in the sample frame."""
     half = population.size_nm / 2 * np.exp(population.size_sigma * rng.normal())
     if population.shape == "sphere":

@@ -19,7 +19,7 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.store.atomic import sha256, write_json
 
 _LIBRARIES = ("numpy", "scipy", "numba", "h5py", "hdf5plugin", "scikit-image", "lap", "rosettasciio")
-_ORIGIN = ("settings", "alpha_deg", "inputs", "version", "seed")  # its place on disk may change
+_ORIGIN = ("settings", "scans", "alpha_deg", "inputs", "version", "seed")  # its place on disk may change
 
 
 class Ledger:
@@ -60,7 +60,7 @@ class Ledger:
         if difference and not force:
             self.close()
             raise InputError(
-                f"{self.folder}: was made from something else ({difference}); use another -o, or start anew with --force"
+                f"{self.folder}: was made from something else ({difference}); use another -o, or --force to start anew"
             )
         if not self.book or difference:
             self._discard()

@@ -13,8 +13,7 @@ from PIL import Image
 
 from stemtomo_dl.config import Experiment
 from stemtomo_dl.records import DiffractionSeries, Masks, Tracks, VirtualImages
-from stemtomo_dl.report import build_report, summarise
-from stemtomo_dl.report.facts import gather
+from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.report.outline import spell, trace
 from stemtomo_dl.report.pictures import make_plan
 from stemtomo_dl.store import results
@@ -56,10 +55,17 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
     rng = np.random.default_rng(0)
     folder.mkdir()
     images = (
-        (t, VirtualImages(("bf", "adf"), rng.poisson(9, (2, *SHAPE)).astype("f4"),
-                          np.hstack([[[24.0], [16.0]], np.zeros((2, 5))]),
-                          *rng.poisson(3, (2, *DETECTOR)).astype("f4")))
-        for t in range(len(ALPHA)) if t != SKIPPED
+        (
+            t,
+            VirtualImages(
+                ("bf", "adf"),
+                rng.poisson(9, (2, *SHAPE)).astype("f4"),
+                np.hstack([[[24.0], [16.0]], np.zeros((2, 5))]),
+                *rng.poisson(3, (2, *DETECTOR)).astype("f4"),
+            ),
+        )
+        for t in range(len(ALPHA))
+        if t != SKIPPED
     )
     bad = np.zeros(DETECTOR, bool)
     bad[3, 4] = True
@@ -69,14 +75,32 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
     results.write_masks(folder / "masks.h5", masks)
     track = np.tile(np.arange(1, particles + 1), len(np.unique(tilt))).astype("i4")
     centre = np.array([[np.nonzero(m)[1].mean(), np.nonzero(m)[0].mean()] for m in full]).reshape(-1, 2)
-    results.write_tracks(folder, Tracks(
-        track, tilt.astype("i4"), np.arange(len(full), dtype="i4"), centre[:, 0], centre[:, 1],
-        full.sum((1, 2)).astype("f8"), ALPHA, np.zeros((len(ALPHA), 2)), np.arange(1, particles + 1, dtype="i4"),
-        rng.normal(size=(particles, 3)), np.full(particles, 0.2),
-    ))
-    book = {"version": "1.2.3", "experiment": f"{folder.parent}/exp/experiment.toml", "settings": settings(title, dose),
-            "alpha_deg": [None if np.isnan(a) else float(a) for a in ALPHA], "inputs": {f"scans/{i}.h5": "00" for i in range(len(ALPHA))},
-            "skipped": [f"{folder.parent}/exp/scans/3.h5: truncated & <broken>"], "stages": {}}
+    results.write_tracks(
+        folder,
+        Tracks(
+            track,
+            tilt.astype("i4"),
+            np.arange(len(full), dtype="i4"),
+            centre[:, 0],
+            centre[:, 1],
+            full.sum((1, 2)).astype("f8"),
+            ALPHA,
+            np.zeros((len(ALPHA), 2)),
+            np.arange(1, particles + 1, dtype="i4"),
+            rng.normal(size=(particles, 3)),
+            np.full(particles, 0.2),
+        ),
+    )
+    book = {
+        "version": "1.2.3",
+        "experiment": f"{folder.parent}/exp/experiment.toml",
+        "settings": settings(title, dose),
+        "alpha_deg": [None if np.isnan(a) else float(a) for a in ALPHA],
+        "scans": [f"scans/{i}.h5" for i in range(len(ALPHA))],
+        "inputs": {},
+        "skipped": [f"{folder.parent}/exp/scans/3.h5: truncated & <broken>"],
+        "stages": {},
+    }
     write_json(folder / "run.json", book)
     instrument = Experiment.model_validate(book["settings"]).instrument
     for k in range(1, particles):
@@ -84,10 +108,19 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
         patterns = rng.normal(size=(len(seen), *DETECTOR)).astype("f4")
         measured = np.ones(patterns.shape, bool)
         measured[:, :2] = False
-        results.write_series(folder / f"particles/p{k:04d}/series.h5", DiffractionSeries(
-            instrument, patterns, measured, ALPHA[seen], seen, np.full(len(seen), 7, "i4"), np.array([24.0, 16.0]),
-            None if dose is None else np.full(len(seen), 0.5),
-        ))
+        results.write_series(
+            folder / f"particles/p{k:04d}/series.h5",
+            DiffractionSeries(
+                instrument,
+                patterns,
+                measured,
+                ALPHA[seen],
+                seen,
+                np.full(len(seen), 7, "i4"),
+                np.array([24.0, 16.0]),
+                None if dose is None else np.full(len(seen), 0.5),
+            ),
+        )
     return folder
 
 
@@ -150,7 +183,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def html(run) -> str:
-    return build_report(run)
+    return build_report(gather(run))
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +239,12 @@ def test_pictures_are_the_images(page, run):
 
 
 def test_same_run_same_bytes(html, tmp_path):
-    assert build_report(make_run(tmp_path / "run")) == html
+    assert build_report(gather(make_run(tmp_path / "run"))) == html
 
 
 def test_titles_cannot_break_out(tmp_path):
     run = make_run(tmp_path / "run", title=EVIL)
-    html = build_report(run)
+    html = build_report(gather(run))
     page = Page(html)
     assert "<script>alert" not in html
     assert EVIL in page.text
@@ -220,15 +253,15 @@ def test_titles_cannot_break_out(tmp_path):
 
 def test_no_particle(tmp_path):
     run = make_run(tmp_path / "run", particles=0, dose=None)
-    page = Page(build_report(run))
+    page = Page(build_report(gather(run)))
     assert "No particle was followed" in page.text
     assert "e/Å²" not in page.text
     assert page.data("series")["outlines"] == [[]] * 5
-    assert summarise(run)["n_particles"] == 0
+    assert summarise(gather(run))["n_particles"] == 0
 
 
 def test_summary_agrees(run):
-    summary = summarise(run)
+    summary = summarise(gather(run))
     json.dumps(summary, allow_nan=False)
     assert (summary["n_tilts"], summary["n_tilts_used"], summary["n_particles"]) == (5, 4, 3)
     assert [p["n_tilts"] for p in summary["particles"]] == [4, 4, 4]
