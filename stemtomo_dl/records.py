@@ -119,6 +119,13 @@ class Instrument:
     rotation_deg: float = 0.0
     electrons_per_pattern: float | None = None
 
+    @property
+    def dose_e_per_A2(self) -> float | None:
+        """Dose of one scan, e/Å²: every probe's electrons over the area of its step. None where it is not known."""
+        if self.electrons_per_pattern is None:
+            return None
+        return self.electrons_per_pattern / (10 * self.step_nm) ** 2
+
 
 @dataclass(frozen=True, eq=False)
 class TiltSeries(Record):
@@ -134,12 +141,6 @@ class TiltSeries(Record):
     def good(self) -> Iterator[tuple[int, Scan]]:
         """The number and scan of every tilt that can be read."""
         return ((i, s) for i, s in enumerate(self.scans) if s is not None)
-
-    @property
-    def scan_shape(self) -> tuple[int, int]:
-        """Probe positions (rows, columns) of every scan."""
-        shape = next(s.shape for _, s in self.good())
-        return shape[0], shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +246,7 @@ class TiltPatterns(Record):
     patterns: np.ndarray = array("f4", "particle qy qx", "counts per probe, background removed")
     measured: np.ndarray = array("bool", "particle qy qx")
     n_probes: np.ndarray = array("i4", "particle")
+    n_support: np.ndarray = array("i4", "particle")  # probes of the support that was subtracted; 0: none was
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,6 +262,7 @@ class DiffractionSeries(Record):
     alpha_deg: np.ndarray = array("f8", "frame", "deg")
     tilt: np.ndarray = array("i4", "frame")
     n_probes: np.ndarray = array("i4", "frame")
+    n_support: np.ndarray = array("i4", "frame")  # probes of the support that was subtracted; 0: none was
     center_px: np.ndarray = array("f8", "2", "px (column, row)")
     dose_e_per_A2: np.ndarray | None = array("f8", "frame", "e/Å²", optional=True)
 

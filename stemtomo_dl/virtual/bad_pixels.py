@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy import ndimage
 
@@ -9,10 +11,11 @@ from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import TiltSeries
-from stemtomo_dl.stream import sample
+from stemtomo_dl.stream import finite_mean, sample
 from stemtomo_dl.virtual.beam import coarse_centre
 
-_SAMPLE_TILES, _SAMPLE_BYTES = 6, 4 << 20
+_LEAST_PROBES = 50
+_MOST_CONSTANT = 0.2  # share of the detector; more pixels than that do not stay the same because they are bad
 _RING = np.ones((5, 5), bool)
 _RING[1:4, 1:4] = False
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
@@ -22,7 +25,7 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
     """Pixels to leave out: the user's, and those that stand out at every tilt whatever crystal is in the beam.
 
     A Bragg spot moves from tilt to tilt and covers a disk; a hot pixel stays and is alone. Dead pixels and gaps
-    never count where their surroundings do; values of a gap written as the dtype's maximum never change.
+    never count where their surroundings do, or always the same number.
 
     Parameters
     ----------
@@ -44,26 +47,31 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
     low, high, probes = np.array(np.inf), np.array(-np.inf), 0
     for k in chosen:
         try:
-            patterns = sample(tilts[k][1], _SAMPLE_TILES, _SAMPLE_BYTES)
+            patterns = sample(tilts[k][1])
         except BadScan as e:  # told, with what to do, when its images are made; the other tilts are enough here
             unreadable = e
             continue
-        means.append(patterns.mean(0, dtype="f8"))
-        low, high = np.minimum(low, patterns.min(0)), np.maximum(high, patterns.max(0))
+        means.append(finite_mean(patterns))
+        low, high = np.fmin(low, np.fmin.reduce(patterns)), np.fmax(high, np.fmax.reduce(patterns))
         probes += len(patterns)
     if not means:
         raise unreadable
-    dtype = tilts[0][1].dtype
     level = np.median(means, 0)
     bad = np.zeros(level.shape, bool) if series.bad_pixels is None else series.bad_pixels.copy()
-    if np.issubdtype(dtype, np.integer):
-        bad |= (low == high) & (high == np.iinfo(dtype).max)
     bad |= ~np.isfinite(level)
+    constant = (low == high) & (high > 0)  # a gap that is filled with some number; counts always scatter
+    if probes >= _LEAST_PROBES and constant.mean() < _MOST_CONSTANT:
+        bad |= constant
     i = series.instrument
     disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
     hot, isolated = _hot(level, bad, probes / len(means), config.bad_pixel_sigma)
     # A nearly parallel beam is hardly wider than a pixel, but never without a tail.
     centre = coarse_centre(level, ~(bad | isolated), disk)
+    if not np.isfinite(centre).all():
+        raise BadScan(
+            f"{tilts[chosen[0]][1].name}: no direct beam stands out in the mean pattern of the sampled tilts; "
+            "check the scans, the dataset and [detector] mask"
+        )
     y, x = np.indices(level.shape)
     r = np.hypot(x - centre[0], y - centre[1])
     bad |= hot & (r > 2 * disk + 3)
@@ -77,21 +85,25 @@ def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float) -> tup
     stand out as well.
     """
     filled = np.where(bad, np.nan, level)
-    if bad.any():
-        around = np.nan_to_num(ndimage.generic_filter(filled, _median_of_known, footprint=_RING, mode="mirror"))
-    else:
-        around = ndimage.median_filter(level, footprint=_RING, mode="mirror")
-    spread = np.sqrt((around + 1 / probes) / probes)
-    limit = sigma * spread + 0.5 * around
+    around = np.nan_to_num(_ring_median(filled))
+    # Beside counting statistics, what the pixels show of fixed pattern and readout noise.
+    other = 1.4826 * float(np.nanmedian(np.abs(filled - around)))
+    spread = np.hypot(np.sqrt((np.maximum(around, 0) + 1 / probes) / probes), other)
+    limit = sigma * spread + 0.5 * np.maximum(around, 0)
     known = np.nan_to_num(filled)
     hot = (known >= ndimage.maximum_filter(known, 3) * (1 - 1e-12)) & (known - around > limit)
     beside = ndimage.maximum_filter(known, footprint=_NEIGHBOURS)
     return hot, hot & (beside - around <= limit + 0.02 * (known - around))
 
 
-def _median_of_known(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if known.size else 0.0
+def _ring_median(image: np.ndarray) -> np.ndarray:
+    """Median of the known second neighbours of every pixel, NaN where none is known."""
+    padded = np.pad(image, 2, mode="reflect")
+    rows, columns = image.shape
+    neighbours = [padded[y : y + rows, x : x + columns] for y, x in np.argwhere(_RING)]
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a pixel amid a wide gap has no known neighbour
+        return np.asarray(np.nanmedian(neighbours, 0))
 
 
 def _dead(level: np.ndarray, bad: np.ndarray, high: np.ndarray, r: np.ndarray, probes: int) -> np.ndarray:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numba
 import numpy as np
 from scipy import ndimage
 
-_TERMS = 6  # 1, x, y, x², xy, y²
+from stemtomo_dl.surfaces import quadratic, robust_fit
 
 
 def coarse_centre(pattern: np.ndarray, good: np.ndarray, disk_px: float) -> np.ndarray:
-    """Centre (column, row) of the direct beam in a mean pattern, to about 0.1 px.
+    """Centre (column, row) of the direct beam in a mean pattern, to about 0.1 px; NaN where there is none.
 
     The brightest box, not counting the box's own brightest pixel, so that a single hot pixel which escaped the
     bad-pixel search cannot pass for the beam; then the centroid, iterated.
     """
-    image = np.where(good, pattern, 0).astype(float)
+    image = np.nan_to_num(np.where(good, pattern, 0).astype(float))
     size = 2 * int(np.ceil(disk_px)) + 3
     box = ndimage.uniform_filter(image, size, mode="constant") * size**2 - ndimage.maximum_filter(image, size)
     row, col = np.unravel_index(box.argmax(), box.shape)
-    centre = np.array([[float(col), float(row)]])
+    window = tuple(slice(max(0, c - size // 2), c + size // 2 + 1) for c in (row, col))
+    inside = image[window] - image[window].min()
+    y, x = np.indices(inside.shape)
+    start = [(inside * x).sum() + window[1].start * inside.sum(), (inside * y).sum() + window[0].start * inside.sum()]
+    centre = np.array([start]) / max(inside.sum(), 1e-30)
     refine_centres(image[None], good.astype("f4"), centre, window_radius(disk_px), 8)
     return centre[0]
 
@@ -31,7 +37,8 @@ def window_radius(disk_px: float) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def refine_centres(patterns: np.ndarray, good: np.ndarray, centres: np.ndarray, radius: float, rounds: int) -> None:
-    """Iterated centroids of the direct beam; ``centres`` (n, 2) hold the start and receive the result.
+    """Iterated centroids of the direct beam; ``centres`` (n, 2) hold the start and receive the result, NaN where
+    nothing stands out of the background.
 
     The window follows the beam, and what stands on its rim is subtracted as background.
     """
@@ -47,6 +54,8 @@ def refine_centres(patterns: np.ndarray, good: np.ndarray, centres: np.ndarray, 
                     if good[y, x] == 0 or d2 > reach * reach:
                         continue
                     v = float(patterns[i, y, x])
+                    if not np.isfinite(v):
+                        continue
                     if d2 <= radius * radius:
                         inside, inside_n = inside + v, inside_n + 1
                         sx, sy = sx + v * (x - cx), sy + v * (y - cy)
@@ -56,9 +65,31 @@ def refine_centres(patterns: np.ndarray, good: np.ndarray, centres: np.ndarray, 
             background = rim / rim_n if rim_n else 0.0
             signal = inside - background * inside_n
             if signal <= 0:
+                centres[i, 0] = centres[i, 1] = np.nan
                 break
             centres[i, 0] = cx + (sx - background * lx) / signal
             centres[i, 1] = cy + (sy - background * ly) / signal
+
+
+def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.ndarray, disk_px: float) -> np.ndarray:
+    """Descan from mean patterns of small groups of probes: where to look for the beam in each pattern.
+
+    Parameters
+    ----------
+    blocks : iterable of (x, y, pattern)
+        Mean probe position (column, row) and mean pattern (qy, qx) of each group.
+
+    Returns
+    -------
+    (2, 6) array
+        As `fit_descan`'s.
+    """
+    found = [(x, y, *coarse_centre(pattern, good, disk_px)) for x, y, pattern in blocks]
+    x, y, column, row = np.array(found).T
+    design = quadratic(x, y)
+    if len(np.unique(x)) < 4 or len(np.unique(y)) < 4:
+        design[:, 3:] = 0  # too few groups along a side to bend the surface
+    return robust_fit(design, np.stack([column, row], 1))
 
 
 def fit_descan(probe_xy: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -69,32 +100,17 @@ def fit_descan(probe_xy: np.ndarray, centres: np.ndarray) -> np.ndarray:
     probe_xy : (n, 2) array
         Probe positions (column, row), px.
     centres : (n, 2) array
-        Beam centres (column, row) on the detector, px.
+        Beam centres (column, row) on the detector, px; NaN where none was found.
 
     Returns
     -------
     (2, 6) array
-        Coefficients of 1, x, y, x², xy, y² for the beam's column and row; only the terms that the positions
-        determine (a single scan row has none in y) are not zero.
+        Coefficients of 1, x, y, x², xy, y² for the beam's column and row.
     """
-    design = _design(probe_xy)
-    weight = np.ones(len(centres))
-    coef = np.zeros((2, _TERMS))
-    for _ in range(6):
-        w = np.sqrt(weight)[:, None]
-        coef = np.linalg.lstsq(design * w, centres * w, rcond=1e-9)[0].T
-        misfit = np.hypot(*(centres - design @ coef.T).T)
-        scale = max(1.4826 * float(np.median(misfit)), 1e-6)
-        weight = 1 / (1 + (misfit / (2 * scale)) ** 2) ** 2  # Geman–McClure: far probes stop counting
-    return coef
+    return robust_fit(quadratic(*np.transpose(probe_xy)), centres)
 
 
 def beam_positions(coef: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Beam position (column, row) at every probe of a scan, (y, x, 2), from `fit_descan`'s coefficients."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    return (_design(np.stack([x.ravel(), y.ravel()], 1)) @ coef.T).reshape(*shape, 2)
-
-
-def _design(xy: np.ndarray) -> np.ndarray:
-    x, y = np.asarray(xy, float).T
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    y, x = np.indices(shape)
+    return np.asarray(quadratic(x, y) @ coef.T)

@@ -27,11 +27,30 @@ class DetectorMaps:
 
     @classmethod
     def around(
-        cls, centre: np.ndarray, pattern: np.ndarray, good: np.ndarray, disk_px: float, config: ImagesConfig
+        cls,
+        centre: np.ndarray,
+        pattern: np.ndarray,
+        good: np.ndarray,
+        disk_px: float,
+        margin: int,
+        config: ImagesConfig,
     ) -> DetectorMaps:
-        """Maps about a beam centre; ``pattern`` (qy, qx) is a mean pattern that gives the radial profile."""
+        """Maps about a beam centre.
+
+        Parameters
+        ----------
+        centre : (2,) array
+            Column, row.
+        pattern : (qy, qx) array
+            A mean pattern, which gives the support's radial profile.
+        good : (qy, qx) bool array
+        disk_px : float
+            Radius of the diffraction disks.
+        margin : int
+            How far the beam may be from the centre, whole pixels.
+        config : ImagesConfig
+        """
         qy, qx = pattern.shape
-        margin = max(8, min(qy, qx) // 8)
         anchor = np.round(centre).astype(int)
         edges = np.array([centre[0], qx - 1 - centre[0], centre[1], qy - 1 - centre[1]])
         reach = max(0.97 * edges.min(), 0.25 * max(qy, qx))  # a beam near an edge still leaves part of a ring
@@ -60,8 +79,9 @@ class DetectorMaps:
             window = self.stack[:, oy : oy + qy, ox : ox + qx] * good
             norm[k, :3], norm[k, 3] = window[:3].sum((1, 2)), (window[3] ** 2).sum()
         n = np.maximum(norm[which.ravel()], 1e-12)
-        bf, adf, haadf, xx, xm, peak = sums.T.astype("f8")
-        variance = np.maximum(xx - xm**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
+        bf, adf, haadf, peak, squares, product = sums.T.astype("f8")
+        # what scatters about the profile whatever the profile's strength in this pattern
+        variance = np.maximum(squares - product**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
         return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
 
 
@@ -89,7 +109,9 @@ def detect(
     """Apply the maps to patterns (n, qy, qx) and add them up, in one pass.
 
     ``out`` (n, 6) receives the sums over bright field, dark field and high-angle dark field, then over the dark
-    field the sum of squares, the product with the support's profile, and the maximum. ``total`` and ``peak``
+    field the maximum and, for what is left of the pattern without the support's profile, the sum of squares and the
+    product with that profile: the profile is subtracted first because squares of a detector's offset would leave no
+    digits for the scatter about it. Values that are not finite count as nothing. ``total`` and ``peak``
     (qy, qx) take in the sum and the maximum over the patterns.
     """
     n, rows, cols = patterns.shape
@@ -97,27 +119,30 @@ def detect(
     for i in range(n):
         oy, ox = offset[i]
         top = zero
-        bf_all = adf_all = haadf_all = xx_all = xm_all = 0.0
+        bf_all = adf_all = haadf_all = squares_all = product_all = 0.0
         for y in range(rows):
-            bf = adf = haadf = xx = xm = zero
+            bf = adf = haadf = squares = product = zero
             row, ok = patterns[i, y], good[y]
             m_bf, m_adf = maps[0, y + oy, ox : ox + cols], maps[1, y + oy, ox : ox + cols]
             m_haadf, m_film = maps[2, y + oy, ox : ox + cols], maps[3, y + oy, ox : ox + cols]
             for x in range(cols):
-                v = np.float32(row[x]) if ok[x] > zero else zero
+                v = np.float32(row[x])
+                use = ok[x] if np.isfinite(v) else zero
+                v = v if use > zero else zero
                 total[y, x] += v
                 peak[y, x] = max(peak[y, x], v)
-                dark = (m_adf[x] + m_haadf[x]) * v
+                dark = (m_adf[x] + m_haadf[x]) * use
+                rest = (v - m_film[x]) * dark
                 bf += m_bf[x] * v
                 adf += m_adf[x] * v
                 haadf += m_haadf[x] * v
-                xx += dark * v
-                xm += m_film[x] * v
-                top = max(top, dark)
+                squares += rest * rest
+                product += rest * m_film[x]
+                top = max(top, dark * v)
             bf_all += bf
             adf_all += adf
             haadf_all += haadf
-            xx_all += xx
-            xm_all += xm
+            squares_all += squares
+            product_all += product
         out[i, 0], out[i, 1], out[i, 2] = bf_all, adf_all, haadf_all
-        out[i, 3], out[i, 4], out[i, 5] = xx_all, xm_all, top
+        out[i, 3], out[i, 4], out[i, 5] = top, squares_all, product_all

@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from stemtomo_dl.config import ImagesConfig
+from stemtomo_dl.errors import BadScan
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import Instrument, Scan, Tile, VirtualImages
-from stemtomo_dl.stream import sample, stream
-from stemtomo_dl.virtual.beam import coarse_centre, fit_descan, refine_centres, window_radius
+from stemtomo_dl.stream import sample_blocks, stream
+from stemtomo_dl.surfaces import robust_fit
+from stemtomo_dl.virtual.beam import beam_positions, fit_descan, refine_centres, seed_centres, window_radius
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
 
 _THREADS = 2
 _CENTRE_ROUNDS = 4
-_SAMPLE_TILES, _SAMPLE_BYTES = 6, 4 << 20
 
 
 def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesConfig) -> VirtualImages:
@@ -42,17 +43,22 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     Raises
     ------
     BadScan
-        If the scan cannot be read to its end.
+        If the scan cannot be read to its end, or has no direct beam.
     """
     lam = wavelength(instrument.voltage_kv)
     disk = disk_radius_px(instrument.convergence_mrad, lam, instrument.pixel_inv_angstrom)
     good = (~bad).astype("f4")
-    start = sample(scan, _SAMPLE_TILES, _SAMPLE_BYTES).mean(0, dtype="f8")
-    centre = coarse_centre(start, ~bad, disk)
-    maps = DetectorMaps.around(centre, start, ~bad, disk, config)
+    blocks = list(sample_blocks(scan))
+    seeds = beam_positions(seed_centres(blocks, ~bad, disk), scan.shape[:2])
+    if not np.any(seeds):
+        raise BadScan(f"{scan.name}: no direct beam stands out in its patterns; look at the scan")
+    centre = np.median(seeds, (0, 1))
+    margin = int(np.ceil(np.abs(seeds - centre).max())) + 3
+    mean = np.mean([pattern for _, _, pattern in blocks], 0)
+    maps = DetectorMaps.around(centre, mean, ~bad, disk, margin, config)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        sums = _Sums(scan.shape, maps, centre, good, window_radius(disk), pool)
+        sums = _Sums(scan.shape, maps, seeds, good, window_radius(disk), pool)
         for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
             sums.take(tile, patterns)
     descan = fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
@@ -67,12 +73,12 @@ class _Sums:
         self,
         shape: tuple[int, int, int, int],
         maps: DetectorMaps,
-        centre: np.ndarray,
+        seeds: np.ndarray,
         good: np.ndarray,
         window: float,
         pool: ThreadPoolExecutor,
     ) -> None:
-        self.maps, self.centre, self.good, self.window, self.pool = maps, centre, good, window, pool
+        self.maps, self.seeds, self.good, self.window, self.pool = maps, seeds, good, window, pool
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
         self.total = np.zeros((_THREADS, *shape[2:]))
         self.peak = np.zeros((_THREADS, *shape[2:]), "f4")
@@ -80,14 +86,14 @@ class _Sums:
     def take(self, tile: Tile, patterns: np.ndarray) -> None:
         """Take in a tile's patterns (y, x, qy, qx)."""
         flat = patterns.reshape(-1, *patterns.shape[2:])
-        centres = np.tile(self.centre, (len(flat), 1))
+        centres = self.seeds[tile.window].reshape(-1, 2).copy()
         out = np.zeros((len(flat), 6), "f4")
 
         def locate(_: int, part: slice) -> None:
             refine_centres(flat[part], self.good, centres[part], self.window, _CENTRE_ROUNDS)
 
         self._share(len(flat), locate)
-        offset = self.maps.offsets(_smooth(tile.shape, centres))
+        offset = self.maps.offsets(self._smooth(tile, centres))
 
         def measure(thread: int, part: slice) -> None:
             maps, total, peak = self.maps.stack, self.total[thread], self.peak[thread]
@@ -102,15 +108,14 @@ class _Sums:
         cuts = [n * t // _THREADS for t in range(_THREADS + 1)]
         list(self.pool.map(work, range(_THREADS), map(slice, cuts[:-1], cuts[1:])))
 
+    def _smooth(self, tile: Tile, centres: np.ndarray) -> np.ndarray:
+        """Beam centres within a tile as a smooth change of the seeds: a pattern's own centroid is noisy at low dose."""
+        seeds = self.seeds[tile.window].reshape(-1, 2)
+        change = robust_fit(np.ones((len(seeds), 1)), centres - seeds)
+        return np.asarray(seeds + change[:, 0])
+
 
 def _positions(shape: tuple[int, int]) -> np.ndarray:
     """Column and row of every probe position, (n, 2)."""
     y, x = np.indices(shape)
     return np.stack([x.ravel(), y.ravel()], 1)
-
-
-def _smooth(shape: tuple[int, int], centres: np.ndarray) -> np.ndarray:
-    """Beam centres within a tile as a smooth surface: one pattern's centroid is noisy at low dose."""
-    coef = fit_descan(_positions(shape), centres)
-    x, y = _positions(shape).T
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1) @ coef.T

@@ -5,6 +5,7 @@ import pytest
 from memory_scan import MemoryScan
 
 from stemtomo_dl.config import ImagesConfig
+from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Instrument, TiltSeries
 from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
 from stemtomo_dl.virtual.beam import fit_descan
@@ -59,6 +60,68 @@ def test_beam_is_followed_over_the_scan():
     assert np.abs(found - truth).max() < 0.08
     # the annuli follow: without that the bright field would fall by half along a row
     assert v["bf"].std() / v["bf"].mean() < 0.06
+
+
+@pytest.mark.parametrize("dose", [4.0, 60.0])
+def test_a_large_descan_is_followed(dose):
+    # ± 9 px over the field, several times the window in which a beam is looked for
+    data, truth, _ = scene(ny=20, nx=30, qy=70, qx=64, descan=(0.6, -0.9), beam=dose, level=0.05)
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    found = beam_positions(v.beam_px, data.shape[:2])
+    assert np.abs(found - truth).max() < 0.15
+    inner = v["bf"][2:-2, 2:-2]
+    assert inner.std() / inner.mean() < 0.03 + 1 / np.sqrt(12 * dose)
+
+
+def test_variance_survives_a_detectors_offset():
+    data, _, _ = scene(ny=6, nx=8, level=2.0)
+    bad = np.zeros(data.shape[2:], bool)
+    plain = virtual_images(MemoryScan(data), INSTRUMENT, bad, ImagesConfig())["variance"]
+    offset = virtual_images(MemoryScan(data + np.uint16(3000)), INSTRUMENT, bad, ImagesConfig())["variance"]
+    assert np.corrcoef(plain.ravel(), offset.ravel())[0, 1] > 0.99
+    np.testing.assert_allclose(offset, plain, rtol=0.03)
+
+
+def test_values_that_are_not_finite_count_as_nothing():
+    data, truth, _ = scene(dtype="f4")
+    clean = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    spoiled = data.copy()
+    spoiled[3, 4, 20, 30] = np.nan  # far from the beam
+    spoiled[5, 6, 31, 23] = np.inf  # in the beam
+    spoiled[7, 8] = np.nan  # a lost pattern
+    v = virtual_images(MemoryScan(spoiled), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    assert np.isfinite(v.images).all()
+    assert np.isfinite(v.mean_pattern).all()
+    assert np.abs(beam_positions(v.beam_px, data.shape[:2]) - truth).max() < 0.2
+    same = np.ones(data.shape[:2], bool)
+    same[[3, 5, 7], [4, 6, 8]] = False
+    np.testing.assert_allclose(v.images[:3, same], clean.images[:3, same], rtol=2e-2)
+
+
+def test_a_scan_without_a_beam_is_told():
+    with pytest.raises(BadScan, match="no direct beam"):
+        find_bad_pixels(series([MemoryScan(np.zeros((5, 6, 40, 40), "u2"))]), ImagesConfig())
+
+
+def test_a_gap_filled_with_any_number_is_found():
+    scans = []
+    for tilt in range(3):
+        data, _, _ = scene(seed=tilt, level=0.8)
+        data[:, :, 44:46, :] = 4095
+        scans.append(MemoryScan(data))
+    bad = find_bad_pixels(series(scans), ImagesConfig())
+    expected = np.zeros_like(bad)
+    expected[44:46] = True
+    np.testing.assert_array_equal(bad, expected)
+
+
+def test_hot_pixels_of_dark_subtracted_data_are_found():
+    rng = np.random.default_rng(3)
+    data = scene(level=0.3)[0].astype("f4") + rng.normal(-1, 2, (9, 14, 60, 48)).astype("f4")
+    data[:, :, 12, 9] += 500
+    bad = find_bad_pixels(series([MemoryScan(data)] * 3), ImagesConfig())
+    assert bad[12, 9]
+    assert bad.sum() == 1
 
 
 def test_descan_fit_ignores_probes_on_thick_crystals():
