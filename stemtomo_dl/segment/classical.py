@@ -10,7 +10,7 @@ from skimage.segmentation import watershed
 
 from stemtomo_dl.config import SegmentConfig
 from stemtomo_dl.records import Masks, VirtualImages
-from stemtomo_dl.segment.contrast import particle_contrast
+from stemtomo_dl.segment.contrast import channels, particle_contrast
 
 _SMOOTHING_PX = 0.7
 _HOLE_PX = 16
@@ -34,12 +34,16 @@ def segment(images: VirtualImages, tilt: int, alpha_deg: np.ndarray, config: Seg
         Outlines that do not overlap; ``score`` grows with the contrast in units of the noise (0.5 at
         ``min_contrast_sigma``) and is not calibrated.
     """
-    contrast = particle_contrast(images, _SMOOTHING_PX)
+    seen = channels(images, _SMOOTHING_PX)
+    contrast = particle_contrast(seen, _SMOOTHING_PX)
     foreground = _foreground(contrast, config)
     labels = split_touching(foreground, foreground & ~_valleys(contrast, config), config.neck)
     masks, scores = [], []
+    bright = particle_contrast(seen, 0.0) > 1
     for region in regionprops(labels, intensity_image=contrast):
-        if region.area >= np.pi / 4 * config.min_diameter_px**2:
+        # In a dark field almost without counts, smoothing makes a disk of a single electron.
+        filled = bright[region.slice][region.image].mean() > 0.5
+        if filled and region.area >= np.pi / 4 * config.min_diameter_px**2:
             masks.append(labels == region.label)
             scores.append(region.intensity_mean / (region.intensity_mean + config.min_contrast_sigma))
     full = np.stack(masks) if masks else np.zeros((0, *contrast.shape), bool)

@@ -2,70 +2,134 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
 from stemtomo_dl.records import VirtualImages
+from stemtomo_dl.surfaces import quadratic
 
 _CEILING = 30.0  # a crystal on a zone axis outshines the rest a hundredfold; beyond this it tells no more
+_SPARSE, _SPARSE_PX = 0.35, 2.0  # an image is sparse if this share of it is at its lowest value; then smoothed so
+_MODE_WIDTH = 4.0  # of the combined brightness, in which the noise of every image is 1
+_LEAST_MODE = 0.12  # share of the field that a level must have to be the support's
 
 
-def particle_contrast(images: VirtualImages, smoothing_px: float) -> np.ndarray:
-    """Combined contrast of the virtual images.
+@dataclass(frozen=True)
+class Channels:
+    """Images in which particles are bright, and which probes show only the support.
+
+    Attributes
+    ----------
+    stack : (channel, y, x) array
+    sparse : (channel) bool array
+        Images with so few counts that most pixels share their lowest value.
+    support : (y, x) bool array
+    """
+
+    stack: np.ndarray
+    sparse: np.ndarray
+    support: np.ndarray
+
+
+def channels(images: VirtualImages, smoothing_px: float) -> Channels:
+    """What the segmenter looks at.
 
     Particles take from the bright field and add to the dark fields and to their variance, whatever their
     orientation at this tilt lights up. Dark fields are taken as square roots, in which counting noise is even.
-    Each image is smoothed, a slowly varying support is fitted and subtracted, and the rest is divided by the
-    support's scatter; positive contrasts, limited, add in quadrature.
+    The support is the darkest level that a good part of the field has in all of them together; so a field may be
+    crowded, but a film that is mostly hole is taken for particles.
 
     Parameters
     ----------
     images : VirtualImages
     smoothing_px : float
-        Width of the Gaussian that smooths them.
+        Width of the Gaussian that smooths the images before the support is looked for.
+    """
+    stack = np.stack([-images["bf"], *(np.sqrt(np.maximum(images[c], 0)) for c in ("adf", "haadf", "variance"))])
+    stack = stack.astype(float)
+    sparse = np.array([np.mean(c == c.min()) > _SPARSE for c in stack])
+    smooth = _smoothed(stack, sparse, smoothing_px)
+    noise = [_pixel_noise(c) for c in smooth]
+    brightness = np.sum(
+        [np.clip((c - np.median(c)) / n, None, _CEILING) for c, n in zip(smooth, noise, strict=True)], 0
+    )
+    level = _support_level(brightness.ravel())
+    below = brightness[brightness < level] - level
+    scatter = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
+    return Channels(stack, sparse, np.abs(brightness - level) <= 2.5 * scatter)
+
+
+def particle_contrast(seen: Channels, smoothing_px: float) -> np.ndarray:
+    """Combined contrast: how far every probe stands out from the support.
+
+    Each image is smoothed, a slowly varying surface is fitted to the support and subtracted, and the rest is
+    divided by the support's scatter; positive contrasts, limited, add in quadrature.
+
+    Parameters
+    ----------
+    seen : Channels
+    smoothing_px : float
+        Width of the Gaussian that smooths the images; 0 leaves them as they are.
 
     Returns
     -------
     (y, x) float array, about 1 where there is only support.
     """
-    channels = [-images["bf"], *(np.sqrt(np.maximum(images[c], 0)) for c in ("adf", "haadf", "variance"))]
-    total = np.zeros(images.images.shape[1:])
-    for channel in channels:
-        z = standardised(ndimage.gaussian_filter(channel.astype(float), smoothing_px))
-        total += np.clip(z, 0, _CEILING) ** 2
-    return np.sqrt(total / len(channels))
+    smooth = _smoothed(seen.stack, seen.sparse & (smoothing_px > 0), smoothing_px)
+    z = [np.clip(standardised(c, seen.support), 0, _CEILING) for c in smooth]
+    return np.sqrt(np.mean(np.square(z), 0))
 
 
-def standardised(image: np.ndarray) -> np.ndarray:
-    """Image minus its support, over the support's scatter."""
-    level = np.full(image.shape, _mode(image.ravel()))
-    noise = 0.0
-    for _ in range(6):
-        rest = image - level
-        below = rest[rest < 0]  # particles only ever add, so the lower side shows the support's own scatter
-        noise = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
-        support = np.abs(rest) <= 2.5 * noise
-        if support.sum() < 0.02 * image.size:
-            break
-        level = _surface(image, support)
-    return (image - level) / max(noise, 1e-6 * float(np.ptp(image)), 1e-30)
+def standardised(image: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Image minus a quadratic surface through its support, over the support's scatter about it."""
+    y, x = np.indices(image.shape)
+    design = quadratic(2 * x / max(image.shape[1] - 1, 1) - 1, 2 * y / max(image.shape[0] - 1, 1) - 1)
+    rest = image - design @ np.linalg.lstsq(design[support], image[support], rcond=1e-6)[0]
+    return rest / max(float(np.std(rest[support])), 1e-6 * float(np.ptp(image)), 1e-30)
 
 
-def _mode(values: np.ndarray) -> float:
-    """Half-sample mode: the densest half of the densest half of … (Bickel and Frühwirth 2006)."""
-    v = np.sort(values)
+def _smoothed(stack: np.ndarray, sparse: np.ndarray, smoothing_px: float) -> np.ndarray:
+    """Images smoothed, the sparse ones so far that their counts become levels."""
+    width = np.where(sparse, np.maximum(smoothing_px, _SPARSE_PX), smoothing_px)
+    return np.stack([ndimage.gaussian_filter(c, w) for c, w in zip(stack, width, strict=True)])
+
+
+def _pixel_noise(image: np.ndarray) -> float:
+    """Scatter from pixel to pixel, by the median of what differs from the surroundings."""
+    rough = image - ndimage.gaussian_filter(image, 2.0)
+    return max(1.4826 * float(np.median(np.abs(rough))), 1e-6 * float(np.ptp(image)), 1e-30)
+
+
+def _support_level(values: np.ndarray) -> float:
+    """The darkest mode of the values that holds its share of them.
+
+    Modes are densest half samples (Bickel and Frühwirth 2006): of all values, then of those below what belongs
+    to the mode found, as long as enough values are left there.
+    """
+    values = np.sort(values)
+    level = _mode(values)
+    while True:
+        below = values[values < level]
+        scatter = np.sqrt(np.mean((below - level) ** 2)) if below.size else 0.0
+        lower = values[values < level - 1.5 * scatter]
+        if len(lower) < _LEAST_MODE * len(values):
+            return level
+        deeper = _mode(lower)
+        # Half of what lies below a mode is its own tail; another mode has its values gathered round it.
+        middle = (level + deeper) / 2
+        gathered, between = (int((np.abs(values - v) < _MODE_WIDTH).sum()) for v in (deeper, middle))
+        if level - deeper < 2 * _MODE_WIDTH or gathered < max(2 * between, _LEAST_MODE * len(values)):
+            return level
+        level = deeper
+
+
+def _mode(v: np.ndarray) -> float:
+    """Half-sample mode of sorted values: the densest half of the densest half of …"""
     while len(v) > 3:
         half = (len(v) + 1) // 2
         width = v[half - 1 :] - v[: len(v) - half + 1]
         start = int(width.argmin())
         v = v[start : start + half]
     return float(v.mean())
-
-
-def _surface(image: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """Quadratic surface through the support: film thickness and detector response vary slowly over a field."""
-    y, x = np.indices(image.shape, float)
-    y, x = y / max(image.shape[0] - 1, 1) - 0.5, x / max(image.shape[1] - 1, 1) - 0.5
-    design = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
-    coef = np.linalg.lstsq(design[support], image[support], rcond=1e-6)[0]
-    return design @ coef
