@@ -12,7 +12,7 @@ from stemtomo_dl.surfaces import quadratic
 
 _CEILING = 30.0  # a crystal on a zone axis outshines the rest a hundredfold; beyond this it tells no more
 _SPARSE, _SPARSE_PX = 0.35, 2.0  # an image is sparse if this share of it is at its lowest value; then smoothed so
-_MODE_WIDTH = 4.0  # of the combined brightness, in which the noise of every image is 1
+_MODE_WIDTH = 2.0  # of the combined brightness, in which the noise of every image is 1
 _LEAST_MODE = 0.12  # share of the field that a level must have to be the support's
 
 
@@ -120,7 +120,7 @@ def _support_level(values: np.ndarray) -> float:
         # Half of what lies below a mode is its own tail; another mode has its values gathered round it.
         middle = (level + deeper) / 2
         gathered, between = (int((np.abs(values - v) < _MODE_WIDTH).sum()) for v in (deeper, middle))
-        if level - deeper < 2 * _MODE_WIDTH or gathered < max(2 * between, _LEAST_MODE * len(values)):
+        if level - deeper < 3 * _MODE_WIDTH or gathered < max(2 * between, _LEAST_MODE * len(values)):
             return level
         level = deeper
 
