@@ -113,7 +113,8 @@ class TrackConfig(Model):
 
     gate_radii: Positive = 1.0  # how far a particle may be from its prediction, in its own radii
     max_gap_tilts: Annotated[int, Field(ge=0)] = 20
-    min_tilts: Count = 5
+    min_tilts: Count = 5  # of a track; half the tilts where there are fewer than ten
+    confirm_tilts: Count = 3  # a track is believed, and outlives gaps, once it was seen this often
     drift_reach_px: Positive = 40.0
 
 
@@ -167,7 +168,7 @@ def load(model: type[M], path: Path) -> M:
         names the key and the file.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of a TOML file") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

@@ -111,16 +111,14 @@ def _support_level(values: np.ndarray) -> float:
     values = np.sort(values)
     level = _mode(values)
     while True:
-        below = values[values < level]
-        scatter = np.sqrt(np.mean((below - level) ** 2)) if below.size else 0.0
-        lower = values[values < level - 1.5 * scatter]
+        lower = values[values < level - 3 * _MODE_WIDTH]
         if len(lower) < _LEAST_MODE * len(values):
             return level
         deeper = _mode(lower)
-        # Half of what lies below a mode is its own tail; another mode has its values gathered round it.
+        # Below a mode lies its own tail; another mode has its values gathered round it.
         middle = (level + deeper) / 2
         gathered, between = (int((np.abs(values - v) < _MODE_WIDTH).sum()) for v in (deeper, middle))
-        if level - deeper < 3 * _MODE_WIDTH or gathered < max(2 * between, _LEAST_MODE * len(values)):
+        if gathered < max(2 * between, _LEAST_MODE * len(values)):
             return level
         level = deeper
 

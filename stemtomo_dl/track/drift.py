@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
+
+_WIDTH_PX, _BIN_PX = 2.0, 0.5  # how far pairs of the same shift scatter; bins in which they are counted
 
 
 def vote_shift(
-    predicted: np.ndarray, found: np.ndarray, area: np.ndarray, found_area: np.ndarray, reach_px: float
+    predicted: np.ndarray,
+    found: np.ndarray,
+    area: np.ndarray,
+    found_area: np.ndarray,
+    trust: np.ndarray,
+    reach_px: float,
 ) -> np.ndarray:
     """The displacement that most pairs of predicted and found particles agree on.
 
@@ -19,6 +27,8 @@ def vote_shift(
         Positions (x, y), px.
     area, found_area : (n), (m) arrays
         Outline areas, px².
+    trust : (n) array
+        Weight of each predicted particle's votes.
     reach_px : float
         Largest shift considered along x and y.
 
@@ -32,12 +42,12 @@ def vote_shift(
     shift, alike = shift[near], alike[near]
     if not len(shift):
         return np.zeros(2)
-    weight = alike * np.exp(-np.hypot(*shift.T) / (2 * reach_px))
-    width = 2.0
-    distance2 = ((shift[:, None] - shift[None]) ** 2).sum(-1)
-    support = (np.exp(-0.5 * distance2 / width**2) * weight[None]).sum(1)
-    best = shift[support.argmax()]
+    weight = np.repeat(trust, len(found))[near] * alike * np.exp(-np.hypot(*shift.T) / (2 * reach_px))
+    edges = np.arange(-reach_px - 3 * _WIDTH_PX, reach_px + 3 * _WIDTH_PX + _BIN_PX, _BIN_PX)
+    votes = np.histogram2d(shift[:, 0], shift[:, 1], bins=[edges, edges], weights=weight)[0]
+    votes = gaussian_filter(votes, _WIDTH_PX / _BIN_PX)
+    best = edges[np.array(np.unravel_index(votes.argmax(), votes.shape))] + _BIN_PX / 2
     for _ in range(5):  # mean shift to the mode's centre
-        pull = weight * np.exp(-0.5 * ((shift - best) ** 2).sum(1) / width**2)
-        best = (pull[:, None] * shift).sum(0) / pull.sum()
+        pull = weight * np.exp(-0.5 * ((shift - best) ** 2).sum(1) / _WIDTH_PX**2)
+        best = (pull[:, None] * shift).sum(0) / max(pull.sum(), 1e-300)
     return best

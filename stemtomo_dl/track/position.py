@@ -44,8 +44,8 @@ def solve_positions(
     -------
     positions : (particle, 3) array, px
     drift : (tilt, 2) array, px
-    residual : (particle) array
-        Rms distance of the sightings from the solution, px.
+    misfit : (n) array
+        Distance of every sighting from the solution, px.
     """
     n_particles, n_tilts = int(particle.max(initial=-1)) + 1, len(alpha_deg)
     if not n_particles:
@@ -62,9 +62,7 @@ def solve_positions(
         weight = 1 / (1 + (misfit / (3 * scale)) ** 2) ** 2  # Geman–McClure
     positions = solution[: 3 * n_particles].reshape(-1, 3)
     drift = solution[3 * n_particles :].reshape(-1, 2)
-    count = np.bincount(particle, minlength=n_particles)
-    residual = np.sqrt(np.bincount(particle, misfit**2, n_particles) / np.maximum(count, 1))
-    return positions, drift, residual
+    return positions, drift, misfit
 
 
 def _observations(
