@@ -123,6 +123,7 @@ class ExtractConfig(Model):
 
     ring_px: tuple[Count, Count] = (2, 8)  # the support is measured this far outside the outline
     block_mb: Positive = 48
+    memory_mb: Positive = 512  # for sums; more particles than fit are taken in several passes
     min_probes: Count = 3
 
 

@@ -12,6 +12,8 @@ from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.records import Masks, Scan, TiltPatterns
 from stemtomo_dl.stream import stream
 
+_LEAST_SUPPORT = 0.1  # of a particle's own probes
+
 
 @dataclass(frozen=True)
 class Probes:
@@ -22,6 +24,19 @@ class Probes:
     start: np.ndarray  # (probes + 1) CSR row starts over the scan's probes
     sums: np.ndarray  # sums that each probe belongs to
     shape: tuple[int, int]
+
+    @property
+    def probe(self) -> np.ndarray:
+        """The probe of each entry of ``sums``."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
+    def some(self, first: int, last: int) -> Probes:
+        """The same for particles first … last − 1 only."""
+        keep = (self.sums >= 2 * first) & (self.sums < 2 * last)
+        start = np.searchsorted(self.probe[keep], np.arange(len(self.start)))
+        return Probes(
+            self.track[first:last], self.n[2 * first : 2 * last], start, self.sums[keep] - 2 * first, self.shape
+        )
 
 
 def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: int, config: ExtractConfig) -> Probes:
@@ -39,25 +54,28 @@ def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: 
     tilt : int
         Outlines without a track count as obstacles too, so the tilt's masks are all looked at.
     """
-    crowd = np.zeros(masks.shape, "i4")
+    outlines = np.zeros(masks.shape, "i4")  # how many particles each probe meets
     for i in masks.at(tilt):
-        crowd[masks.window(i)] += masks.crops[i]
-    free = ndimage.distance_transform_edt(np.pad(crowd == 0, 1, constant_values=True))[1:-1, 1:-1] >= config.ring_px[0]
+        outlines[masks.window(i)] += masks.crops[i]
+    clearance = ndimage.distance_transform_edt(np.pad(outlines == 0, 1, constant_values=True))[1:-1, 1:-1]
+    free = clearance >= config.ring_px[0]
     members: list[np.ndarray] = []
     for i in instances:
         mask = masks.full(i)
-        alone = mask & (crowd == 1)
+        alone = mask & (outlines == 1)
         members.append(np.flatnonzero(alone if alone.sum() >= max(config.min_probes, 0.2 * mask.sum()) else mask))
         members.append(_support(masks, int(i), free, config))
     n = np.array([len(m) for m in members], int)
     probe = np.concatenate([*members, np.zeros(0, int)]).astype(int)
     order = np.argsort(probe, kind="stable")
-    start = np.searchsorted(probe[order], np.arange(crowd.size + 1))
+    start = np.searchsorted(probe[order], np.arange(outlines.size + 1))
     return Probes(track.astype("i4"), n, start, np.repeat(np.arange(len(n)), n)[order], masks.shape)
 
 
 def _support(masks: Masks, instance: int, free: np.ndarray, config: ExtractConfig) -> np.ndarray:
     """Particle-free probes about an outline, at least as many as it has probes where the scan offers them.
+
+    None where the scan offers hardly any: the noise of a few probes is worse than a background that is left in.
 
     They are looked for in growing windows about the outline, since a distance map of the whole scan for every
     particle would cost more than reading its patterns.
@@ -76,6 +94,8 @@ def _support(masks: Masks, instance: int, free: np.ndarray, config: ExtractConfi
             candidate |= free[window] & (distance > margin)
         near = int((candidate & (distance <= config.ring_px[1])).sum())
         if whole or candidate.sum() >= max(near, wanted):
+            if candidate.sum() < max(config.min_probes, _LEAST_SUPPORT * wanted):
+                return np.zeros(0, int)
             order = np.argsort(distance[candidate], kind="stable")
             return np.asarray(index[window][candidate][order[: max(near, wanted)]])
         margin *= 2
@@ -113,11 +133,22 @@ def extract_tilt(
     BadScan
         If a tile cannot be read.
     """
+    per_particle = 2 * 8 * scan.shape[2] * scan.shape[3]  # two sums and their counts, 4 bytes each
+    size = max(1, int(config.memory_mb * 2**20 / per_particle))
+    cuts = range(0, max(len(probes.track), 1), size)
+    parts = [_extract_some(scan, probes.some(i, i + size), beam_px, bad, center_px, config) for i in cuts]
+    names = ("track", "patterns", "measured", "n_probes", "n_support")
+    return TiltPatterns(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+
+
+def _extract_some(
+    scan: Scan, probes: Probes, beam_px: np.ndarray, bad: np.ndarray, center_px: np.ndarray, config: ExtractConfig
+) -> TiltPatterns:
+    """`extract_tilt` for as many particles as memory allows at once."""
     qy, qx = scan.shape[2:]
     displacement = (beam_px - center_px).reshape(-1, 2)
     whole = np.round(displacement).astype(int)
     sums, seen = (np.zeros((len(probes.n), qy, qx), "f4") for _ in range(2))
-    rest = np.zeros((len(probes.n), 2))
     used = np.diff(probes.start).reshape(probes.shape) > 0
     tiles = [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
     good = (~bad).astype("f4")
@@ -125,10 +156,10 @@ def extract_tilt(
     for tile, patterns in stream(scan, tiles):
         flat, probe = patterns.reshape(-1, qy, qx), index[tile.window].ravel()
         add_patterns(flat, probe, probes.start, probes.sums, whole, good, sums, seen)
-    per_probe = np.repeat(np.arange(used.size), np.diff(probes.start))
-    np.add.at(rest, probes.sums, (displacement - whole)[per_probe])
-    rest /= np.maximum(probes.n, 1)[:, None]
-    return _finish(probes, sums, seen, rest)
+    fraction = np.zeros((len(probes.n), 2))
+    np.add.at(fraction, probes.sums, (displacement - whole)[probes.probe])
+    fraction /= np.maximum(probes.n, 1)[:, None]
+    return _finish(probes, sums, seen, fraction)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -142,7 +173,7 @@ def add_patterns(
     sums: np.ndarray,
     seen: np.ndarray,
 ) -> None:
-    """Add each pattern, displaced, to the sums its probe belongs to; ``seen`` counts the good pixels added."""
+    """Add each pattern, displaced, to the sums its probe belongs to; ``seen`` counts the good, finite pixels added."""
     rows, cols = patterns.shape[1:]
     for i in range(len(patterns)):
         p = probe[i]
@@ -152,24 +183,25 @@ def add_patterns(
             out, count = sums[sums_of[k]], seen[sums_of[k]]
             for y in range(max(0, -dy), min(rows, rows - dy)):
                 for x in range(x0, x1):
-                    ok = good[y + dy, x + dx]
-                    if ok > 0:
-                        out[y, x] += patterns[i, y + dy, x + dx]
-                        count[y, x] += ok
+                    value = patterns[i, y + dy, x + dx]
+                    if good[y + dy, x + dx] > 0 and np.isfinite(value):
+                        out[y, x] += value
+                        count[y, x] += 1
 
 
-def _finish(probes: Probes, sums: np.ndarray, seen: np.ndarray, rest: np.ndarray) -> TiltPatterns:
+def _finish(probes: Probes, sums: np.ndarray, seen: np.ndarray, fraction: np.ndarray) -> TiltPatterns:
     """Means, minus the support, moved by the remaining fraction of a pixel, gaps filled and flagged."""
     patterns = np.zeros((len(probes.track), *sums.shape[1:]), "f4")
-    whole = np.zeros(patterns.shape, bool)
+    measured = np.zeros(patterns.shape, bool)
     for k in range(len(probes.track)):
         moved = [
-            _shifted(sums[j] / np.maximum(seen[j], 1.0), seen[j] >= 0.5 * probes.n[j], rest[j])
+            _shifted(sums[j] / np.maximum(seen[j], 1.0), seen[j] >= 0.5 * probes.n[j], fraction[j])
             for j in (2 * k, 2 * k + 1)
         ]
-        whole[k] = moved[0][1] & (moved[1][1] if probes.n[2 * k + 1] else True)
-        patterns[k] = _fill(moved[0][0] - moved[1][0], whole[k])
-    return TiltPatterns(probes.track, patterns, whole, probes.n[::2].astype("i4"))
+        (own, own_measured), (support, support_measured) = moved
+        measured[k] = own_measured & support_measured if probes.n[2 * k + 1] else own_measured
+        patterns[k] = _fill(own - support if probes.n[2 * k + 1] else own, measured[k])
+    return TiltPatterns(probes.track, patterns, measured, probes.n[::2].astype("i4"), probes.n[1::2].astype("i4"))
 
 
 def _shifted(mean: np.ndarray, measured: np.ndarray, by: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

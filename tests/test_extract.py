@@ -129,9 +129,33 @@ def test_a_covered_particle_still_gets_a_pattern():
     np.testing.assert_allclose(out.patterns[0], 50 * gaussian(7, 9), atol=1e-3)
 
 
+def test_values_that_are_not_finite_are_left_out():
+    masks, a, b = two_particles()
+    data = film_and(a, b, 50 * gaussian(7, 9), 0, 0).astype("f4")
+    data[5, 6, 9, 7] = np.nan
+    data[6, 6] = np.inf
+    out = extract(data, masks, instances=(0,))
+    np.testing.assert_allclose(out.patterns[0], 50 * gaussian(7, 9), atol=1e-3)
+
+
+def test_several_passes_give_the_same():
+    masks, a, b = two_particles()
+    data = np.random.default_rng(0).poisson(3.0, (20, 24, 30, 26)).astype("u2")
+    once, twice = extract(data, masks), extract(data, masks, config=ExtractConfig(memory_mb=0.001))
+    for name in ("track", "patterns", "measured", "n_probes", "n_support"):
+        np.testing.assert_array_equal(getattr(once, name), getattr(twice, name))
+
+
+def test_the_supports_probes_are_counted():
+    masks, a, b = two_particles()
+    out = extract(film_and(a, b, 0, 0, 1.0 + np.zeros((30, 26))).astype("f4"), masks)
+    assert (out.n_support >= out.n_probes).all()
+
+
 def test_a_field_without_free_support_is_not_background_corrected():
     full = np.ones((1, 20, 24), bool)
     masks = Masks.pack(full, np.zeros(1), np.ones(1), np.zeros(1))
     data = np.broadcast_to(50 * gaussian(7, 9), (20, 24, 30, 26)).astype("f4")
     out = extract(data, masks, instances=(0,))
     np.testing.assert_allclose(out.patterns[0], 50 * gaussian(7, 9), atol=1e-3)
+    assert out.n_support.tolist() == [0]
