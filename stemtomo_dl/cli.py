@@ -17,7 +17,7 @@ from stemtomo_dl import __version__
 from stemtomo_dl.errors import InputError
 
 if TYPE_CHECKING:
-    from stemtomo_dl.pipeline import Progress
+    from stemtomo_dl.run import Progress
 
 app = typer.Typer(
     help="From a 4D-STEM tilt series of a nanopowder to single-crystal 3D ED data of every particle.",
@@ -46,25 +46,32 @@ def run(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")],
     until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after this stage.")] = "report",
     skip_bad: SkipBad = False,
-    force: Annotated[bool, typer.Option("--force", help="Start anew where RUN was made from something else.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Where RUN was made from something else: redo what depends on it.")
+    ] = False,
 ) -> None:
     """The whole way, from raw scans to the report; started again on the same RUN it resumes."""
     from stemtomo_dl import pipeline
 
     if until not in pipeline.STAGES:
         raise InputError(f"--until {until}: no such stage; choose one of {', '.join(pipeline.STAGES)}")
-    with _progress() as progress:
-        r = pipeline.start(experiment, output, progress, skip_bad=skip_bad, force=force)
+    with (
+        _progress() as progress,
+        pipeline.start(experiment, output, progress, skip_bad=skip_bad, force=force) as r,
+    ):
+        for note in r.ledger.book["notes"]:
+            print(f"stemtomo: {experiment}: {note}", file=sys.stderr)
         done = pipeline.run_stages(r, until)
     typer.echo(_summary(output, done))
 
 
 def _stage_verb(name: str, help_text: str) -> None:
     def verb(folder: RunFolder, skip_bad: SkipBad = False) -> None:
-        from stemtomo_dl import pipeline
+        from stemtomo_dl.pipeline import do_stage
+        from stemtomo_dl.run import reopen
 
-        with _progress() as progress:
-            pipeline.do_stage(pipeline.reopen(folder, progress, skip_bad=skip_bad), name, again=True)
+        with _progress() as progress, reopen(folder, progress, skip_bad=skip_bad) as r:
+            do_stage(r, name, again=True)
         typer.echo(_summary(folder, [name]))
 
     app.command(name, help=help_text)(verb)
@@ -88,10 +95,10 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the experiment.")],
 ) -> None:
     """A synthetic experiment with its truth beside it; started again it goes on."""
-    from stemtomo_dl import pipeline
+    from stemtomo_dl import known
 
     with _progress() as progress:
-        n = pipeline.simulate(scene, output, progress)
+        n = known.simulate(scene, output, progress)
     typer.echo(f"{n} scans: {output / 'experiment.toml'}")
 
 
@@ -103,9 +110,9 @@ def evaluate(
     """Scores of a run against a truth, as JSON."""
     import json
 
-    from stemtomo_dl import pipeline
+    from stemtomo_dl import known
 
-    typer.echo(json.dumps(pipeline.evaluate(folder, truth), indent=1))
+    typer.echo(json.dumps(known.evaluate(folder, truth), indent=1))
 
 
 def _summary(folder: Path, done: list[str]) -> str:

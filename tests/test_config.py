@@ -67,3 +67,9 @@ def test_missing_key_bad_toml_missing_file(tmp_path):
         load(Experiment, tmp_path / "absent.toml")
     with pytest.raises(InputError, match="cannot be read"):
         load(Experiment, tmp_path)
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path):
+    path = tmp_path / "e.toml"
+    path.write_text("\ufeff" + GOOD.format(beam="", more=""), encoding="utf-8")
+    assert load(Experiment, path).beam.voltage_kv > 0

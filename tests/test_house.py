@@ -17,6 +17,7 @@ RANK = {
     "config": 3,
     "resources": 3,
     "stream": 4,
+    "surfaces": 4,
     "virtual": 5,
     "segment": 5,
     "track": 5,
@@ -25,8 +26,11 @@ RANK = {
     "store": 6,
     "learn": 7,
     "report": 8,
-    "pipeline": 9,
-    "cli": 10,
+    "run": 8,
+    "particles": 9,
+    "pipeline": 10,
+    "known": 10,
+    "cli": 11,
 }
 ONLY = {"h5py": "store", "typer": "cli"}
 HEAVY = ("torch", "numba", "scipy", "h5py", "skimage", "matplotlib", "pydantic", "rsciio")

@@ -8,10 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import h5py
+import hdf5plugin  # noqa: F401  the scans are compressed with its filters
 import numpy as np
 import pytest
+
+from stemtomo_dl import pipeline
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.run import reopen
 
 
 def test_a_run_leaves_the_contracts_files(tiny, tiny_run):
@@ -165,11 +172,23 @@ def test_bad_tilts_are_told_or_skipped(own, tmp_path, command):
     assert "1 tilts skipped" in done.stdout or "1 tilt skipped" in done.stdout
     book = json.loads((run / "run.json").read_text())
     assert len(book["skipped"]) == 1
-    assert scans[1].name in book["skipped"][0]
+    assert book["skipped"][0]["tilt"] == 1
+    assert book["skipped"][0]["scan"] == f"scans/{scans[1].name}"
+    assert str(tmp_path) not in book["skipped"][0]["reason"]
+    assert f"tilt 1 (scans/{scans[1].name}): " in json.loads((run / "summary.json").read_text())["skipped"][0]
     with h5py.File(run / "images.h5") as f, h5py.File(run / "masks.h5") as m:
         assert f["good"][:].tolist() == [True, False, True, True]
         assert 1 not in m["tilt"][:]
         assert 3 in m["tilt"][:]
+    moved = os.path.relpath(own, tmp_path)  # another spelling of the path is not another tilt
+    done = command("run", f"{moved}/experiment.toml", "-o", run, "--skip-bad", cwd=tmp_path)
+    assert "nothing to do" in done.stdout
+    assert json.loads((run / "run.json").read_text())["skipped"] == book["skipped"]
+    shutil.copy(scans[0], scans[1])  # mended: taken in without --force
+    command("run", own / "experiment.toml", "-o", run)
+    assert json.loads((run / "run.json").read_text())["skipped"] == []
+    with h5py.File(run / "images.h5") as f:
+        assert f["good"][:].all()
 
 
 def test_damage_inside_a_scan_is_met_in_the_middle(own, tmp_path, command):
@@ -186,6 +205,159 @@ def test_damage_inside_a_scan_is_met_in_the_middle(own, tmp_path, command):
     assert "--skip-bad" in line
     command("run", own / "experiment.toml", "-o", run, "--skip-bad")
     assert len(json.loads((run / "run.json").read_text())["skipped"]) == 1
+
+
+def damage(scan):
+    """Spoil the middle of a scan, which its opening does not see."""
+    with h5py.File(scan) as f:
+        data = next(d for d in f.values() if d.ndim == 4)
+        info = data.id.get_chunk_info(data.id.get_num_chunks() // 2 + 1)
+    with scan.open("r+b") as f:
+        f.seek(info.byte_offset)
+        f.write(b"\xff" * info.size)
+
+
+def test_no_tilt_readable_is_one_line(own, tmp_path, command):
+    for scan in (own / "scans").iterdir():
+        damage(scan)
+    line = refused(command, "run", own / "experiment.toml", "-o", tmp_path / "run", "--skip-bad")
+    assert "none of the 4 tilts could be read" in line
+
+
+@pytest.fixture
+def own_run(own, tiny_run, tmp_path):
+    """A finished run of the copy that may be spoilt."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    book = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**book, "experiment": str(own / "experiment.toml")}))
+    return run
+
+
+def test_force_redoes_what_depends_on_the_change_and_nothing_else(own, own_run, command):
+    (own_run / "particles" / "mine.txt").write_text("x")
+    (own_run / "phases" / "mine").mkdir(parents=True)
+    (own_run / "particles" / "p0001" / "notes.txt").write_text("x")
+    old = {n: (own_run / n).stat().st_mtime_ns for n in ("images.h5", "masks.h5", "tracks.csv")}
+    toml = own / "experiment.toml"
+    toml.write_text(toml.read_text() + "\n[track]\nmin_tilts = 4\n")
+    assert "--force redoes what depends on it" in refused(command, "run", toml, "-o", own_run)
+    command("run", toml, "-o", own_run, "--force", "--until", "segment")
+    assert {n: (own_run / n).stat().st_mtime_ns for n in ("images.h5", "masks.h5")} == {
+        n: old[n] for n in ("images.h5", "masks.h5")
+    }
+    for stale in ("tracks.csv", "particles/p0001/series.h5", "report.html", "summary.json"):
+        assert not (own_run / stale).exists()
+    command("run", toml, "-o", own_run)
+    assert (own_run / "report.html").exists()
+    for mine in ("particles/mine.txt", "phases/mine", "particles/p0001/notes.txt"):
+        assert (own_run / mine).exists()
+
+
+def test_stages_refuse_raw_data_that_changed(own, own_run, command):
+    scans = sorted((own / "scans").iterdir())
+    kept = scans[1].read_bytes()
+    shutil.copy(scans[0], scans[1])
+    line = refused(command, "extract", own_run)
+    assert f"inputs 'scans/{scans[1].name}' differs" in line
+    assert "--force" in line
+    scans[1].write_bytes(kept)
+    table = own / "tilts.csv"
+    text = table.read_text()
+    shutil.copy(scans[0], scans[0].with_name("scan_9999.h5"))
+    table.write_text(text + "scan_9999.h5,44\n")
+    assert "scans: 'scans/scan_9999.h5' is new" in refused(command, "extract", own_run)
+    scans[0].with_name("scan_9999.h5").unlink()
+    table.write_text(text)
+    command("extract", own_run)
+
+
+def edit_tracks(run, edit):
+    rows = [line.split(",") for line in (run / "tracks.csv").read_text().splitlines()]
+    (run / "tracks.csv").write_text("\n".join(",".join(r) for r in edit(rows)) + "\n")
+
+
+def test_edited_tracks_are_checked_and_used(own, own_run, command):
+    edit_tracks(own_run, lambda rows: [*rows[:-1], [*rows[-1][:3], "999", *rows[-1][4:]]])
+    for stage in ("extract", "report"):
+        line = refused(command, stage, own_run)
+        assert "tracks.csv: row" in line
+        assert "instance 999" in line
+
+
+def test_tracks_given_one_number_become_one_particle(own, own_run, command):
+    for k in (1, 2):
+        (own_run / f"particles/p000{k}/crystal.json").write_text("{}")
+        (own_run / f"particles/p000{k}/p000{k}.hkl").write_text("")
+    (own_run / "particles/p0099").mkdir()
+    (own_run / "particles/p0099/series.h5").write_text("mine")
+    (own_run / "particles/p0002/notes.txt").write_text("mine")
+
+    def merge(rows):  # track 1 at tilts 0 and 1, then what was track 2
+        first = [r for r in rows[1:] if r[0] == "1" and int(r[1]) < 2]
+        second = [["1", *r[1:]] for r in rows[1:] if r[0] == "2" and int(r[1]) >= 2]
+        return [rows[0], *first, *second, *(r for r in rows[1:] if int(r[0]) > 2)]
+
+    edit_tracks(own_run, merge)
+    command("run", own / "experiment.toml", "-o", own_run)
+    with h5py.File(own_run / "particles/p0001/series.h5") as f:
+        assert f["tilt"][:].tolist() == [0, 1, 2, 3]
+    left = sorted(str(p.relative_to(own_run / "particles")) for p in own_run.glob("particles/p*/*"))
+    assert "p0001/crystal.json" not in left
+    assert [p for p in left if p.startswith(("p0002", "p0099"))] == ["p0002/notes.txt", "p0099/series.h5"]
+    assert json.loads((own_run / "summary.json").read_text())["n_particles"] == 2
+
+
+def test_a_series_that_did_not_change_keeps_what_was_made_from_it(own_run, command):
+    (own_run / "particles/p0001/crystal.json").write_text("{}")
+    command("extract", own_run)
+    assert (own_run / "particles/p0001/crystal.json").exists()
+
+
+class Silent:
+    @contextmanager
+    def stage(self, name, total):
+        yield lambda: None
+
+
+def test_extraction_asks_for_disk_space_first(own_run, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with reopen(own_run, Silent()) as run:
+        for name in run.ledger.outputs("extract"):
+            (own_run / name).unlink()
+        with pytest.raises(InputError, match=r"particles need 0\.\d GB .* 0\.0 GB are free"):
+            pipeline.do_stage(run, "extract", again=True)
+
+
+def test_a_run_is_free_for_others_when_it_is_left(own, own_run):
+    with pipeline.start(own / "experiment.toml", own_run, Silent()) as run:
+        assert pipeline.run_stages(run, "images") == []
+        with pytest.raises(InputError, match="another stemtomo is at work"):
+            reopen(own_run, Silent())
+    with reopen(own_run, Silent()) as run:
+        assert pipeline.do_stage(run, "track", again=True)
+
+
+def test_patterns_are_centred_where_the_beam_is(tiny_run):
+    with h5py.File(tiny_run / "images.h5") as f:
+        coef, (height, width) = f["beam_px"][:], f["images"].shape[2:]
+    x, y = width // 2, height // 2
+    beam = np.median(coef @ [1, x, y, x * x, x * y, y * y], axis=0)
+    with h5py.File(tiny_run / "particles/p0001/series.h5") as f:
+        np.testing.assert_allclose(f["center_px"], np.round(beam))
+        assert not np.allclose(f["center_px"], [24, 32])
+        assert len(f["n_support"]) == len(f["patterns"])
+
+
+def test_a_guessed_scan_shape_is_told(own, tmp_path, command):
+    for path in (own / "scans").iterdir():
+        with h5py.File(path) as f:
+            data = next(d for d in f.values() if d.ndim == 4)[:, :24]
+        with h5py.File(path, "w") as f:
+            f["data"] = data.reshape(-1, *data.shape[2:])
+    done = command("run", own / "experiment.toml", "-o", tmp_path / "run", "--until", "images")
+    assert "scan shape guessed 24 × 24 from 576 frames; set shape" in done.stderr
+    assert len(json.loads((tmp_path / "run/run.json").read_text())["notes"]) == 1
 
 
 @pytest.mark.parametrize(

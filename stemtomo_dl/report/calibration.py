@@ -76,7 +76,7 @@ def _detectors(
 ) -> list[tuple[str, float]]:
     """Radii of the virtual detectors as the images stage lays them about this beam."""
     good = ~facts.bad_pixels
-    maps = DetectorMaps.around(np.array(centre), images.mean_pattern, good, disk_px, facts.experiment.images)
+    maps = DetectorMaps.around(np.array(centre), images.mean_pattern, good, disk_px, 0, facts.experiment.images)
     y, x = np.indices(maps.stack.shape[1:]) - maps.margin
     r = np.hypot(x - maps.anchor[0], y - maps.anchor[1])
     bf, adf, haadf = (r[m > 0] for m in maps.stack[:3])

@@ -13,6 +13,7 @@ from stemtomo_dl.config import Experiment
 from stemtomo_dl.geometry import field_centre, tilt_rotation
 from stemtomo_dl.records import Masks, Tracks
 from stemtomo_dl.store import results
+from stemtomo_dl.store.linked import read_linked
 
 JUMP_PX, JUMP_RADII = 1.5, 0.4  # an outline further than both from its predicted place has jumped
 
@@ -91,17 +92,14 @@ def gather(folder: Path) -> Facts:
     book = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     experiment = Experiment.model_validate(book["settings"])
     alpha, good, bad = results.read_image_facts(folder / "images.h5")
-    # Messages name scans by their path; a report must not depend on where the experiment lies.
-    home = str(Path(book["experiment"]).parent) + "/"
     return Facts(
         folder,
         experiment,
         book["version"],
-        tuple(line.replace(home, "") for line in book["skipped"]),
+        tuple(f"tilt {s['tilt']} ({s['scan']}): {s['reason']}" for s in book["skipped"]),
         tuple(book["scans"]),
         alpha,
         good,
         bad,
-        results.read_masks(folder / "masks.h5"),
-        results.read_tracks(folder),
+        *read_linked(folder),
     )

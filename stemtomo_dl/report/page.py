@@ -117,8 +117,7 @@ def _facts(facts: Facts) -> str:
         ("Scan to detector", f"rotated by {degrees(i.rotation_deg)}"),
         ("Tilt axis", f"{degrees(i.tilt_axis_deg)} from x toward y"),
     ]
-    if i.electrons_per_pattern is not None:
-        each = i.electrons_per_pattern / (10 * i.step_nm) ** 2
+    if (each := i.dose_e_per_A2) is not None:
         lines.append(("Dose", f"{number(each, 3)} e/Å² a scan, {number(each * int(facts.good.sum()), 1)} e/Å² in all"))
     if e.sample.elements or e.sample.phases:
         lines.append(("Sample", ", ".join([*e.sample.elements, *e.sample.phases])))

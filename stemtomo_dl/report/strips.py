@@ -53,7 +53,7 @@ class Strip:
 
 def read_strip(facts: Facts, track: int, chosen: list[int]) -> Strip | None:
     """Reduce one series.h5 to what is shown of it; None where the particle has none."""
-    path = facts.folder / "particles" / f"p{track:04d}" / "series.h5"
+    path = facts.folder / results.series_name(track)
     if not path.exists():
         return None
     series = results.read_series(path)

@@ -29,6 +29,8 @@ def writing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)  # what a killed process left
         yield temporary
+        for written in temporary.rglob("*") if temporary.is_dir() else (temporary,):
+            _flush(written)  # or a power cut may leave the new name with nothing under it
         os.replace(temporary, path)
     except OSError as e:
         if e.errno in (errno.EACCES, errno.ENOTDIR, errno.ENOSPC, errno.EROFS, errno.EDQUOT):
@@ -37,6 +39,13 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the reason why it was not written is told, not why it cannot be cleaned up
             _remove(temporary)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file's contents to the disk."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

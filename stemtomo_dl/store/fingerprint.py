@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stemtomo_dl.config import Experiment
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.records import TiltSeries
+from stemtomo_dl.records import Scan, TiltSeries
 
 MIB = 1 << 20
 
@@ -46,10 +46,21 @@ def fingerprint(path: Path) -> str:
 def fingerprints(toml_path: Path, experiment: Experiment, series: TiltSeries) -> dict[str, str]:
     """Fingerprints of everything that an experiment is made of, by the name that the user gave it.
 
-    A scan that is left out has none.
+    A scan's covers the files beside it that it is read with. A scan that is left out has none.
     """
     folder = toml_path.parent
     scans, sample = experiment.scans, experiment.sample
-    names = [n for n, s in zip(series.names, series.scans, strict=True) if s is not None]
-    others = [scans.tilts if isinstance(scans.tilts, str) else None, experiment.detector.mask, *sample.phases]
-    return {name: fingerprint(folder / name) for name in [*names, *filter(None, others)]}
+    stated = [scans.tilts if isinstance(scans.tilts, str) else None, experiment.detector.mask, *sample.phases]
+    found = {n: _of_scan(folder / n, s) for n, s in zip(series.names, series.scans, strict=True) if s is not None}
+    return found | {name: fingerprint(folder / name) for name in filter(None, stated)}
+
+
+def _of_scan(path: Path, scan: Scan) -> str:
+    """Fingerprint of a scan's file and of those it is read with."""
+    companions = list(getattr(scan, "companions", []))
+    if not companions:
+        return fingerprint(path)
+    digest = hashlib.sha256(fingerprint(path).encode())
+    for file in companions:
+        digest.update(f"{file.name} {fingerprint(file)}\n".encode())
+    return digest.hexdigest()

@@ -9,7 +9,8 @@ import fcntl
 import hashlib
 import json
 import platform
-import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ from stemtomo_dl.store.atomic import sha256, write_json
 
 _LIBRARIES = ("numpy", "scipy", "numba", "h5py", "hdf5plugin", "scikit-image", "lap", "rosettasciio")
 _ORIGIN = ("settings", "scans", "alpha_deg", "inputs", "version", "seed")  # its place on disk may change
+_RAW = ("settings", "scans", "alpha_deg", "inputs")  # what of it tells the raw data
 
 
 class Ledger:
@@ -30,9 +32,11 @@ class Ledger:
     folder : Path
         The run's folder; it must hold a run.json unless ``origin`` is given.
     origin : dict, optional
-        What the run is made from. A new run starts with it; an existing one must have been made from the same.
+        What the run is made from. A new run starts with it; an existing one must have been made from the same,
+        but for scans that could not be read then and can be now.
     force : bool
-        Throw away an existing run that was made from something else.
+        Take an existing run over to a new origin (``changed`` is then True), or use a folder that holds other
+        files; nothing is deleted.
 
     Raises
     ------
@@ -41,7 +45,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, origin: dict[str, Any] | None = None, *, force: bool = False) -> None:
-        self.folder = folder
+        self.folder, self.changed = folder, False
         path = folder / "run.json"
         if origin is None and not path.exists():
             raise InputError(
@@ -50,39 +54,47 @@ class Ledger:
         if origin is not None and not path.exists() and folder.exists() and _holds_foreign(folder) and not force:
             raise InputError(f"{folder}: holds files but no run; choose a new folder, or add --force to use this one")
         self._lock = _lock(folder)
-        self.book: dict[str, Any] = _read(path) if path.exists() else {}
-        if origin is not None:
-            self._adopt(origin, force)
+        try:
+            self.book: dict[str, Any] = _read(path) if path.exists() else {}
+            if origin is not None:
+                self._adopt(origin, force)
+        except BaseException:
+            self.close()
+            raise
 
     def _adopt(self, origin: dict[str, Any], force: bool) -> None:
-        """Check the origin against the book's, and start anew where that is asked for."""
-        difference = _difference(self.book, origin) if self.book else ""
+        """Begin a new book, or check the origin against the book's and take it over where that is asked for."""
+        difference = _difference(self.book, origin, _ORIGIN) if self.book else ""
         if difference and not force:
-            self.close()
             raise InputError(
-                f"{self.folder}: was made from something else ({difference}); use another -o, or --force to start anew"
+                f"{self.folder}: was made from something else ({difference}); use another -o: "
+                "--force redoes what depends on it"
             )
-        if not self.book or difference:
-            self._discard()
-            libraries = {n: _version(n) for n in _LIBRARIES}
-            self.book = {
-                **origin,
-                "python": platform.python_version(),
-                "libraries": libraries,
-                "weights": [],
-                "skipped": [],
-                "stages": {},
-            }
-        self.book["experiment"] = origin["experiment"]
+        self.changed = bool(difference)
+        if not self.book:
+            self.book = {"weights": [], "skipped": [], "notes": [], "stages": {}}
+        if not self.book["stages"] or self.changed:
+            self.book["python"] = platform.python_version()
+            self.book["libraries"] = {n: _version(n) for n in _LIBRARIES}
+        self.book.update(json.loads(json.dumps(origin)))
         self.save()
 
-    def _discard(self) -> None:
-        """Remove the results of a run that is started anew; files that are not ours stay."""
-        for name in ("particles", "phases", ".partial"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for stage in self.book.get("stages", {}).values():
-            for output in stage.get("outputs", []):
-                (self.folder / output).unlink(missing_ok=True)
+    def check_raw(self, raw: dict[str, Any]) -> None:
+        """Hold what tells the raw data against the book's; take in what was unreadable then.
+
+        Raises
+        ------
+        InputError
+            If they are not those that the run was made from.
+        """
+        difference = _difference(self.book, raw, _RAW)
+        if difference:
+            raise InputError(
+                f"{self.folder}: the raw data are no longer those it was made from ({difference}); restore them, or "
+                f"run 'stemtomo run {self.book['experiment']} -o {self.folder} --force'"
+            )
+        self.book.update({name: raw[name] for name in _RAW})
+        self.save()
 
     def close(self) -> None:
         """Unlock the run."""
@@ -92,11 +104,20 @@ class Ledger:
         """Write the book to disk."""
         write_json(self.folder / "run.json", self.book)
 
-    def skip(self, lines: list[str]) -> None:
-        """Note tilts that are left out."""
-        new = [line for line in lines if line not in self.book["skipped"]]
-        if new:
-            self.book["skipped"] += new
+    def skip(self, stage: str, reasons: Mapping[int, str]) -> None:
+        """Note the tilts that a stage (or the "opening") leaves out; they replace those that it noted before."""
+        listed = {s["tilt"]: s for s in self.book["skipped"] if s["stage"] != stage}
+        for tilt, why in reasons.items():
+            listed[tilt] = {"tilt": tilt, "scan": self.book["scans"][tilt], "reason": why, "stage": stage}
+        new = [listed[t] for t in sorted(listed)]
+        if new != self.book["skipped"]:
+            self.book["skipped"] = new
+            self.save()
+
+    def note(self, lines: Iterable[str]) -> None:
+        """Keep what the user should know of how the scans were opened."""
+        if list(lines) != self.book.get("notes"):
+            self.book["notes"] = list(lines)
             self.save()
 
     def key(self, settings: Any, inputs: list[str]) -> str:
@@ -122,10 +143,38 @@ class Ledger:
         done = self.book["stages"].get(stage)
         return bool(done and done["key"] == key and all((self.folder / o).exists() for o in done["outputs"]))
 
+    def outputs(self, stage: str) -> list[str]:
+        """Files that a stage has written, or was about to write when it was killed."""
+        return list(self.book["stages"].get(stage, {}).get("outputs", []))
+
+    def claim(self, stage: str, outputs: Iterable[str]) -> None:
+        """Enter files as a stage's before they are written, so that a killed stage leaves none that nobody owns."""
+        every = sorted({*self.outputs(stage), *outputs})
+        self.book["stages"][stage] = {"key": "", "seconds": 0.0, "outputs": every}
+        self.save()
+
     def done(self, stage: str, key: str, seconds: float, outputs: list[str]) -> None:
         """Enter a finished stage."""
         self.book["stages"][stage] = {"key": key, "seconds": round(seconds, 3), "outputs": outputs}
         self.save()
+
+    def forget(self, stages: Iterable[str]) -> None:
+        """Strike out stages and remove the files that the book says they wrote; files that are not ours stay."""
+        for stage in stages:
+            for output in self.outputs(stage):
+                self.remove(output)
+            self.book["stages"].pop(stage, None)
+        self.save()
+
+    def remove(self, output: str) -> None:
+        """Remove one of our files, and its folders where that leaves them empty."""
+        path = self.folder / output
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or not there
+            for parent in path.parents:
+                if parent == self.folder:
+                    break
+                parent.rmdir()
 
 
 def _holds_foreign(folder: Path) -> bool:
@@ -137,10 +186,15 @@ def _lock(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be used as a run's folder ({e.strerror}); choose another -o") from e
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
+        lock.close()
         raise InputError(f"{folder}: another stemtomo is at work on this run; wait for it, or use another -o") from e
     except OSError as e:
+        lock.close()
         raise InputError(f"{folder}: cannot be used as a run's folder ({e.strerror}); choose another -o") from e
     return lock
 
@@ -155,17 +209,28 @@ def _read(path: Path) -> dict[str, Any]:
     return book
 
 
-def _difference(book: dict[str, Any], origin: dict[str, Any]) -> str:
-    """The first thing in which two origins differ, in words; empty if none."""
+def _difference(book: dict[str, Any], origin: dict[str, Any], names: Iterable[str]) -> str:
+    """The first thing in which two origins differ, in words; empty if none.
+
+    Scans that the book has as left out may be read now, or still not.
+    """
     origin = json.loads(json.dumps(origin))  # as it comes back from a file
-    for name in _ORIGIN:
+    left_out = {s["scan"] for s in book["skipped"]}
+    for name in names:
         old, new = book.get(name), origin.get(name)
-        if old == new:
-            continue
         if isinstance(old, dict) and isinstance(new, dict):
-            key = next(k for k in sorted({*old, *new}) if old.get(k) != new.get(k))
-            return f"{name} '{key}' differs"
-        return f"{name} differs"
+            changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+            if name == "inputs":
+                changed = [k for k in changed if k not in left_out]
+            if changed:
+                how = "is gone" if changed[0] not in new else "is new" if changed[0] not in old else "differs"
+                return f"{name} '{changed[0]}' {how}"
+        elif name == "scans" and isinstance(old, list) and isinstance(new, list) and old != new:
+            more, fewer = [s for s in new if s not in old], [s for s in old if s not in new]
+            which = f"'{more[0]}' is new" if more else f"'{fewer[0]}' is gone" if fewer else "in another order"
+            return f"scans: {which}"
+        elif old != new:
+            return f"{name} differs"
     return ""
 
 

@@ -33,11 +33,15 @@ class Partial:
         return self._folder / f"tilt{tilt:05d}"
 
     def has(self, tilt: int) -> bool:
-        """Whether a tilt is finished."""
-        return self._tilt(tilt).is_dir()
+        """Whether a tilt is finished and each of its arrays is whole."""
+        try:
+            return bool(self.load(tilt))
+        except (OSError, ValueError, EOFError):
+            return False
 
     def save(self, tilt: int, **arrays: np.ndarray) -> None:
-        """Keep a tilt's arrays."""
+        """Keep a tilt's arrays, in place of what may be left of it."""
+        shutil.rmtree(self._tilt(tilt), ignore_errors=True)
         with writing(self._tilt(tilt)) as tmp:
             tmp.mkdir()
             for name, value in arrays.items():
@@ -46,6 +50,11 @@ class Partial:
     def load(self, tilt: int) -> dict[str, np.ndarray]:
         """A tilt's arrays, mapped from disk rather than read."""
         return {p.stem: np.load(p, mmap_mode="r") for p in sorted(self._tilt(tilt).glob("*.npy"))}
+
+    def array(self, tilt: int, name: str) -> np.ndarray:
+        """One of a tilt's arrays, mapped."""
+        mapped: np.ndarray = np.load(self._tilt(tilt) / f"{name}.npy", mmap_mode="r")
+        return mapped
 
 
 def discard(run: Path, stage: str, keep: str = "") -> None:

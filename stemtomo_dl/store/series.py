@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import glob
-import logging
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,17 @@ from stemtomo_dl.store.scans.layout import first_line, natural
 from stemtomo_dl.store.scans.open import open_scan
 from stemtomo_dl.store.tilts import Tilt, angles_in_order, match, read_tilts
 
-log = logging.getLogger(__name__)
+
+class Opened(NamedTuple):
+    """An experiment whose scans are opened, and what is to be said of it."""
+
+    experiment: Experiment
+    series: TiltSeries  # a tilt left out has None for its scan, and NaN for its angle if the tilt list has none
+    left_out: dict[int, str]  # why, by tilt
+    notes: list[str]  # what was assumed or dropped, for the user
 
 
-def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, TiltSeries, list[str]]:
+def open_series(toml_path: Path, skip_bad: bool = False) -> Opened:
     """Open a tilt series by the headers of its scans.
 
     Parameters
@@ -31,12 +38,8 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, Ti
 
     Returns
     -------
-    experiment : Experiment
-    series : TiltSeries
-        One tilt per file, in the order of the files. A tilt left out has None for its scan, and NaN for its
-        angle if no line of the tilt list belongs to it.
-    left_out : list of str
-        One line for every tilt left out.
+    Opened
+        The series has one tilt per file, in the order of the files.
 
     Raises
     ------
@@ -65,7 +68,6 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, Ti
     good = next((s for s in scans if s is not None), None)
     if good is None:
         raise InputError(f"{toml_path}: none of the {len(tilts)} scans can be used; the first: {bad[0]}")
-    _say_flyback(toml_path, scans)
     names = tuple(_shown(folder, t.path) for t in tilts)
     series = TiltSeries(
         title=experiment.title,
@@ -75,7 +77,16 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> tuple[Experiment, Ti
         alpha_deg=np.array([t.alpha_deg for t in tilts], "f8"),
         bad_pixels=_mask(toml_path, experiment.detector.mask, good.shape[2:]),
     )
-    return experiment, series, [f"tilt {i} ({names[i]}) left out: {bad[i]}" for i in sorted(bad)]
+    left_out = {i: reason(bad[i], folder, names[i]) for i in sorted(bad)}
+    return Opened(experiment, series, left_out, _notes(scans))
+
+
+def reason(error: BadScan, folder: Path, name: str) -> str:
+    """Why a scan is left out, without its own name and without the place of the experiment on this machine."""
+    text = str(error).removeprefix(f"{folder / name}: ")
+    for home in (folder.resolve(), folder):
+        text = text.replace(f"{home}/", "") if str(home) != "." else text
+    return text.removeprefix(f"{name}: ")
 
 
 def _files(toml_path: Path, experiment: Experiment) -> list[Path]:
@@ -148,10 +159,15 @@ def _mask(toml_path: Path, name: str | None, detector: tuple[int, ...]) -> np.nd
     return mask
 
 
-def _say_flyback(toml_path: Path, scans: list[Scan | None]) -> None:
-    dropped = {int(getattr(s, "flyback", 0)) for s in scans if s is not None} - {0}
-    for n in sorted(dropped):
-        log.warning("%s: %d flyback frames at the end of every scan line are left out", toml_path, n)
+def _notes(scans: list[Scan | None]) -> list[str]:
+    """What was assumed of the scans' shape, or left out of them."""
+    good = [s for s in scans if s is not None]
+    guessed = {s.shape[:2] for s in good if getattr(s, "guessed", False)}
+    dropped = {int(getattr(s, "flyback", 0)) for s in good} - {0}
+    return [
+        f"scan shape guessed {_times(shape)} from {shape[0] * shape[1]} frames; set shape = [rows, columns] in [scans]"
+        for shape in sorted(guessed)
+    ] + [f"{n} flyback frames at the end of every scan line are left out" for n in sorted(dropped)]
 
 
 def _shown(folder: Path, path: Path) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Masks, Truth
 from stemtomo_dl.store.atomic import writing
+from stemtomo_dl.store.h5 import SMALL
 
-_SMALL = {"compression": "gzip", "compression_opts": 4, "shuffle": True}  # readable without any plugin
 _VALUES = ("ub", "positions_nm", "alpha_deg", "drift_px", "centers_px")
 
 
@@ -25,7 +25,7 @@ def write_truth(path: Path, truth: Truth) -> None:
     """
     masks, shape = truth.masks, (len(truth.alpha_deg), len(truth.ub), *truth.masks.shape)
     with writing(path) as temporary, h5py.File(temporary, "w") as f:
-        stored = f.create_dataset("masks", shape, bool, chunks=(1, 1, *masks.shape), **_SMALL)
+        stored = f.create_dataset("masks", shape, bool, chunks=(1, 1, *masks.shape), **SMALL)
         for i, (tilt, particle) in enumerate(zip(masks.tilt, truth.particle, strict=True)):
             stored[tilt, particle] = masks.full(i)
         for name in _VALUES:

@@ -98,7 +98,7 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
         "alpha_deg": [None if np.isnan(a) else float(a) for a in ALPHA],
         "scans": [f"scans/{i}.h5" for i in range(len(ALPHA))],
         "inputs": {},
-        "skipped": [f"{folder.parent}/exp/scans/3.h5: truncated & <broken>"],
+        "skipped": [{"tilt": SKIPPED, "scan": "scans/3.h5", "reason": "truncated & <broken>", "stage": "opening"}],
         "stages": {},
     }
     write_json(folder / "run.json", book)
@@ -117,6 +117,7 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
                 ALPHA[seen],
                 seen,
                 np.full(len(seen), 7, "i4"),
+                np.full(len(seen), 9, "i4"),
                 np.array([24.0, 16.0]),
                 None if dose is None else np.full(len(seen), 0.5),
             ),
@@ -205,7 +206,7 @@ def test_stands_alone(html, page):
 def test_says_what_happened(page):
     assert "3 particles were followed over 4 of 5 tilts, −20.0° to 20.0°" in page.text
     assert "Left out: tilt 3 (10.0°)." in page.text
-    assert "scans/3.h5: truncated & <broken>" in page.text
+    assert "(scans/3.h5): truncated & <broken>" in page.text
     assert "/exp/" not in page.text
     assert {"p1", "p2", "p3"} <= set(page.ids)
     assert "This particle has no series.h5" in page.text

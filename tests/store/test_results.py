@@ -13,6 +13,7 @@ from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, Tracks, Vi
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.ledger import Ledger
+from stemtomo_dl.store.linked import check_tracks
 from stemtomo_dl.store.partial import Partial, discard
 
 RNG = np.random.default_rng(0)
@@ -85,6 +86,21 @@ def test_masks_round_trip_in_the_contracts_layout(tmp_path):
     assert len(results.read_masks(path)) == 0
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"chunks": (2, 6, 9), "compression": "lzf"}, {"chunks": (1, 12, 9), "fletcher32": True}]
+)
+@pytest.mark.parametrize("dtype", [bool, "u1", "i4"])
+def test_masks_in_any_layout(tmp_path, how, dtype):
+    full = RNG.random((5, 12, 9)) < 0.1
+    full[2] = False
+    with h5py.File(tmp_path / "m.h5", "w") as f:
+        f.create_dataset("masks", data=full.astype(dtype) * (1 if dtype is bool else 3), **how)
+        f["tilt"], f["alpha_deg"] = np.arange(5) % 3, ALPHA
+    back, packed = results.read_masks(tmp_path / "m.h5"), Masks.pack(full, np.zeros(5), np.zeros(5), ALPHA)
+    np.testing.assert_array_equal(back.origin, packed.origin)
+    assert all((a == b).all() for a, b in zip(back.crops, packed.crops, strict=True))
+
+
 def test_tracks_round_trip(tmp_path):
     tracks = make_tracks()
     results.write_tracks(tmp_path, tracks)
@@ -98,6 +114,51 @@ def test_tracks_round_trip(tmp_path):
         np.testing.assert_allclose(getattr(back, name), getattr(tracks, name))
 
 
+LINKED = Masks.pack(np.ones((4, 3, 3), bool), np.array([0, 1, 2, 0]), np.ones(4), np.array([-3.0, 0, 2.5]))
+
+
+def write_linked(folder, rows, particles="1,2,0,0,0,1\n2,2,0,0,0,1\n"):
+    (folder / "tracks.csv").write_text("track,tilt,alpha_deg,instance,x_px,y_px,area_px\n" + rows)
+    (folder / "particles.csv").write_text("track,n_tilts,x_nm,y_nm,z_nm,residual_px\n" + particles)
+    (folder / "drift.csv").write_text("tilt,alpha_deg,x_px,y_px\n0,-3,0,0\n1,0,0,0\n2,2.5,0,0\n")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("1,2,2.5,7,1,1,9", r"tracks\.csv: row 2: instance 7: masks\.h5 has instances 0 to 3"),
+        ("1,0,-3,3,1,1,9", r"row 2: track 1 has another row at tilt 0"),
+        ("1,1,0,2,1,1,9", r"row 2: instance 2 is not of tilt 1"),
+        ("1,3,0,2,1,1,9", r"row 2: alpha_deg|row 2: tilt 3: masks\.h5 has tilts 0 to 2"),
+        ("5,1,0,1,1,1,9", r"row 2: track 5 is not in particles\.csv"),
+        ("0,1,0,1,1,1,9", r"row 2: track 0: tracks count from 1"),
+        ("1,1,0,-1,1,1,9", r"line 3: instance must be a whole number from 0, got '-1'"),
+        ("1.5,1,0,1,1,1,9", r"line 3: track must be a whole number"),
+        ("1,1,5,1,1,1,9", r"row 2: alpha_deg 5 is not that of tilt 1, which is 0"),
+        ("1,1,0,1,nan,1,9", r"row 2: position or area"),
+        ("1,1,0,1,1,1,-9", r"row 2: position or area"),
+        ("1,1,0,1,1,,9", r"line 3: y_px must be a number, got ''"),
+        ("1,1,0,1", r"line 3: x_px must be a number"),
+    ],
+)
+def test_edited_tracks_that_do_not_fit_are_refused(tmp_path, row, words):
+    write_linked(tmp_path, f"1,0,-3,0,1,1,9\n{row}\n")
+    with pytest.raises(InputError, match=words) as caught:
+        check_tracks(results.read_tracks(tmp_path), LINKED, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "correct it" in str(caught.value)
+
+
+def test_two_tracks_given_one_number_are_one(tmp_path):
+    write_linked(tmp_path, "2,2,2.5,2,1,1,9\n2,0,-3,0,1,1,9\n2,1,0,1,1,1,9\n")
+    tracks = results.read_tracks(tmp_path)
+    check_tracks(tracks, LINKED, tmp_path)
+    assert tracks.particle.tolist() == [2]  # of particle 1 no sighting is left
+    (tmp_path / "particles.csv").write_text("track,n_tilts,x_nm,y_nm,z_nm,residual_px\n2,1,0,0,0,1\n2,1,0,0,0,1\n")
+    with pytest.raises(InputError, match=r"particles\.csv: track 2 is listed twice"):
+        check_tracks(results.read_tracks(tmp_path), LINKED, tmp_path)
+
+
 @pytest.mark.parametrize("dose", [None, 2.5])
 def test_series_stand_alone(tmp_path, dose):
     instrument = Instrument(200, 0.8, 0.03, 5.0, 24.3, 10.0, None if dose is None else 100.0)
@@ -109,6 +170,7 @@ def test_series_stand_alone(tmp_path, dose):
         np.array([-1, 0, 1.5]),
         np.arange(3, dtype="i4"),
         np.array([4, 5, 6], "i4"),
+        np.array([9, 0, 8], "i4"),
         np.array([2.0, 3.0]),
         None if dose is None else np.full(3, dose),
     )
@@ -119,6 +181,10 @@ def test_series_stand_alone(tmp_path, dose):
         assert {"voltage_kv", "pixel_inv_angstrom", "convergence_mrad"} <= set(f.attrs)
         assert ("dose_e_per_A2" in f) == (dose is not None)
     back = results.read_series(path)
+    np.testing.assert_array_equal(back.n_support, [9, 0, 8])
+    with h5py.File(path, "r+") as f:
+        del f["n_support"]  # as other programs write it
+    np.testing.assert_array_equal(results.read_series(path).n_support, 0)
     np.testing.assert_array_equal(back.patterns, patterns)
     np.testing.assert_array_equal(back.measured, series.measured)
     assert back.instrument.tilt_axis_deg == pytest.approx(34.3)
@@ -155,6 +221,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_json(path / "below-a-file" / "b.json", {})
 
 
+def test_files_reach_the_disk_before_their_names(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append("sync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("move"), replace(a, b)))
+    write_json(tmp_path / "a.json", {})
+    Partial(tmp_path, "images", "a" * 64).save(0, x=np.arange(4), y=np.eye(2))
+    assert done == ["sync", "move", "sync", "sync", "move"]
+
+
 def test_partial_results_belong_to_their_key(tmp_path):
     partial = Partial(tmp_path, "images", "a" * 64)
     partial.save(3, x=np.arange(4), y=np.eye(2))
@@ -162,6 +238,11 @@ def test_partial_results_belong_to_their_key(tmp_path):
     assert again.has(3)
     assert not again.has(2)
     np.testing.assert_array_equal(again.load(3)["x"], np.arange(4))
+    (torn,) = tmp_path.glob(".partial/*/tilt00003/y.npy")
+    torn.write_bytes(torn.read_bytes()[:-3])  # a power cut
+    assert not again.has(3)
+    again.save(3, x=np.arange(5))
+    np.testing.assert_array_equal(again.array(3, "x"), np.arange(5))
     other = Partial(tmp_path, "images", "b" * 64)
     assert not other.has(3)
     discard(tmp_path, "images")
@@ -174,6 +255,7 @@ def origin(**changes):
         "experiment": "e.toml",
         "settings": {"track": {"gap": 1}},
         "alpha_deg": [0.0, None],
+        "scans": ["a.h5", "b.h5"],
         "inputs": {"a.h5": "0"},
         "seed": 0,
         **changes,
@@ -190,14 +272,49 @@ def test_a_run_of_something_else_is_refused_unless_forced(tmp_path):
     for changes, words in (
         ({"settings": {"track": {"gap": 2}}}, "settings 'track' differs"),
         ({"inputs": {"a.h5": "1"}}, "inputs 'a.h5' differs"),
+        ({"inputs": {}}, "inputs 'a.h5' is gone"),
         ({"alpha_deg": [1.0, None]}, "alpha_deg differs"),
+        ({"scans": ["a.h5", "b.h5", "c.h5"]}, "scans: 'c.h5' is new"),
+        ({"scans": ["b.h5", "a.h5"]}, "scans: in another order"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=words + ".*--force redoes what depends on it"):
             Ledger(run, origin(**changes))
-    assert (run / "out.h5").exists()
     ledger = Ledger(run, origin(alpha_deg=[1.0, None]), force=True)
-    assert not (run / "out.h5").exists()
-    assert not ledger.fresh("images", "key")
+    assert ledger.changed
+    assert ledger.book["alpha_deg"] == [1.0, None]
+    assert ledger.fresh("images", "key")  # whether it still is, its key tells
+    ledger.close()
+
+
+def test_forgetting_a_stage_removes_its_files_and_no_others(tmp_path):
+    ledger = Ledger(tmp_path / "run", origin())
+    folder = tmp_path / "run/particles/p0001"
+    folder.mkdir(parents=True)
+    (folder / "series.h5").write_text("x")
+    (folder / "notes.txt").write_text("mine")
+    ledger.done("extract", "key", 1.0, ["particles/p0001/series.h5", "particles/p0002/series.h5"])
+    ledger.forget(["extract", "report"])
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
+    assert ledger.book["stages"] == {}
+    ledger.close()
+
+
+def test_skipped_tilts_are_listed_once_and_anew(tmp_path):
+    ledger = Ledger(tmp_path / "run", origin(inputs={"a.h5": "0"}))
+    ledger.skip("opening", {1: "no such file"})
+    ledger.skip("images", {0: "truncated"})
+    ledger.skip("opening", {1: "is empty"})
+    assert [(s["tilt"], s["scan"], s["reason"]) for s in ledger.book["skipped"]] == [
+        (0, "a.h5", "truncated"),
+        (1, "b.h5", "is empty"),
+    ]
+    ledger.close()
+    ledger = Ledger(tmp_path / "run", origin(inputs={"a.h5": "0", "b.h5": "2"}))  # mended: taken in, not refused
+    assert not ledger.changed
+    assert ledger.book["inputs"] == {"a.h5": "0", "b.h5": "2"}
+    ledger.skip("opening", {})
+    ledger.skip("images", {})
+    assert ledger.book["skipped"] == []
     ledger.close()
 
 
@@ -205,8 +322,12 @@ def test_a_foreign_folder_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match="holds files but no run"):
         Ledger(tmp_path, origin())
+    for name in ("particles/p0001/series.h5", "phases/brookite/solution.cif"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("mine")
+    before = sorted(p for p in tmp_path.rglob("*"))
     Ledger(tmp_path, origin(), force=True).close()
-    assert (tmp_path / "thesis.tex").exists()
+    assert [p for p in sorted(tmp_path.rglob("*")) if p.name not in (".lock", "run.json")] == before
     with pytest.raises(InputError, match="is not a run"):
         Ledger(tmp_path / "nowhere")
     (tmp_path / "run.json").write_text("{")

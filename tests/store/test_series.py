@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -74,9 +74,9 @@ def test_all_that_the_file_says_arrives(tmp_path: Path) -> None:
     mask[2, 3] = True
     np.save(tmp_path / "m.npy", mask)
     path = make(tmp_path, beam="current_pa = 2.0\ndwell_ms = 1.0", detector='mask = "m.npy"')
-    experiment, series, left_out = open_series(path)
+    experiment, series, left_out, notes = open_series(path)
     assert experiment.title == series.title == "t"
-    assert left_out == []
+    assert (left_out, notes) == ({}, [])
     assert series.names == tuple(f"scans/{n}" for n in NAMES)
     assert values(series) == [10, 11, 12, 13, 14]
     np.testing.assert_array_equal(series.alpha_deg, ANGLES)
@@ -85,19 +85,18 @@ def test_all_that_the_file_says_arrives(tmp_path: Path) -> None:
     assert (i.voltage_kv, i.convergence_mrad, i.step_nm, i.rotation_deg) == (200, 0.8, 5.0, 12.0)
     assert (i.pixel_inv_angstrom, i.tilt_axis_deg) == (0.0301, 24.3)
     assert i.electrons_per_pattern == pytest.approx(12483.02, abs=0.01)  # 2 pA for 1 ms
-    assert series.scan_shape == (3, 4)
 
 
 def test_a_list_of_files_keeps_its_order(tmp_path: Path) -> None:
     order = [3, 0, 4, 1, 2]
     files = "[" + ", ".join(f'"scans/{NAMES[i]}"' for i in order) + "]"
-    _, series, _ = open_series(make(tmp_path, files=files))
+    _, series, *_ = open_series(make(tmp_path, files=files))
     assert values(series) == [10 + i for i in order]
     np.testing.assert_array_equal(series.alpha_deg, [ANGLES[i] for i in order])
 
 
 def test_angles_in_file_order(tmp_path: Path) -> None:
-    _, series, _ = open_series(make(tmp_path, tilts="[5, 4, 3, 2.5, 1]"))
+    _, series, *_ = open_series(make(tmp_path, tilts="[5, 4, 3, 2.5, 1]"))
     np.testing.assert_array_equal(series.alpha_deg, [5, 4, 3, 2.5, 1])
     assert values(series) == [10, 11, 12, 13, 14]
 
@@ -118,14 +117,14 @@ def test_angles_in_file_order(tmp_path: Path) -> None:
 def test_every_way_to_name_a_scan(tmp_path: Path, scans: list[str]) -> None:
     lines = [f"{s} , {a}" for s, a in zip(scans, ANGLES, strict=True)]
     table = "\ufeffscan, alpha_deg\r\n" + "\r\n".join(reversed(lines)) + "\r\n\r\n"  # any order, any line ends
-    _, series, _ = open_series(make(tmp_path, table=table))
+    _, series, *_ = open_series(make(tmp_path, table=table))
     np.testing.assert_array_equal(series.alpha_deg, ANGLES)
     assert values(series) == [10, 11, 12, 13, 14]
 
 
 def test_further_columns_are_ignored(tmp_path: Path) -> None:
     lines = "".join(f"{a},x,{n}\n" for n, a in zip(NAMES, ANGLES, strict=True))
-    _, series, _ = open_series(make(tmp_path, table="alpha_deg,note,scan\n" + lines))
+    _, series, *_ = open_series(make(tmp_path, table="alpha_deg,note,scan\n" + lines))
     np.testing.assert_array_equal(series.alpha_deg, ANGLES)
 
 
@@ -218,14 +217,14 @@ def test_bad_scan_ends_or_is_skipped(tmp_path: Path, how: str) -> None:
     path = make(tmp_path)
     spoil(path, how)
     fails(path, "scan_3.npy", *SPOILT[how], kind=BadScan)
-    _, series, left_out = open_series(path, skip_bad=True)
+    _, series, left_out, _ = open_series(path, skip_bad=True)
     assert values(series) == [10, 11, None, 13, 14]
     np.testing.assert_array_equal(series.alpha_deg, ANGLES)  # its number and its angle stay
     assert [i for i, _ in series.good()] == [0, 1, 3, 4]
-    assert len(left_out) == 1
-    assert left_out[0].startswith("tilt 2 (scans/scan_3.npy) left out: ")
+    assert list(left_out) == [2]
+    assert str(tmp_path) not in left_out[2]
     for word in SPOILT[how]:
-        assert word in left_out[0]
+        assert word in left_out[2]
 
 
 @pytest.mark.parametrize("form", ["scans/scan_{}.npy", "scan_{}.npy", "scan_{}", "{}"])
@@ -234,7 +233,7 @@ def test_listed_but_absent(tmp_path: Path, form: str) -> None:
     path = make(tmp_path, table="scan,alpha_deg\n" + "".join(lines))
     (tmp_path / "scans" / "scan_3.npy").unlink()
     fails(path, "tilts.csv", "5 tilts", "4 scans", form.format(3))
-    _, series, left_out = open_series(path, skip_bad=True)
+    _, series, left_out, _ = open_series(path, skip_bad=True)
     assert values(series) == [10, 11, None, 13, 14]
     assert series.names[2] == "scans/scan_3.npy"
     np.testing.assert_array_equal(series.alpha_deg, ANGLES)
@@ -244,7 +243,7 @@ def test_listed_but_absent(tmp_path: Path, form: str) -> None:
 def test_absent_file_of_a_list(tmp_path: Path) -> None:
     path = make(tmp_path, files='["scans/scan_2.npy", "scans/scan_7.npy", "scans/scan_1.npy"]', tilts="[1, 2, 3]")
     fails(path, "scan_7.npy", "no such file", kind=BadScan)
-    _, series, left_out = open_series(path, skip_bad=True)
+    _, series, left_out, _ = open_series(path, skip_bad=True)
     assert values(series) == [11, None, 10]
     assert len(left_out) == 1
 
@@ -259,11 +258,11 @@ def test_scan_without_a_line_has_no_angle(tmp_path: Path) -> None:
     lines = [f"{n},{a}\n" for n, a in zip(NAMES, ANGLES, strict=True)]
     path = make(tmp_path, table="scan,alpha_deg\n" + "".join(lines[:3] + lines[4:]))
     fails(path, "tilts.csv", "4 tilts", "5 scans", "scan_10.npy")
-    _, series, left_out = open_series(path, skip_bad=True)
+    _, series, left_out, _ = open_series(path, skip_bad=True)
     assert values(series) == [10, 11, 12, None, 14]
     assert np.isnan(series.alpha_deg[3])
     np.testing.assert_array_equal(series.alpha_deg[[0, 1, 2, 4]], np.array(ANGLES)[[0, 1, 2, 4]])
-    assert "scan_10.npy" in left_out[0]
+    assert "no line" in left_out[3]
 
 
 def test_nothing_left(tmp_path: Path) -> None:
@@ -296,16 +295,24 @@ def test_wrong_mask(tmp_path: Path, mask: np.ndarray | bytes | None, words: list
 # ------------------------------------------------------------------------------------------------------ other things
 
 
-def test_flyback_frames_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_flyback_frames_are_mentioned(tmp_path: Path) -> None:
     path = make(tmp_path, files='"*.mib"\nshape = [3, 4]', tilts="[1, 2]")
     for name in ("a.mib", "b.mib"):
         write_scan(tmp_path / name, [np.zeros((3, 5, 6, 5), "u2")], (3, 5, 6, 5), "u2")
-    with caplog.at_level(logging.WARNING):
-        _, series, _ = open_series(path)
-    assert series.scan_shape == (3, 4)
-    assert [r.getMessage() for r in caplog.records] == [
-        f"{path}: 1 flyback frames at the end of every scan line are left out"
-    ]
+    opened = open_series(path)
+    assert opened.series.scans[0] is not None
+    assert opened.series.scans[0].shape[:2] == (3, 4)
+    assert opened.notes == ["1 flyback frames at the end of every scan line are left out"]
+
+
+def test_a_guessed_shape_is_mentioned(tmp_path: Path) -> None:
+    path = make(tmp_path)
+    for name in NAMES:
+        np.save(tmp_path / "scans" / name, np.zeros((16, 6, 5), "u2"))
+    (note,) = open_series(path).notes
+    assert note == "scan shape guessed 4 × 4 from 16 frames; set shape = [rows, columns] in [scans]"
+    path.write_text(path.read_text().replace("[scans]", "[scans]\nshape = [2, 8]"))
+    assert open_series(path).notes == []
 
 
 @pytest.mark.parametrize("size", [0, 1000, 3 << 20, (3 << 20) + 1, 10 << 20])
@@ -329,7 +336,7 @@ def test_fingerprints_name_every_input(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.zeros((6, 5), bool))
     path = make(tmp_path, detector='mask = "m.npy"')
     (tmp_path / "scans" / "scan_3.npy").unlink()
-    experiment, series, _ = open_series(path, skip_bad=True)
+    experiment, series, *_ = open_series(path, skip_bad=True)
     before = fingerprints(path, experiment, series)
     assert set(before) == {f"scans/{n}" for n in NAMES if n != "scan_3.npy"} | {"tilts.csv", "m.npy"}
     (tmp_path / "tilts.csv").write_text("scan,alpha_deg\n")
@@ -344,3 +351,29 @@ def test_fingerprint_of_a_folder(tmp_path: Path) -> None:
     first = fingerprint(folder)
     (folder / "0" / "c").write_bytes(b"abcd")
     assert fingerprint(folder) != first
+
+
+def test_fingerprint_covers_the_files_read_with_a_scan(tmp_path: Path) -> None:
+    path = make(tmp_path, files='["a.mib", "m.h5", "r.h5"]', tilts="[1, 2, 3]")
+    shape = (3, 4, 6, 5)
+    write_scan(tmp_path / "a.mib", [np.zeros(shape, "u2")], shape, "u2")
+    with h5py.File(tmp_path / "m_data_1.h5", "w") as f:
+        f["data"] = np.zeros((12, 6, 5), "u2")
+    layout = h5py.VirtualLayout(shape, "u2")
+    for y in range(3):
+        layout[y] = h5py.VirtualSource("m_data_1.h5", "data", (12, 6, 5))[4 * y : 4 * y + 4]
+    with h5py.File(tmp_path / "m.h5", "w") as f:
+        f.create_virtual_dataset("data", layout)
+    with h5py.File(tmp_path / "l.h5", "w") as f:
+        f.create_dataset("data", data=np.zeros(shape, "u2"), external=[(str(tmp_path / "r.raw"), 0, 720)])
+    with h5py.File(tmp_path / "r.h5", "w") as f:
+        f["data"] = h5py.ExternalLink("l.h5", "data")
+    experiment, series, *_ = open_series(path)
+    before = fingerprints(path, experiment, series)
+    hdr = tmp_path / "a.hdr"
+    hdr.write_text(hdr.read_text() + " ")
+    with h5py.File(tmp_path / "m_data_1.h5", "r+") as f:
+        f["data"][0, 0, 0] = 1
+    (tmp_path / "r.raw").write_bytes(b"\1" * 720)
+    after = fingerprints(path, experiment, series)
+    assert {k for k in before if before[k] != after[k]} == {"a.mib", "m.h5", "r.h5"}

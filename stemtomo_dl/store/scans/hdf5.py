@@ -6,6 +6,7 @@ threads, to pickle, to inherit across a fork, or to run out of when a series has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
@@ -42,6 +43,21 @@ class HdfScan:
     def flyback(self) -> int:
         """Frames at the end of every scan line that belong to no probe position."""
         return self.fold.flyback if self.fold else 0
+
+    @property
+    def guessed(self) -> bool:
+        """Whether nothing says how many rows and columns the scan has."""
+        return self.fold is not None and self.fold.guessed
+
+    @property
+    def companions(self) -> list[Path]:
+        """Files beside this one that hold its patterns: those it links to, virtual sources and raw data."""
+        found: dict[Path, None] = {}
+        seen: set[tuple[Path, str]] = set()
+        with _opened(self.path) as file:
+            for name in self.datasets:
+                _collect(file[name], found, seen)
+        return sorted(p for p in found if p.resolve() != self.path.resolve())
 
     def tiles(self, budget: int) -> list[Tile]:
         """Tiles of at most ``budget`` bytes along chunk boundaries, so that each chunk is decoded once."""
@@ -241,6 +257,23 @@ def _check_complete(path: Path, d: h5py.Dataset) -> None:
         have, want, what = d.id.get_storage_size(), d.size * d.dtype.itemsize, "bytes"
     if have < want:
         raise BadScan(f"{path}: incomplete: {have} of {want} {what}; copy the file again or leave the tilt out")
+
+
+def _collect(d: h5py.Dataset, found: dict[Path, None], seen: set[tuple[Path, str]]) -> None:
+    """Note the files that a dataset's values come from."""
+    path = Path(d.file.filename)
+    if (path, d.name) in seen:
+        return
+    seen.add((path, d.name))
+    found[path] = None
+    if d.external:
+        found.update((path.parent / name, None) for name, _, _ in d.external)
+    for name, inside in sorted({(s.file_name, s.dset_name) for s in d.virtual_sources()}) if d.is_virtual else []:
+        like = path.name if name == "." else re.sub(r"%\d*b", "*", name)  # %b counts files that belong together
+        for source in sorted(path.parent.glob(like)) if "*" in like else [path.parent / like]:
+            with _opened(source) as file:
+                if isinstance(item := file.get(inside), h5py.Dataset):
+                    _collect(item, found, seen)
 
 
 def _check_source(path: Path, source: Path, inside: str) -> None:

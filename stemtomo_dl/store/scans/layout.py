@@ -21,6 +21,7 @@ class Fold(NamedTuple):
     rows: int
     cols: int
     stride: int
+    guessed: bool = False  # nothing said so: the frames just make up a square
 
     @property
     def flyback(self) -> int:
@@ -68,7 +69,7 @@ def fold(
                 f"{path}: {frames} frames and nothing says how many rows and columns; "
                 "set shape = [rows, columns] in [scans]"
             )
-        return Fold(side, side, side)
+        return Fold(side, side, side, guessed=True)
     rows, cols = shape
     if frames == rows * cols:
         return Fold(rows, cols, cols)
@@ -97,11 +98,23 @@ def check_shape(path: Path, found: tuple[int, ...], shape: tuple[int, int] | Non
 
 
 def check_values(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.dtype[Any]:
-    """Native dtype of a scan; raise `BadScan` if its values are not counts or an axis is empty."""
-    if dtype.kind not in "uif":
+    """Type in which a scan's patterns are handed out, in native byte order.
+
+    What compiled loops do not take is widened or narrowed as it is read: bool to u1, float16 to f4, long double to f8.
+
+    Raises
+    ------
+    BadScan
+        If its values are not counts or an axis is empty.
+    """
+    if dtype.kind not in "uifb":
         raise BadScan(f"{path}: holds values of type {dtype}, not integers or floats; convert the scan")
     if 0 in shape:
         raise BadScan(f"{path}: has an empty axis, shape {shape}; leave the tilt out or record it again")
+    if dtype.kind == "b":
+        return np.dtype("u1")
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        return np.dtype("f4" if dtype.itemsize < 4 else "f8")
     return dtype.newbyteorder("=")
 
 

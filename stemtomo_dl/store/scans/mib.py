@@ -62,6 +62,17 @@ class MibScan:
         """Frames at the end of every scan line that belong to no probe position."""
         return self.fold.flyback
 
+    @property
+    def guessed(self) -> bool:
+        """Whether nothing says how many rows and columns the scan has."""
+        return self.fold.guessed
+
+    @property
+    def companions(self) -> list[Path]:
+        """Files beside this one that tell how to read it."""
+        hdr = self.path.with_suffix(".hdr")
+        return [hdr] if hdr.exists() else []
+
     def tiles(self, budget: int) -> list[Tile]:
         """Tiles of whole rows, or parts of rows, of at most ``budget`` bytes."""
         return layout.tiles(self.shape, self.dtype.itemsize, budget)
@@ -127,6 +138,11 @@ def open_mib(path: Path, shape: tuple[int, int] | None) -> MibScan:
     if line <= 1 and shape is None:
         line = _line_from_times(path, frame, frames)
     folded = layout.fold(path, frames, shape, line or None, flyback=True)
+    if shape is not None and line > 1 and folded.stride != line:
+        raise BadScan(
+            f"{path}: shape = [{folded.rows}, {folded.cols}] makes lines of {folded.stride} frames, but the .hdr file "
+            f"states {line} a trigger; correct shape in [scans], or remove the .hdr file if it is wrong"
+        )
     qy, qx = frame.shape
     return MibScan(path.name, path, (folded.rows, folded.cols, qy, qx), frame.stored.newbyteorder("="), frame, folded)
 

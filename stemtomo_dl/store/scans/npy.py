@@ -24,6 +24,7 @@ class NpyScan:
     stored: np.dtype[Any]
     offset: int
     order: str
+    guessed: bool = False  # the scan's rows and columns
 
     def tiles(self, budget: int) -> list[Tile]:
         """Tiles of whole rows, or parts of rows, of at most ``budget`` bytes."""
@@ -65,15 +66,16 @@ def open_npy(path: Path, shape: tuple[int, int] | None) -> NpyScan:
             offset = f.tell()
     except (OSError, ValueError) as e:
         raise BadScan(f"{path}: not a NumPy file ({layout.first_line(e)}); save it again or leave the tilt out") from e
+    guessed = False
     if len(found) == 3 and not fortran:
-        rows, cols, _ = layout.fold(path, found[0], shape)
-        found = (rows, cols, *found[1:])
+        fold = layout.fold(path, found[0], shape)
+        found, guessed = (fold.rows, fold.cols, *found[1:]), fold.guessed
     if len(found) != 4:
         raise BadScan(f"{path}: has {len(found)} axes {found}; a scan has 4 (y, x, qy, qx): reshape it")
     layout.check_shape(path, found, shape)
     dtype = layout.check_values(path, stored, found)
     _check_size(path, offset, found, stored)
-    return NpyScan(path.name, path, found, dtype, stored, offset, "F" if fortran else "C")
+    return NpyScan(path.name, path, found, dtype, stored, offset, "F" if fortran else "C", guessed)
 
 
 def _check_size(path: Path, offset: int, shape: tuple[int, ...], stored: np.dtype[Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,17 @@ class RosettaScan:
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
     chunk: tuple[int, int]
+    guessed: bool = False  # the scan's rows and columns
+
+    @property
+    def companions(self) -> list[Path]:
+        """Files beside this one that its reader opens with it: the parts of a .tvips, the .emi of a .ser."""
+        stem, suffix = self.path.stem, self.path.suffix
+        if suffix.lower() == ".tvips":
+            like = re.compile(re.escape(re.sub(r"\d{3}$", "", stem)) + r"\d{3}")
+            return sorted(p for p in self.path.parent.glob(f"*{suffix}") if like.fullmatch(p.stem) and p != self.path)
+        emi = self.path.with_name(re.sub(r"_\d+$", "", stem) + ".emi")
+        return [emi] if suffix.lower() == ".ser" and emi.exists() else []
 
     def tiles(self, budget: int) -> list[Tile]:
         """Tiles of at most ``budget`` bytes along the boundaries of dask's chunks."""
@@ -45,7 +57,7 @@ class RosettaScan:
         BadScan
             If RosettaSciIO cannot read them.
         """
-        array = _array(self.path, self.shape[:2])
+        array, _ = _array(self.path, self.shape[:2])
         return np.ascontiguousarray(_compute(self.path, array[tile.window]), self.dtype)
 
 
@@ -61,26 +73,27 @@ def open_rosetta(path: Path, shape: tuple[int, int] | None) -> RosettaScan:
     """
     if not path.is_dir():
         layout.file_size(path)
-    array = _array(path, shape)
+    array, guessed = _array(path, shape)
     dtype = layout.check_values(path, array.dtype, array.shape)
     # Mapped files are only mapped when data are asked for: the last pattern tells whether the file is whole.
     _compute(path, array[-1, -1])
     chunk = (int(array.chunks[0][0]), int(array.chunks[1][0]))
-    return RosettaScan(path.name, path, array.shape, dtype, chunk)
+    return RosettaScan(path.name, path, array.shape, dtype, chunk, guessed)
 
 
-def _array(path: Path, shape: tuple[int, int] | None) -> Any:
-    """The scan as a dask array (y, x, qy, qx)."""
+def _array(path: Path, shape: tuple[int, int] | None) -> tuple[Any, bool]:
+    """The scan as a dask array (y, x, qy, qx), and whether its rows and columns are guessed."""
     try:
         stat = os.stat(path)
     except OSError as e:
         raise BadScan(f"{path}: cannot be read ({e.strerror}); correct the path or leave the tilt out") from e
     # A file that changed, or a process that was forked, must not see handles opened before.
-    return _cached(path, shape, stat.st_mtime_ns, stat.st_size, os.getpid())
+    found: tuple[Any, bool] = _cached(path, shape, stat.st_mtime_ns, stat.st_size, os.getpid())
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _cached(path: Path, shape: tuple[int, int] | None, *_stamp: int) -> Any:
+def _cached(path: Path, shape: tuple[int, int] | None, *_stamp: int) -> tuple[Any, bool]:
     signals = _signals(path)
     four = [a for a in signals if a.ndim == 4]
     three = [a for a in signals if a.ndim == 3]
@@ -88,12 +101,12 @@ def _cached(path: Path, shape: tuple[int, int] | None, *_stamp: int) -> Any:
         raise BadScan(f"{path}: holds several scans {[a.shape for a in four or three]}; save one of them as .h5")
     if four:
         layout.check_shape(path, four[0].shape, shape)
-        return four[0]
+        return four[0], False
     if not three:
         shapes = ", ".join(str(a.shape) for a in signals) or "nothing"
         raise BadScan(f"{path}: holds no 4-D scan of diffraction patterns, but {shapes}; leave it out of [scans] files")
     folded = layout.fold(path, three[0].shape[0], shape)
-    return three[0].reshape(folded.rows, folded.cols, *three[0].shape[1:])
+    return three[0].reshape(folded.rows, folded.cols, *three[0].shape[1:]), folded.guessed
 
 
 def _signals(path: Path) -> list[Any]:

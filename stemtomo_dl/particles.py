@@ -1,0 +1,102 @@
+"""From the tilts' patterns to the particles' folders: what extraction leaves on disk."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.records import DiffractionSeries, Tracks
+from stemtomo_dl.run import Run
+from stemtomo_dl.store import results
+from stemtomo_dl.store.atomic import sha256
+from stemtomo_dl.store.partial import Partial
+
+_OURS = re.compile(r"particles/p(\d{4,})/series\.h5")
+_PARTIAL_BYTES, _SERIES_BYTES = 5, 4  # per pixel: f4 and bool; f4 (the bool is compressed)
+_PER_FRAME = ("patterns", "measured", "n_probes", "n_support")
+
+
+def check_space(run: Run, tracks: Tracks, todo: list[int], key: str, detector: tuple[int, int]) -> None:
+    """Raise `InputError` where the disk cannot hold the tilts' patterns and the particles' series beside them."""
+    partial = Partial(run.folder, "extract", key)
+    pixels, seen = detector[0] * detector[1], np.isin(tracks.tilt, todo)
+    ahead = np.isin(tracks.tilt, [t for t in todo if not partial.has(t)])
+    need = pixels * (int(ahead.sum()) * _PARTIAL_BYTES + int(seen.sum()) * _SERIES_BYTES)
+    known = (run.folder / name for name in run.ledger.outputs("extract"))
+    need -= sum(p.stat().st_size for p in known if p.exists())  # they are replaced one by one
+    free = shutil.disk_usage(run.folder).free
+    if need > free:
+        raise InputError(
+            f"{run.folder}: the patterns of {len(tracks.particle)} particles need {need / 1e9:.1f} GB while they are "
+            f"extracted, {free / 1e9:.1f} GB are free; free the disk or choose another folder"
+        )
+
+
+def write_particles(run: Run, tracks: Tracks, partial: Partial, center_px: np.ndarray) -> list[str]:
+    """Write every particle's series from the tilts' patterns, and remove our files of particles that are no more.
+
+    Returns
+    -------
+    list of str
+        The series that were written, by their place in the run.
+    """
+    here = {t: partial.array(t, "track").tolist() for t in np.unique(tracks.tilt).tolist() if partial.has(t)}
+    tilts = {int(k): [t for t in _tilts(tracks, int(k)) if t in here] for k in tracks.particle}
+    written = {results.series_name(k): k for k, seen in tilts.items() if seen}
+    before = run.ledger.outputs("extract")
+    run.ledger.claim("extract", written)
+    with run.progress.stage("write", len(written)) as advance:
+        for name, k in written.items():
+            rows = [(t, here[t].index(k)) for t in tilts[k]]
+            _replace(run, name, k, _series(run, partial, rows, center_px))
+            advance()
+    for old in before:
+        ours = _OURS.fullmatch(old)
+        if ours and old not in written:
+            _remove_derived(run, int(ours[1]))
+            run.ledger.remove(old)
+    return list(written)
+
+
+def _tilts(tracks: Tracks, track: int) -> list[int]:
+    return sorted(tracks.tilt[tracks.track == track].tolist())
+
+
+def _series(run: Run, partial: Partial, rows: list[tuple[int, int]], center_px: np.ndarray) -> DiffractionSeries:
+    """A particle's series from its row in the patterns of each of its tilts."""
+    frames = {n: np.stack([partial.array(t, n)[row] for t, row in rows]) for n in _PER_FRAME}
+    tilt, dose = np.array([t for t, _ in rows], "i4"), run.experiment.instrument.dose_e_per_A2
+    return DiffractionSeries(
+        instrument=run.experiment.instrument,
+        **frames,
+        alpha_deg=run.alpha_deg[tilt],
+        tilt=tilt,
+        center_px=center_px,
+        dose_e_per_A2=None if dose is None else np.full(len(tilt), dose),
+    )
+
+
+def _replace(run: Run, name: str, track: int, series: DiffractionSeries) -> None:
+    """Write a series; if it is another than before, what was computed from that one is removed."""
+    path = run.folder / name
+    before = _digest(path)
+    results.write_series(path, series)
+    if before and before != _digest(path):
+        _remove_derived(run, track)
+
+
+def _digest(path: Path) -> str:
+    return sha256(path) if path.exists() else ""
+
+
+def _remove_derived(run: Run, track: int) -> None:
+    """Remove what was computed from a particle's series: the files that later stages entered, and the contract's."""
+    series = results.series_name(track)
+    folder = series.rpartition("/")[0] + "/"
+    entered = {o for stage in run.ledger.book["stages"] for o in run.ledger.outputs(stage) if o.startswith(folder)}
+    for output in (entered | set(results.derived_names(track))) - {series}:
+        run.ledger.remove(output)
