@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -15,6 +16,7 @@ from stemtomo_dl.stream import finite_mean, sample
 from stemtomo_dl.virtual.beam import coarse_centre
 
 _LEAST_PROBES = 50
+_NARROW_PX, _NARROW_TAIL, _DISK_STEP = 0.8, 0.02, 0.25
 _MOST_CONSTANT = 0.2  # share of the detector; more pixels than that do not stay the same because they are bad
 _RING = np.ones((5, 5), bool)
 _RING[1:4, 1:4] = False
@@ -64,9 +66,8 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
         bad |= constant
     i = series.instrument
     disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
-    hot, isolated = _hot(level, bad, probes / len(means), config.bad_pixel_sigma)
-    # A nearly parallel beam is hardly wider than a pixel, but never without a tail.
-    centre = coarse_centre(level, ~(bad | isolated), disk)
+    hot = _hot(level, bad, probes / len(means), config.bad_pixel_sigma, narrow=disk < _NARROW_PX)
+    centre = coarse_centre(level, ~(bad | hot.alone), disk)
     if not np.isfinite(centre).all():
         raise BadScan(
             f"{tilts[chosen[0]][1].name}: no direct beam stands out in the mean pattern of the sampled tilts; "
@@ -74,15 +75,22 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
         )
     y, x = np.indices(level.shape)
     r = np.hypot(x - centre[0], y - centre[1])
-    bad |= hot & (r > 2 * disk + 3)
+    bad |= hot.alone | (hot.any & (r > 2 * disk + 3))
     return bad | _dead(level, bad, high, r, probes)
 
 
-def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+class _Hot(NamedTuple):
+    """Pixels that stand out; those that do so alone cannot be part of the direct beam."""
+
+    any: np.ndarray
+    alone: np.ndarray
+
+
+def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float, narrow: bool) -> _Hot:
     """Pixels far above the ring of their second neighbours, by counting statistics and by half their value.
 
-    Returns those that are also the highest of their surroundings, and of these the ones whose neighbours do not
-    stand out as well.
+    A beam covers neighbouring pixels: if its disk is at least about a pixel in radius, none of it is several times
+    its neighbours; if it is ``narrow``, it still has a tail.
     """
     filled = np.where(bad, np.nan, level)
     around = np.nan_to_num(_ring_median(filled))
@@ -93,7 +101,8 @@ def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float) -> tup
     known = np.nan_to_num(filled)
     hot = (known >= ndimage.maximum_filter(known, 3) * (1 - 1e-12)) & (known - around > limit)
     beside = ndimage.maximum_filter(known, footprint=_NEIGHBOURS)
-    return hot, hot & (beside - around <= limit + 0.02 * (known - around))
+    share = _NARROW_TAIL if narrow else _DISK_STEP
+    return _Hot(hot, hot & (beside - around <= limit + share * (known - around)) & (known > beside / _DISK_STEP))
 
 
 def _ring_median(image: np.ndarray) -> np.ndarray:
@@ -108,9 +117,12 @@ def _ring_median(image: np.ndarray) -> np.ndarray:
 
 def _dead(level: np.ndarray, bad: np.ndarray, high: np.ndarray, r: np.ndarray, probes: int) -> np.ndarray:
     """Pixels without a count where those at the same radius and nearby would have given many."""
-    ring = r.astype(int).ravel()
-    alive = ~bad.ravel() & (high.ravel() > 0)
-    n = np.bincount(ring, alive)
-    mean = np.bincount(ring, np.where(alive, level.ravel(), 0)) / np.maximum(n, 1)
-    expected = ndimage.median_filter(mean, 5)[ring].reshape(level.shape) * probes
+    ring = r.astype(int)
+    alive = ~bad & (high > 0)
+    expected = np.zeros(level.shape)
+    for k in range(int(ring.max()) + 1):
+        on = ring == k
+        if (on & alive).any():
+            # A low quantile: at the rim of the beam's disk the pixels of one radius are far from alike.
+            expected[on] = np.quantile(level[on & alive], 0.25) * probes
     return (high <= 0) & (expected > 25)

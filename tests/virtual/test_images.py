@@ -103,6 +103,34 @@ def test_a_scan_without_a_beam_is_told():
         find_bad_pixels(series([MemoryScan(np.zeros((5, 6, 40, 40), "u2"))]), ImagesConfig())
 
 
+@pytest.mark.parametrize("at", [(31, 24), (32, 22), (27, 23), (31, 28), (24, 26)])
+def test_hot_pixels_in_and_near_the_beam_are_found(at):
+    scans = []
+    for tilt in range(5):
+        data, truth, _ = scene(seed=tilt, level=0.8)
+        data[:, :, *at] += 300
+        scans.append(MemoryScan(data))
+    bad = find_bad_pixels(series(scans), ImagesConfig())
+    assert np.argwhere(bad).tolist() == [list(at)]
+    v = virtual_images(scans[0], INSTRUMENT, bad, ImagesConfig())
+    assert np.abs(beam_positions(v.beam_px, truth.shape[:2]) - truth).max() < 0.25
+
+
+@pytest.mark.parametrize("convergence", [0.5, 0.7, 1.0, 1.5])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.0), (0.5, 0.5), (0.2, 0.35)])
+def test_no_part_of_a_beam_is_a_bad_pixel(convergence, shift):
+    radius = convergence * 1e-3 / (0.0250793 * 0.02)
+    rng = np.random.default_rng(0)
+    row, col = np.indices((48, 48)) * 1.0
+    fine = (np.arange(8) + 0.5) / 8 - 0.5  # the disk's share of each pixel
+    dy, dx = row[..., None, None] - 23 - shift[1] + fine[:, None], col[..., None, None] - 24 - shift[0] + fine
+    mean = 0.05 + 200 * (np.hypot(dx, dy) <= radius).mean((-1, -2))
+    data = rng.poisson(mean, (8, 9, 48, 48)).astype("u2")
+    stated = Instrument(200, convergence, 0.02, 5.0, 10.0)
+    s = TiltSeries("t", stated, (MemoryScan(data),) * 3, ("a", "b", "c"), np.zeros(3))
+    assert not find_bad_pixels(s, ImagesConfig()).any()
+
+
 def test_a_gap_filled_with_any_number_is_found():
     scans = []
     for tilt in range(3):

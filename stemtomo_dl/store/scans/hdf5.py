@@ -19,7 +19,7 @@ import numpy as np
 
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
-from stemtomo_dl.store.scans import layout
+from stemtomo_dl.store.scans import layout, lz4
 
 NAMED = 6  # candidates named in a message
 Found = dict[str, h5py.Dataset]  # by the path that leads to each
@@ -74,7 +74,7 @@ class HdfScan:
         try:
             with _opened(self.path) as file:
                 if self.fold is None:
-                    data = file[self.datasets[0]][tile.window]
+                    data = _checked(file[self.datasets[0]], tile.window)
                 else:
                     data = self._stacked(file, tile, self.fold)
         except (OSError, RuntimeError, KeyError, ValueError) as e:
@@ -93,9 +93,16 @@ class HdfScan:
             while a < b:
                 i = int(np.searchsorted(ends, a, "right"))
                 start, stop = int(ends[i]) - self.lengths[i], min(b, int(ends[i]))
-                flat[at : at + stop - a] = file[self.datasets[i]][a - start : stop - start]
+                flat[at : at + stop - a] = _checked(file[self.datasets[i]], (slice(a - start, stop - start),))
                 at, a = at + stop - a, stop
         return out
+
+
+def _checked(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
+    """Read a window of a dataset whose chunks are looked through first if its decoder would trust them."""
+    if not dataset.is_virtual and lz4.applies(dataset):
+        lz4.check(dataset, window)
+    return np.asarray(dataset[window])
 
 
 def open_hdf5(path: Path, dataset: str | None, shape: tuple[int, int] | None) -> HdfScan:

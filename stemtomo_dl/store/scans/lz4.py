@@ -1,0 +1,125 @@
+"""Is an LZ4-compressed chunk sound? The HDF5 filters' decoder trusts what it reads, and damage can kill the process.
+
+Walks through the chunk's blocks and, in each, through the LZ4 sequences without copying anything, so that every
+length and offset is known to stay inside before the decoder follows them. Layouts: the filters' documentation
+(bitshuffle, HDF5 LZ4 plugin) and the LZ4 block format description.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import h5py
+import numpy as np
+from numba import njit
+
+BITSHUFFLE, LZ4 = 32008, 32004  # HDF5's registered filter numbers
+_BITSHUFFLE_LZ4 = 2  # bitshuffle's fifth parameter: 0 none, 2 LZ4, 3 zstd
+
+
+def applies(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset is compressed by one of these filters alone."""
+    plist = dataset.id.get_create_plist()
+    if dataset.chunks is None or plist.get_nfilters() != 1:
+        return False
+    number, _, values, _ = plist.get_filter(0)
+    return number == LZ4 or (number == BITSHUFFLE and len(values) > 4 and values[4] == _BITSHUFFLE_LZ4)
+
+
+def check(dataset: h5py.Dataset, window: tuple[slice, ...]) -> None:
+    """Look through all chunks that a window of a dataset needs.
+
+    Raises
+    ------
+    ValueError
+        If a chunk is damaged; the message says where it lies.
+    """
+    shuffled = dataset.id.get_create_plist().get_filter(0)[0] == BITSHUFFLE
+    size = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+    full = (*window, *(slice(0, n) for n in dataset.shape[len(window) :]))
+    starts = (range(s.start // c * c, s.stop, c) for s, c in zip(full, dataset.chunks, strict=True))
+    for offset in itertools.product(*starts):
+        info = dataset.id.get_chunk_info_by_coord(offset)
+        if info.byte_offset is None or info.filter_mask:  # never written, or stored without the filter
+            continue
+        _, raw = dataset.id.read_direct_chunk(offset)
+        if not _sound(np.frombuffer(raw, np.uint8), size, 8 * dataset.dtype.itemsize if shuffled else 1, shuffled):
+            raise ValueError(f"the compressed chunk at {offset} is damaged")
+
+
+@njit(cache=True, nogil=True)
+def _number(raw: np.ndarray, at: int, length: int) -> int:
+    """Big-endian unsigned number."""
+    value = 0
+    for i in range(length):
+        value = value * 256 + raw[at + i]
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _sound(raw: np.ndarray, size: int, unit: int, shuffled: bool) -> bool:
+    """Whether a chunk decodes to ``size`` bytes; bitshuffle leaves what is not a whole unit uncompressed at the end."""
+    if len(raw) < 12 or _number(raw, 0, 8) != size:
+        return False
+    block = _number(raw, 8, 4)
+    if block <= 0 or block % unit:
+        return False
+    at, done = 12, 0
+    whole = size - size % unit
+    while done < whole:
+        if at + 4 > len(raw):
+            return False
+        length = _number(raw, at, 4)
+        at += 4
+        out = min(block, whole - done)
+        if length <= 0 or at + length > len(raw):
+            return False
+        stored = not shuffled and length == out  # the plain filter keeps what does not shrink
+        if not stored and not _sound_block(raw, at, at + length, out):
+            return False
+        at += length
+        done += out
+    return at + size % unit <= len(raw)
+
+
+@njit(cache=True, nogil=True)
+def _sound_block(raw: np.ndarray, at: int, end: int, size: int) -> bool:
+    """Whether the sequences in raw[at:end] use up just that and give just ``size`` bytes."""
+    done = 0
+    while at < end:
+        token = raw[at]
+        at += 1
+        literals = token >> 4
+        if literals == 15:
+            more = 255
+            while more == 255:
+                if at >= end:
+                    return False
+                more = raw[at]
+                literals += more
+                at += 1
+        at += literals
+        done += literals
+        if at > end or done > size:
+            return False
+        if at == end:
+            return done == size  # the last sequence is literals alone
+        if at + 2 > end:
+            return False
+        distance = raw[at] + 256 * raw[at + 1]
+        at += 2
+        if distance == 0 or distance > done:
+            return False
+        match = 4 + (token & 15)
+        if token & 15 == 15:
+            more = 255
+            while more == 255:
+                if at >= end:
+                    return False
+                more = raw[at]
+                match += more
+                at += 1
+        done += match
+        if done > size:
+            return False
+    return False
