@@ -5,7 +5,10 @@ Heavy modules are imported inside the verbs, so that ``stemtomo --help`` answers
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +134,7 @@ def _summary(folder: Path, done: list[str]) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Progress bars with the time left, on stderr; silent where stderr is no terminal."""
+    """Progress bars with the time left, on stderr; where that is no terminal, a line a stage on stdout, for a log."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -151,26 +154,48 @@ def _progress() -> Iterator[Progress]:
             def stage(self, name: str, total: int) -> Iterator[Callable[[], None]]:
                 task = bars.add_task(name, total=total)
                 yield lambda: bars.advance(task)
+                if not console.is_terminal:
+                    typer.echo(f"{name}: {total} of {total}")
 
         yield Shown()
 
 
 # Typer has its own copy of click in some versions and the real one in others; its public names lead to either.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+_STOPPED = 130  # the status of a program that Ctrl-C ended
 
 
 def main() -> None:
     """Entry point: bad input is one line on stderr and status 2."""
+    _compile_somewhere()
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except InputError as e:
         _fail(str(e))
     except (typer.Abort, KeyboardInterrupt):
-        print("stemtomo: stopped; start the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        status = _STOPPED
+    except BrokenPipeError:  # whoever read our output has gone; that is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        _fail(
+            f"no space left on the disk ({e.filename or 'or in what the output is written to'}); free some, start again"
+        )
     except _UsageProblem as e:
         _fail(f"{e.format_message()} (see 'stemtomo --help')")  # type: ignore[attr-defined]
+    if status == _STOPPED:
+        print("stemtomo: stopped; start the same command again to go on", file=sys.stderr)
     sys.exit(status or 0)
+
+
+def _compile_somewhere() -> None:
+    """Give numba a place for compiled kernels where neither the package nor the user's cache can be written."""
+    places = (Path(__file__).parent, Path.home())
+    if "NUMBA_CACHE_DIR" not in os.environ and not any(os.access(p, os.W_OK) for p in places):
+        os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"stemtomo-numba-{os.getuid()}")
 
 
 def _fail(message: str) -> NoReturn:

@@ -186,10 +186,16 @@ def check(model: type[M], table: dict[str, Any], where: str) -> M:
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first complaint, in words that a person can act on."""
-    first = error.errors()[0]
-    key = ".".join(str(k) for k in first["loc"] if not str(k).startswith(("list[", "constrained", "str", "float")))
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    """The first complaint, in words that a person can act on.
+
+    An unknown key comes before the one that it may have been meant for; of the branches of a union, the one that
+    looked deepest into the value tells most.
+    """
+    first = max(error.errors(), key=lambda e: (e["type"] == "extra_forbidden", len(e["loc"])))
+    where = [str(k) for k in first["loc"]]
+    # a union adds its branches' names to the location
+    key = ".".join(k for k in where if k != "str" and not k.startswith(("list[", "float", "constrained")))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 and "list[" not in str(where) else ""
     match first["type"]:
         case "extra_forbidden":
             return f"unknown key '{key}'; remove it or correct its name{more}"

@@ -58,6 +58,19 @@ def test_complaints_name_key_and_file(tmp_path, beam, more, words):
     assert "\n" not in message
 
 
+def test_a_misspelt_key_is_named_rather_than_the_one_it_stands_for(tmp_path):
+    text = GOOD.format(beam="", more="").replace("voltage_kv", "voltage_kV")
+    with pytest.raises(InputError, match=r"unknown key 'beam\.voltage_kV'"):
+        read(tmp_path, text=text)
+
+
+def test_a_bad_angle_in_a_list_is_named(tmp_path):
+    text = GOOD.format(beam="", more="").replace('tilts = "tilts.csv"', "tilts = [0.0, 1.0, nan]")
+    with pytest.raises(InputError, match=r"key 'scans\.tilts\.2'.*finite") as caught:
+        read(tmp_path, text=text)
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_key_bad_toml_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"missing key 'scans'"):
         read(tmp_path, text="title = 'x'")

@@ -139,7 +139,7 @@ def test_values_that_are_not_finite_are_left_out():
 
 
 def test_several_passes_give_the_same():
-    masks, a, b = two_particles()
+    masks, _, _ = two_particles()
     data = np.random.default_rng(0).poisson(3.0, (20, 24, 30, 26)).astype("u2")
     once, twice = extract(data, masks), extract(data, masks, config=ExtractConfig(memory_mb=0.001))
     for name in ("track", "patterns", "measured", "n_probes", "n_support"):

@@ -32,7 +32,7 @@ RANK = {
     "known": 10,
     "cli": 11,
 }
-ONLY = {"h5py": "store", "typer": "cli"}
+ONLY = {"h5py": "store", "rsciio": "store", "hdf5plugin": "store", "lightning": "learn", "typer": "cli"}
 HEAVY = ("torch", "numba", "scipy", "h5py", "skimage", "matplotlib", "pydantic", "rsciio")
 
 

@@ -58,12 +58,12 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> Opened:
             scans.append(_open(experiment, tilt))
         except BadScan as e:
             if not skip_bad:
-                raise
+                raise _with_hint(e) from e
             scans.append(None)
             bad[i] = e
     for i, odd in _unlike_most(tilts, scans):
         if not skip_bad:
-            raise odd
+            raise _with_hint(odd)
         scans[i], bad[i] = None, odd
     good = next((s for s in scans if s is not None), None)
     if good is None:
@@ -87,6 +87,10 @@ def reason(error: BadScan, folder: Path, name: str) -> str:
     for home in (folder.resolve(), folder):
         text = text.replace(f"{home}/", "") if str(home) != "." else text
     return text.removeprefix(f"{name}: ")
+
+
+def _with_hint(e: BadScan) -> BadScan:
+    return BadScan(f"{e}; or add --skip-bad to go on without it")
 
 
 def _files(toml_path: Path, experiment: Experiment) -> list[Path]:
