@@ -41,3 +41,10 @@ def cell_of(rho: float, turn: float, rings: int) -> int:
     ring = min(int(rho * rings), rings - 1)
     sectors = 3 * (2 * ring + 1)
     return 3 * ring * ring + min(int(turn * sectors), sectors - 1)
+
+
+@njit(cache=True, nogil=True)
+def cell_at(x: float, y: float, rings: int) -> int:
+    """Cell that holds a place of the unit disk, at x and y."""
+    turn = np.arctan2(y, x) / (2 * np.pi)
+    return cell_of(np.sqrt(x * x + y * y), turn + 1 if turn < 0 else turn, rings)

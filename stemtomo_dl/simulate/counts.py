@@ -1,7 +1,9 @@
-"""Counts: electrons drawn one by one, or expected patterns drawn pixel by pixel. Both are exactly Poisson.
+"""Counts, electron by electron: exactly Poisson, whatever the camera makes of them afterwards.
 
 An electron picks its place in the illumination disk, then meets the film and the particles in the order of the
-beam, and each may take it: diffusely, or into a reflection. Whatever takes it first decides where it lands.
+beam, and each may take it: diffusely, or into a reflection. Whatever takes it first decides where it lands;
+where scattering is sequential, what a reflection took goes on to the next particle. On the detector the place is
+bent by the projector's ellipse, moved by descan and spread by the camera.
 """
 
 from __future__ import annotations
@@ -11,13 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from stemtomo_dl.simulate.cone import cell_of
-
-EVENT_NS = 150.0  # what an electron costs, measured
-PIXEL_NS = 35.0  # what a pixel costs where expected patterns are rendered, measured
-DIRECT_POINTS, BRAGG_POINTS = 200.0, 30.0  # per px², that fill a rendered disk: to 0.4 and 1 % of its height
-FULL = 65535
-DIRECT, DIFFUSE, BRAGG = 0, 1, 2
+from stemtomo_dl.simulate.cone import cell_at
+from stemtomo_dl.simulate.detector import Sensor, read_out
 
 
 class Mixture(NamedTuple):
@@ -29,9 +26,10 @@ class Mixture(NamedTuple):
     """
 
     center: np.ndarray  # (2,) px (column, row)
+    ellipse: np.ndarray  # (2, 2) what the projector does to vectors (column, row)
     disk_px: float
     rings: int  # of cells in the illumination cone
-    film: float  # share that the film takes
+    sequential: bool  # whether an electron that a reflection took may be scattered again by the next particle
     radii: np.ndarray  # (material, quantile) px, of diffuse scattering; material 0 is the film
     material: np.ndarray  # (particle,)
     mean_free_path: np.ndarray  # (particle,) nm
@@ -40,7 +38,15 @@ class Mixture(NamedTuple):
     first: np.ndarray  # (particle + 1,)
     table: np.ndarray  # (particle,)
     shares: np.ndarray  # f4, all tables
-    place: np.ndarray  # (reflection, 2) px (column, row) of the disks' centres
+    place: np.ndarray  # (reflection, 2) px (column, row) of the disks' centres, the ellipse included
+
+
+class Row(NamedTuple):
+    """What the probes of one scan row meet, and where the beam is."""
+
+    thickness: np.ndarray  # (particle, x) nm
+    film: np.ndarray  # (x,) share that the film takes
+    shift: np.ndarray  # (x, 2) px (column, row), of everything on the detector: descan
 
 
 class Stack(NamedTuple):
@@ -52,14 +58,9 @@ class Stack(NamedTuple):
     above: np.ndarray  # weight of the next step
 
 
-def dense_is_cheaper(electrons: float, detector: tuple[int, int]) -> bool:
-    """Whether rendering a pattern costs less than drawing its electrons."""
-    return electrons * EVENT_NS > detector[0] * detector[1] * PIXEL_NS
-
-
 @njit(cache=True, nogil=True)
 def draw_electrons(
-    rng: np.random.Generator, electrons: float, mix: Mixture, thickness: np.ndarray, out: np.ndarray
+    rng: np.random.Generator, electrons: float, mix: Mixture, row: Row, sensor: Sensor, out: np.ndarray
 ) -> None:
     """Fill one scan row of patterns by drawing every electron.
 
@@ -69,101 +70,69 @@ def draw_electrons(
         The row's own, so that the counts are the same whoever draws the row.
     electrons : float
         Mean number per pattern.
-    thickness : (particle, x) array
-        nm.
-    out : (x, qy, qx) uint16 array
-        Zeros; receives the counts.
+    out : (x, qy, qx) array of whole numbers
+        Receives the counts.
     """
-    stack = _room(len(thickness))
-    rows, columns = out.shape[1:]
-    for x in range(thickness.shape[1]):
-        met = _meet(thickness[:, x], mix, stack)
-        for _ in range(rng.poisson(electrons)):
-            rho, turn, u = np.sqrt(rng.random()), rng.random(), rng.random()
-            kind, radius, reflection = _fate(u, mix, stack, met, cell_of(rho, turn, mix.rings))
-            if kind != DIFFUSE:
-                radius = rho * mix.disk_px
-            column, row = mix.center[0], mix.center[1]
-            if kind == BRAGG:
-                column, row = mix.place[reflection, 0], mix.place[reflection, 1]
-            i = int(np.floor(row + radius * np.sin(2 * np.pi * turn) + 0.5))
-            j = int(np.floor(column + radius * np.cos(2 * np.pi * turn) + 0.5))
-            if 0 <= i < rows and 0 <= j < columns and out[x, i, j] < FULL:
-                out[x, i, j] += 1
+    stack = room(len(row.thickness))
+    pattern = np.zeros(out.shape[1:], np.uint32)
+    for x in range(len(out)):
+        pattern[:] = 0
+        met = meet(row.thickness[:, x], mix, stack)
+        scatter(rng, electrons, mix, stack, met, row.film[x], row.shift[x], sensor, pattern)
+        read_out(rng, pattern, sensor, out[x])
 
 
 @njit(cache=True, nogil=True)
-def draw_patterns(
+def scatter(
     rng: np.random.Generator,
-    electrons: float,
-    mix: Mixture,
-    thickness: np.ndarray,
-    templates: np.ndarray,
-    direct: np.ndarray,
-    bragg: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Fill one scan row of patterns by rendering what is expected and drawing every pixel; as `draw_electrons`.
-
-    Parameters
-    ----------
-    templates : (material, qy, qx) array
-        Where diffusely scattered electrons land.
-    direct, bragg : (cell, point, 2) arrays
-        Places that fill every cell of the direct beam's disk and of any other, px (column, row) from its centre.
-    """
-    stack = _room(len(thickness))
-    for x in range(thickness.shape[1]):
-        met = _meet(thickness[:, x], mix, stack)
-        mean = expected(electrons, mix, stack, met, templates, direct, bragg)
-        for i in range(mean.shape[0]):
-            for j in range(mean.shape[1]):
-                out[x, i, j] = min(rng.poisson(mean[i, j]), FULL)
-
-
-@njit(cache=True, nogil=True)
-def expected(
     electrons: float,
     mix: Mixture,
     stack: Stack,
     met: int,
-    templates: np.ndarray,
-    direct: np.ndarray,
-    bragg: np.ndarray,
-) -> np.ndarray:
-    """Mean pattern (qy, qx) behind what a probe meets."""
-    cells = len(direct)
-    image = electrons * mix.film * templates[0]
-    diffuse = np.zeros(met)
-    for c in range(cells):
-        left = electrons * (1 - mix.film) / cells
-        for k in range(met):
-            p = stack.particle[k]
-            diffuse[k] += left * stack.diffuse[k]
-            left *= 1 - stack.diffuse[k]
-            count, taken = mix.first[p + 1] - mix.first[p], 0.0
-            lower = mix.table[p] + (stack.below[k] * cells + c) * count
-            upper = lower + cells * count
-            for r in range(count):
-                total = (1 - stack.above[k]) * mix.shares[lower + r] + stack.above[k] * mix.shares[upper + r]
-                _splat(image, mix.place[mix.first[p] + r], bragg[c], mix.disk_px, cells, left * (total - taken))
-                taken = total
-            left *= 1 - taken
-        _splat(image, mix.center, direct[c], mix.disk_px, cells, left)
-    for k in range(met):
-        image += diffuse[k] * templates[mix.material[stack.particle[k]]]
-    return image
+    film: float,
+    shift: np.ndarray,
+    sensor: Sensor,
+    pattern: np.ndarray,
+) -> None:
+    """Add the electrons of one probe to a pattern (qy, qx)."""
+    rows, columns = pattern.shape
+    spread = sensor.core > 0 or sensor.tail_share > 0
+    e00, e01, e10, e11 = mix.ellipse[0, 0], mix.ellipse[0, 1], mix.ellipse[1, 0], mix.ellipse[1, 1]
+    for _ in range(rng.poisson(electrons)):
+        px, py, rho2 = 1.0, 1.0, 2.0
+        while rho2 >= 1:  # a place in the unit disk: cheaper than a radius and an angle
+            px, py = 2 * rng.random() - 1, 2 * rng.random() - 1
+            rho2 = px * px + py * py
+        u, radius, column, row = rng.random(), -1.0, mix.center[0], mix.center[1]
+        if u < film:
+            radius = _quantile(u / film, mix.radii[0])
+        elif met > 0:
+            radius, column, row = _fate(rng, (u - film) / (1 - film), px, py, mix, stack, met)
+        stretch = mix.disk_px if radius < 0 else radius / np.sqrt(rho2)
+        dx, dy = stretch * px, stretch * py
+        column += e00 * dx + e01 * dy + shift[0]
+        row += e10 * dx + e11 * dy + shift[1]
+        if spread:
+            sigma = sensor.tail if rng.random() < sensor.tail_share else sensor.core
+            column += sigma * rng.standard_normal()
+            row += sigma * rng.standard_normal()
+        i, j = int(np.floor(row + 0.5)), int(np.floor(column + 0.5))
+        if 0 <= i < rows and 0 <= j < columns:
+            i, j = sensor.row_at[i], sensor.column_at[j]
+            if i >= 0 and j >= 0:
+                pattern[i, j] += 1
 
 
 @njit(cache=True, nogil=True)
-def _room(particles: int) -> Stack:
+def room(particles: int) -> Stack:
+    """An empty stack for so many particles."""
     whole, real = np.zeros((2, particles), np.int64), np.zeros((2, particles))
     return Stack(whole[0], real[0], whole[1], real[1])
 
 
 @njit(cache=True, nogil=True)
-def _meet(thickness: np.ndarray, mix: Mixture, stack: Stack) -> int:
-    """List what a probe meets; how many."""
+def meet(thickness: np.ndarray, mix: Mixture, stack: Stack) -> int:
+    """List what a probe meets, given the thickness (particle,) of each in nm; how many."""
     met = 0
     for p in range(len(thickness)):
         if thickness[p] <= 0:
@@ -178,33 +147,52 @@ def _meet(thickness: np.ndarray, mix: Mixture, stack: Stack) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _fate(u: float, mix: Mixture, stack: Stack, met: int, cell: int) -> tuple[int, float, int]:
-    """What takes an electron: DIRECT, DIFFUSE with its radius in px, or BRAGG with its reflection.
+def _fate(
+    rng: np.random.Generator, u: float, px: float, py: float, mix: Mixture, stack: Stack, met: int
+) -> tuple[float, float, float]:
+    """What particles do to an electron: its radius in px if diffuse, else −1, about a place (column, row).
 
-    One uniform number decides everything: each choice uses it up to its share and stretches what is left.
+    One uniform number u decides everything: each choice uses it up to its share and stretches what is left.
     """
-    if u < mix.film:
-        return DIFFUSE, _quantile(u / mix.film, mix.radii[0]), 0
-    u = (u - mix.film) / (1 - mix.film)
-    cells = 3 * mix.rings * mix.rings
+    column, row = mix.center[0], mix.center[1]
+    cell, cells = cell_at(px, py, mix.rings), 3 * mix.rings * mix.rings
     for k in range(met):
         p = stack.particle[k]
         if u < stack.diffuse[k]:
-            return DIFFUSE, _quantile(u / stack.diffuse[k], mix.radii[mix.material[p]]), 0
+            return _quantile(u / stack.diffuse[k], mix.radii[mix.material[p]]), column, row
         u = (u - stack.diffuse[k]) / (1 - stack.diffuse[k])
         below, count = stack.below[k], mix.first[p + 1] - mix.first[p]
         if u < stack.above[k]:
             below, u = below + 1, u / stack.above[k]
         else:
             u = (u - stack.above[k]) / (1 - stack.above[k])
-        if count > 0:
-            start = mix.table[p] + (below * cells + cell) * count
-            total = mix.shares[start + count - 1]
-            if u < total:
-                found = np.searchsorted(mix.shares[start : start + count], np.float32(u), side="right")
-                return BRAGG, 0.0, mix.first[p] + min(found, count - 1)
+        if count == 0:
+            continue
+        start = mix.table[p] + (below * cells + cell) * count
+        total = mix.shares[start + count - 1]
+        if u >= total:
             u = (u - total) / (1 - total)
-    return DIRECT, 0.0, 0
+            continue
+        reflection = mix.first[p] + _find(mix.shares, start, count, u)
+        column += mix.place[reflection, 0] - mix.center[0]
+        row += mix.place[reflection, 1] - mix.center[1]
+        if not mix.sequential:
+            return -1.0, column, row
+        u = rng.random()  # a fresh one: a weak reflection's share leaves too few digits of the old
+    return -1.0, column, row
+
+
+@njit(cache=True, nogil=True)
+def _find(shares: np.ndarray, start: int, count: int, u: float) -> int:
+    """The first of ``count`` cumulative shares from ``start`` on that is above u; the last one is."""
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if u < shares[start + middle]:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @njit(cache=True, nogil=True)
@@ -212,23 +200,3 @@ def _quantile(u: float, table: np.ndarray) -> float:
     at = u * (len(table) - 1)
     i = min(int(at), len(table) - 2)
     return float(table[i] + (at - i) * (table[i + 1] - table[i]))
-
-
-@njit(cache=True, nogil=True)
-def _splat(
-    image: np.ndarray, center: np.ndarray, points: np.ndarray, disk_px: float, cells: int, amount: float
-) -> None:
-    """Add an amount, evenly over a cell of a disk; every point is a square of the area that it stands for."""
-    if amount < 1e-7:
-        return
-    side = np.sqrt(np.pi * disk_px * disk_px / (cells * len(points)))
-    for n in range(len(points)):
-        x, y = center[0] + points[n, 0] + 0.5, center[1] + points[n, 1] + 0.5
-        j, i = int(np.floor(x + side / 2)), int(np.floor(y + side / 2))
-        # the share of the square that lies beyond the pixel border it may straddle
-        right, down = min(1.0, (x + side / 2 - j) / side), min(1.0, (y + side / 2 - i) / side)
-        for a in range(2):
-            for b in range(2):
-                weight = (down if a == 0 else 1 - down) * (right if b == 0 else 1 - right)
-                if weight > 0 and 0 <= i - a < image.shape[0] and 0 <= j - b < image.shape[1]:
-                    image[i - a, j - b] += amount / len(points) * weight

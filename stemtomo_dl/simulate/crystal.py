@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import gemmi
 import numpy as np
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Record, array
+from stemtomo_dl.simulate.cif import Contents, read_contents, rotations, stabiliser
 
 DEFAULT_U = 0.5 / (8 * np.pi**2)  # Å²; B = 0.5 Å² where a CIF has no displacement parameters
+_FITTED = 4.0  # 1/Å; the Gaussians of the scattering factors were fitted to sin θ/λ = 2/Å
+_MOST_REFLECTIONS = 2_000_000
+
+
+class Species(NamedTuple):
+    """All atoms of one element in a material, with their mean square displacement."""
+
+    element: str
+    density: float  # atoms per Å³
+    u_iso: float  # Å²
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +31,7 @@ class Structure(Record):
 
     name: str
     volume: float  # Å³
-    elements: tuple[str, ...]
+    species: tuple[Species, ...]
     direct: np.ndarray = array("f8", "3 3", "Å")  # columns a, b, c
     b: np.ndarray = array("f8", "3 3", "1/Å")  # columns a*, b*, c*: g = b·h
     point_group: np.ndarray = array("i8", "operation 3 3")  # h' = h·operation
@@ -27,9 +39,19 @@ class Structure(Record):
     structure_factor: np.ndarray = array("c16", "reflection", "Å")  # electron scattering, with Debye–Waller factors
 
     @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols, sorted."""
+        return tuple(s.element for s in self.species)
+
+    @property
     def intensity(self) -> np.ndarray:
         """|F|², (reflection,) in Å²."""
         return np.abs(self.structure_factor) ** 2
+
+    @property
+    def g_length(self) -> np.ndarray:
+        """|g| = 1/d, (reflection,) in 1/Å."""
+        return np.linalg.norm(self.hkl @ self.b.T, axis=1)
 
     def form(self, hkl: tuple[int, int, int]) -> np.ndarray:
         """Unit normals (face, 3), crystal frame, of a face and all its equivalents."""
@@ -53,61 +75,94 @@ def read_structure(name: str, cif: str, d_min: float) -> Structure:
     Raises
     ------
     InputError
-        If the CIF has no cell, space group or atoms that can be understood.
+        If the CIF has no cell, space group or atoms that can be understood, or the limit is out of proportion.
     """
-    small = _parse(name, cif)
-    to_fractional = np.array(small.cell.frac.mat.tolist())
-    operations = list(small.spacegroup.operations())
-    rotations = np.array([op.rot for op in operations]) // gemmi.Op.DEN
-    hkl = gemmi.make_miller_array(small.cell, small.spacegroup, d_min, unique=False).astype("i4")
+    contents = read_contents(name, cif)
+    cell = contents.cell
+    if 4 / 3 * np.pi * cell.volume / d_min**3 > _MOST_REFLECTIONS:
+        raise InputError(
+            f"{name}: too many reflections in a cell of {cell.volume:.0f} Å³ to {d_min:.2f} Å; raise d_min"
+        )
+    half = _half_sphere(contents, d_min)
+    factors = structure_factors(contents, half)
     return Structure(
         name=name,
-        volume=small.cell.volume,
-        elements=tuple(sorted({site.element.name for site in small.sites})),
-        direct=np.array(small.cell.orth.mat.tolist()),
-        b=to_fractional.T.copy(),
-        point_group=np.unique(rotations, axis=0).astype("i8"),
-        hkl=hkl,
-        structure_factor=structure_factors(small, hkl),
+        volume=cell.volume,
+        species=_species(contents),
+        direct=contents.matrix(),
+        b=np.array(cell.frac.mat.tolist()).T.copy(),
+        point_group=np.unique(rotations(contents.operations), axis=0).astype("i8"),
+        hkl=np.concatenate([half, -half]),
+        structure_factor=np.concatenate([factors, factors.conj()]),
     )
 
 
-def structure_factors(small: gemmi.SmallStructure, hkl: np.ndarray) -> np.ndarray:
-    """Electron structure factors (reflection,) in Å, complex.
+def _half_sphere(contents: Contents, d_min: float) -> np.ndarray:
+    """One of every Friedel pair (reflection, 3) i4 with d ≥ d_min that the space group allows."""
+    limits = contents.cell.get_hkl_limits(d_min)
+    axes = (np.arange(-limits[0], limits[0] + 1), np.arange(-limits[1], limits[1] + 1), np.arange(limits[2] + 1))
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype("i4")
+    h, k, m = hkl.T
+    hkl = hkl[(m > 0) | (m == 0) & (k > 0) | (m == 0) & (k == 0) & (h > 0)]
+    hkl = np.ascontiguousarray(hkl[contents.cell.calculate_1_d2_array(hkl) <= d_min**-2])
+    return np.ascontiguousarray(hkl[~np.asarray(contents.operations.systematic_absences(hkl), bool)])
+
+
+def _species(contents: Contents) -> tuple[Species, ...]:
+    atoms: dict[str, list[tuple[float, float]]] = {}
+    for site, aniso in zip(contents.sites, contents.aniso, strict=True):
+        number = site.occ * contents.multiplicity(site)
+        u = contents.cell.calculate_u_eq(gemmi.SMat33d(*_six(aniso))) if aniso is not None else _u_iso(site)
+        atoms.setdefault(site.element.name, []).append((number, u))
+    volume = contents.cell.volume
+    table = {e: np.array(rows) for e, rows in sorted(atoms.items())}
+    return tuple(
+        Species(e, float(n.sum() / volume), float(np.average(u, weights=n)))
+        for e, (n, u) in ((e, rows.T) for e, rows in table.items())
+    )
+
+
+def structure_factors(contents: Contents, hkl: np.ndarray) -> np.ndarray:
+    """Electron structure factors (reflection,) in Å, complex, of reflections that are not absent by centring.
 
     F(h) = Σ_atoms w Σ_ops f(s²) T(hR) exp 2πi(hR·x + h·t), with f the five Gaussians of International Tables C,
     4.3.2.2, T the Debye–Waller factor, and w the occupancy over the order of the site's own symmetry.
     """
-    reciprocal = np.array(small.cell.frac.mat.tolist())
+    reciprocal = np.array(contents.cell.frac.mat.tolist())
+    lengths = np.linalg.norm(reciprocal, axis=1)
     s2 = ((hkl @ reciprocal) ** 2).sum(1) / 4
+    turned = [
+        (hkl @ (np.array(op.rot) / gemmi.Op.DEN), hkl @ (np.array(op.tran) / gemmi.Op.DEN))
+        for op in contents.operations.sym_ops
+    ]
+    centring = len(contents.operations.cen_ops)  # each only repeats the sum, with phase 0
     total = np.zeros(len(hkl), complex)
-    for site in small.sites:
-        gaussians = site.element.c4322
-        factor = (np.array(gaussians.a) * np.exp(-np.outer(s2, gaussians.b))).sum(1)
-        weight = site.occ / (1 + small.cell.is_special_position(site.fract, 0.1))
-        x = np.array(site.fract.tolist())
-        waves = np.zeros(len(hkl), complex)
-        for op in small.spacegroup.operations():
-            turned = hkl @ (np.array(op.rot) / op.DEN)
-            phase = turned @ x + hkl @ (np.array(op.tran) / op.DEN)
-            waves += np.exp(2j * np.pi * phase) * _debye_waller(site, turned @ reciprocal, small.cell, turned)
-        total += weight * factor * waves
+    for site, aniso in zip(contents.sites, contents.aniso, strict=True):
+        x, waves = np.array(site.fract.tolist()), np.zeros(len(hkl), complex)
+        for index, shift in turned:
+            wave = np.exp(2j * np.pi * (index @ x + shift))
+            waves += wave if aniso is None else wave * _anisotropic(index * lengths, aniso)
+        if aniso is None:
+            waves *= np.exp(-8 * np.pi**2 * _u_iso(site) * s2)
+        total += site.occ * centring / stabiliser(contents, site) * scattering_factor(site.element.name, s2) * waves
     return total
 
 
-def _debye_waller(site: gemmi.SmallStructure.Site, g: np.ndarray, cell: gemmi.UnitCell, hkl: np.ndarray) -> np.ndarray:
-    """exp(−2π² gᵀUg), (reflection,); U refers to unit vectors along a*, b*, c* as CIFs give it."""
-    if site.aniso.nonzero():
-        lengths = np.array(cell.reciprocal().parameters[:3])
-        u = np.array(site.aniso.as_mat33().tolist())
-        scaled = hkl * lengths
-        return np.asarray(np.exp(-2 * np.pi**2 * np.einsum("ni,ij,nj->n", scaled, u, scaled)))
-    u_iso = site.u_iso if site.u_iso > 0 else DEFAULT_U
-    return np.asarray(np.exp(-2 * np.pi**2 * u_iso * (g**2).sum(1)))
+def _anisotropic(h: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """exp(−2π² hᵀUh), (reflection,); h in units of a*, b*, c* times their lengths, as U of CIFs is defined."""
+    return np.asarray(np.exp(-2 * np.pi**2 * np.einsum("ni,ij,nj->n", h, u, h)))
 
 
-def scattering_power(element: str, q: np.ndarray) -> np.ndarray:
-    """|f(q)|² of one atom, Å², q = 1/d in 1/Å.
+def _u_iso(site: gemmi.SmallStructure.Site) -> float:
+    return float(site.u_iso) if site.u_iso > 0 else DEFAULT_U
+
+
+def _six(u: np.ndarray) -> tuple[float, ...]:
+    return u[0, 0], u[1, 1], u[2, 2], u[0, 1], u[0, 2], u[1, 2]
+
+
+def scattering_factor(element: str, s2: np.ndarray) -> np.ndarray:
+    """Scattering factor of one atom for electrons at rest, Å; s² = (sin θ/λ)² = q²/4 in 1/Å².
 
     Raises
     ------
@@ -115,21 +170,21 @@ def scattering_power(element: str, q: np.ndarray) -> np.ndarray:
         If there is no such element.
     """
     found = gemmi.Element(element)
-    if found.atomic_number == 0:
+    if found.atomic_number == 0 or found.c4322 is None:
         raise InputError(f"element '{element}' is unknown; give a chemical symbol")
     gaussians = found.c4322
-    factor = (np.array(gaussians.a) * np.exp(-np.multiply.outer(q**2 / 4, gaussians.b))).sum(-1)
-    return np.asarray(factor**2)
+    return np.asarray((np.array(gaussians.a) * np.exp(-np.multiply.outer(s2, gaussians.b))).sum(-1))
 
 
-def _parse(name: str, cif: str) -> gemmi.SmallStructure:
-    try:
-        block = gemmi.cif.read_string(cif).sole_block()
-        small = gemmi.make_small_structure_from_block(block)
-    except (ValueError, RuntimeError, IndexError) as e:
-        raise InputError(f"{name}: not a CIF of one structure: {e}") from e
-    if small.spacegroup is None or not small.sites or not small.cell.is_crystal():
-        raise InputError(f"{name}: cell, space group or atoms are missing; give a complete CIF")
-    if any(site.element.atomic_number == 0 for site in small.sites):
-        raise InputError(f"{name}: an atom has no known element; correct _atom_site_type_symbol")
-    return small
+def scattering_power(element: str, q: np.ndarray) -> np.ndarray:
+    """|f(q)|² of one atom, Å², q = 1/d in 1/Å; beyond the fitted range it falls as Rutherford's, with q⁻⁴.
+
+    Raises
+    ------
+    InputError
+        If there is no such element.
+    """
+    inside = np.minimum(q, _FITTED)
+    return np.asarray(
+        (scattering_factor(element, inside**2 / 4) * np.minimum(1, _FITTED / np.maximum(q, 1e-12)) ** 2) ** 2
+    )

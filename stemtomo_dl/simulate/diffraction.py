@@ -3,6 +3,13 @@
 The illumination cone is cut into cells of equal area; within one, all electrons share an excitation error. A table
 holds, for every thickness of a ladder and every cell, the cumulative share of the reflections; what is left
 after the last one passes unscattered. Another theory (Bloch waves) only has to fill such a table.
+
+Thicknesses and excitation errors are both along the beam, so a crystal that lies obliquely needs no further
+factor: t/ξ and t·s are the same along the beam and along its normal, to g/K (a few %). Where two particles scatter
+one electron in sequence, the lower one's table serves as it is: it is meant for the undeflected direction, and a
+beam deflected by g would see the errors s(h) − h·g/K, as if the crystal were turned by λg. So the double
+reflections have the right places and the right sum, but not each its own intensity. docs/theory/forward-model.md
+has the formulas, and says where they hold.
 """
 
 from __future__ import annotations
@@ -18,9 +25,10 @@ from stemtomo_dl.simulate import cone
 from stemtomo_dl.simulate.crystal import Structure
 
 LADDER_NM = 1.0  # spacing of the thicknesses between which shares are linear
-MOST_SCATTERED = 0.9  # two-beam shares of a beam direction add up to no more: beyond, they are scaled down
 MOST_KINEMATIC = 0.5  # the kinematic shares of a particle are scaled so as never to exceed this
 WEAKEST = 1e-5  # reflections that take no more than this at any thickness are left out
+_MOSAIC_REACH = 3.5  # mosaic blocks tilted by more than so many rms are left out
+_MOST_NODES = 129  # of the average over mosaic blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +63,32 @@ class Excited(Record):
     s: np.ndarray = array("f8", "reflection", "1/Å")
     slope: np.ndarray = array("f8", "reflection cell", "1/Å")  # excitation error in a cell less s
     extinction: np.ndarray = array("f8", "reflection", "Å")
+    spread: np.ndarray = array("f8", "reflection", "1/Å")  # rms of s among the mosaic blocks
 
 
-def extinction_distance(structure: Structure, beam: Beam) -> np.ndarray:
-    """ξ_g = π V / (γ λ |F_g|) for every reflection, Å, in the small-angle limit (Spence & Zuo 1992)."""
+def extinction_distance(structure: Structure, beam: Beam, fading: np.ndarray | None = None) -> np.ndarray:
+    """ξ_g = π V / (γ λ |F_g|) for every reflection, Å, in the small-angle limit (Spence & Zuo 1992).
+
+    Parameters
+    ----------
+    fading : (reflection,) array or None
+        What damage has left of |F_g|².
+    """
     gamma = 1 + beam.voltage_kv / 510.99895
-    amplitude = np.maximum(np.abs(structure.structure_factor), 1e-9)
-    return np.asarray(np.pi * structure.volume / (gamma * beam.wavelength_a * amplitude))
+    amplitude = np.abs(structure.structure_factor)
+    if fading is not None:
+        amplitude = amplitude * np.sqrt(fading)
+    return np.asarray(np.pi * structure.volume / (gamma * beam.wavelength_a * np.maximum(amplitude, 1e-9)))
 
 
-def excite(structure: Structure, ub_lab: np.ndarray, beam: Beam, thickness_nm: float) -> Excited:
+def excite(
+    structure: Structure,
+    ub_lab: np.ndarray,
+    beam: Beam,
+    thickness_nm: float,
+    mosaic_deg: float = 0.0,
+    fading: np.ndarray | None = None,
+) -> Excited:
     """Find the reflections that take more than `WEAKEST` at some thickness up to the one given.
 
     Parameters
@@ -73,21 +97,27 @@ def excite(structure: Structure, ub_lab: np.ndarray, beam: Beam, thickness_nm: f
         R·UB, 1/Å.
     thickness_nm : float
         Greatest thickness of the particle.
+    mosaic_deg : float
+        Rms tilt of the mosaic blocks about any axis.
+    fading : (reflection,) array or None
+        What damage has left of |F|² of the structure's reflections.
     """
     g = structure.hkl @ ub_lab.T
     s = excitation_error(g, beam.wavelength_a)
-    extinction = extinction_distance(structure, beam)
-    nearest = np.maximum(np.abs(s) - np.hypot(g[:, 0], g[:, 1]) * beam.convergence_mrad * 1e-3, 0)
+    extinction = extinction_distance(structure, beam, fading)
+    across = np.hypot(g[:, 0], g[:, 1])  # a tilt δ about an axis in the plane moves s by δ·(g across the axis)
+    spread = np.radians(mosaic_deg) * across
+    nearest = np.maximum(np.abs(s) - across * beam.convergence_mrad * 1e-3 - _MOSAIC_REACH * spread, 0)
     strength = np.minimum(1 / (1 + (nearest * extinction) ** 2), (np.pi * 10 * thickness_nm / extinction) ** 2)
     index = np.flatnonzero(strength > WEAKEST)  # NaN, beyond the sphere's rim, compares as no
     # s(δ) = s − g_xy·δ/K for a beam whose transverse wave vector is δ = K·convergence·direction
     slope = -(g[index, :2] @ beam.direction.T) * beam.convergence_mrad * 1e-3
-    return Excited(index, g[index], s[index], slope, extinction[index])
+    return Excited(index, g[index], s[index], slope, extinction[index], spread[index])
 
 
 def kinematic_bound(excited: Excited, thickness_nm: float) -> float:
     """An upper bound on the kinematic share of all reflections at any thickness up to this and in any cell."""
-    nearest = np.abs(excited.s) - np.abs(excited.slope).max(1, initial=0)
+    nearest = np.abs(excited.s) - np.abs(excited.slope).max(1, initial=0) - _MOSAIC_REACH * excited.spread
     envelope = np.minimum(np.pi * 10 * thickness_nm, 1 / np.maximum(nearest, 1e-9))
     return float(((envelope / excited.extinction) ** 2).sum())
 
@@ -101,40 +131,70 @@ def ladder(thickness_nm: float) -> tuple[int, float]:
 def two_beam_shares(excited: Excited, steps: int, step_nm: float) -> np.ndarray:
     """Cumulative shares (thickness, cell, reflection) of the two-beam theory.
 
-    I = sin²(π t √(s² + 1/ξ²)) / (1 + (sξ)²) for each reflection by itself (Hirsch et al. 1965), t along the beam.
-    Where many are strong at once their sum would exceed one; it is scaled down to `MOST_SCATTERED`.
+    p = sin²(π t √(s² + 1/ξ²)) / (1 + (sξ)²) for each reflection by itself (Hirsch et al. 1965), t along the beam.
+    Together they take 1 − Π(1 − p), as if each met what the others leave, and share it as p₁ : p₂ : …; so a
+    reflection alone keeps its p, weak ones keep theirs, and no more is taken than there is.
     """
     strength = excited.extinction**-2
-    return np.asarray(_cumulate(excited.s, excited.slope, strength, strength, steps, step_nm * 10, MOST_SCATTERED))
+    return _cumulate(excited, strength, strength, steps, step_nm, True)
 
 
 def kinematic_shares(excited: Excited, steps: int, step_nm: float, scale: float) -> np.ndarray:
     """Cumulative shares (thickness, cell, reflection) of the kinematic theory, I = scale·(π t/ξ)² sinc²(t s)."""
     strength = scale * excited.extinction**-2
     uncoupled = np.full(len(strength), 1e-16)  # not 0, so that s = 0 is no special case
-    return np.asarray(_cumulate(excited.s, excited.slope, strength, uncoupled, steps, step_nm * 10, np.inf))
+    return _cumulate(excited, strength, uncoupled, steps, step_nm, False)
+
+
+def _mosaic_nodes(spread: float, thickness_nm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Tilts of mosaic blocks in rms, and their weights, for an average over a Gaussian.
+
+    The trapezoid rule is as good as exact once neighbours differ by less than a fringe, 1/t in s.
+    """
+    if spread == 0:
+        return np.zeros(1), np.ones(1)
+    fringes = 2 * _MOSAIC_REACH * spread * thickness_nm * 10
+    nodes = np.linspace(-_MOSAIC_REACH, _MOSAIC_REACH, min(7 + 2 * int(np.ceil(fringes / 2)), _MOST_NODES))
+    weights = np.exp(-(nodes**2) / 2)
+    return nodes, weights / weights.sum()
+
+
+def _cumulate(
+    excited: Excited, strength: np.ndarray, coupling: np.ndarray, steps: int, step_nm: float, shared: bool
+) -> np.ndarray:
+    nodes, weights = _mosaic_nodes(float(excited.spread.max(initial=0)), steps * step_nm)
+    s, slope, spread = excited.s, excited.slope, excited.spread
+    return np.asarray(_fill(s, slope, spread, nodes, weights, strength, coupling, steps, step_nm * 10, shared))
 
 
 @njit(cache=True, nogil=True)
-def _cumulate(
+def _fill(
     s: np.ndarray,
     slope: np.ndarray,
+    spread: np.ndarray,
+    nodes: np.ndarray,
+    weights: np.ndarray,
     strength: np.ndarray,
     coupling: np.ndarray,
     steps: int,
     step_a: float,
-    most: float,
+    shared: bool,
 ) -> np.ndarray:
-    """Running sums over reflections of strength·sin²(π t √(s² + coupling)) / (s² + coupling)."""
+    """Running sums over reflections of strength·sin²(π t √(s² + coupling)) / (s² + coupling), over mosaic blocks."""
     cells = slope.shape[1]
     out = np.zeros((steps + 1, cells, len(s)), np.float32)
     for b in range(1, steps + 1):
         for c in range(cells):
-            total = 0.0
+            total, taken = 0.0, 0.0
             for r in range(len(s)):
-                effective = (s[r] + slope[r, c]) ** 2 + coupling[r]
-                total += strength[r] / effective * np.sin(np.pi * b * step_a * np.sqrt(effective)) ** 2
+                share = 0.0
+                for n in range(len(nodes)):
+                    effective = (s[r] + slope[r, c] + nodes[n] * spread[r]) ** 2 + coupling[r]
+                    wave = np.sin(np.pi * b * step_a * np.sqrt(effective))
+                    share += weights[n] * strength[r] / effective * wave**2
+                total += share
+                taken += (1 - taken) * share
                 out[b, c, r] = total
-            if total > most:
-                out[b, c] *= most / total
+            if shared and total > 0:
+                out[b, c] *= taken / total
     return out

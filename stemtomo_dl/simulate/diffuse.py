@@ -1,4 +1,8 @@
-"""Diffuse scattering: how far from the beam electrons land that kept no phase with the crystal.
+"""Diffuse scattering: how many electrons lose their phase with the crystal, and how far from the beam they land.
+
+Inelastic scattering follows Iakoubovskii et al. (2008), which needs the density alone; elastic scattering the
+scattering factors: all of them where a material is amorphous, in a crystal what thermal motion and damage take
+from the Bragg reflections.
 
 A distribution is a table of quantiles of the distance from the beam's centre on the detector, the illumination
 disk already folded in: entry i of n + 1 is the radius within which a share i/n of the electrons lands.
@@ -6,40 +10,139 @@ disk already folded in: entry i of n + 1 is the radius within which a share i/n 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import gemmi
 import numpy as np
 
-from stemtomo_dl.simulate.crystal import scattering_power
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.geometry import wavelength
+from stemtomo_dl.simulate.crystal import Species, Structure, scattering_power
+from stemtomo_dl.simulate.damage import Damage, fading
 
 _QUANTILES = 2048
-_Q_MAX = 3.0  # 1/Å
-_INELASTIC_SHARE = 0.6
-_LOSS_EV = 22.0  # a typical plasmon
-_CUTOFF_MRAD = 12.0  # Bethe ridge of such a loss, beyond which inelastic scattering fades
+_Q_MAX = 12.0  # 1/Å; what goes further is a thousandth of all elastic scattering
+_CUTOFF_MRAD = 20.0  # θ_C of the inelastic scattering, Iakoubovskii et al. 2008
 _HALOES = ((0.48, 0.07, 1.2), (0.84, 0.10, 0.5))  # 1/Å, width, height: the rings of amorphous carbon
+_DALTON = 1.66053907  # g/cm³ of one dalton per Å³
+_AMORPHOUS_G_CM3 = {"C": 2.0, "Si": 2.2, "Ge": 5.3, "Au": 19.3, "Al": 2.7, "Cu": 8.9, "Ti": 4.5, "Mo": 10.2, "Pt": 21.4}
 
 
-def quantiles(
-    elements: Sequence[str], amorphous: bool, voltage_kv: float, wavelength_a: float, pixel: float, disk_px: float
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Material:
+    """What scatters diffusely, after a dose that may have damaged it."""
+
+    species: tuple[Species, ...]
+    amorphous: bool
+    damage: Damage | None = None
+    dose_e_per_A2: float = 0.0
+
+    @property
+    def density_g_cm3(self) -> float:
+        """Mass density."""
+        return float(sum(_DALTON * s.density * gemmi.Element(s.element).weight for s in self.species))
+
+
+def amorphous(element: str) -> Material:
+    """An amorphous film of one element, with the density that is usual for it (carbon: 2.0 g/cm³).
+
+    Raises
+    ------
+    InputError
+        If the density of such films is not known.
+    """
+    if element not in _AMORPHOUS_G_CM3:
+        raise InputError(f"key 'film.element': '{element}' is none of {', '.join(_AMORPHOUS_G_CM3)}")
+    per_volume = _AMORPHOUS_G_CM3[element] / (_DALTON * gemmi.Element(element).weight)
+    return Material((Species(element, float(per_volume), 0.0),), amorphous=True)
+
+
+def crystal(structure: Structure) -> Material:
+    """What a crystal scatters diffusely while it is fresh."""
+    return Material(structure.species, amorphous=False)
+
+
+def damaged_path(path_nm: float | None, material: Material, voltage_kv: float) -> float:
+    """A mean free path that held before any damage, nm, shortened by what the Bragg reflections have lost.
+
+    None stands for the one that composition and density give.
+    """
+    if path_nm is None:
+        return mean_free_path(material, voltage_kv)
+    if material.damage is None or material.dose_e_per_A2 <= 0:
+        return path_nm
+    fresh = elastic_path(replace(material, dose_e_per_A2=0.0), voltage_kv)
+    return 1 / (1 / path_nm + 1 / elastic_path(material, voltage_kv) - 1 / fresh)
+
+
+def mean_free_path(material: Material, voltage_kv: float) -> float:
+    """Mean free path in nm of all diffuse scattering, inelastic and elastic."""
+    return 1 / (1 / inelastic_path(material, voltage_kv) + 1 / elastic_path(material, voltage_kv))
+
+
+def inelastic_path(material: Material, voltage_kv: float) -> float:
+    """Mean free path in nm of inelastic scattering by any angle.
+
+    1/λ = 11 ρ^0.3/(200 F E₀) · ln(θ_C²/θ_E²), ρ in g/cm³, E₀ in keV, θ_E = 5.5 ρ^0.3/(F E₀) mrad, θ_C = 20 mrad,
+    F = (1 + E₀/1022)/(1 + E₀/511)²: the formula of Iakoubovskii et al. (2008, Microsc. Res. Tech. 71, 626) for a
+    collection angle beyond θ_C.
+    """
+    ratio = (_CUTOFF_MRAD / _characteristic_mrad(material, voltage_kv)) ** 2
+    energy = _relativistic(voltage_kv) * voltage_kv
+    return float(200 * energy / (11 * material.density_g_cm3**0.3 * np.log(ratio)))
+
+
+@lru_cache(1024)
+def elastic_path(material: Material, voltage_kv: float) -> float:
+    """Mean free path in nm of elastic scattering that keeps no phase: σ = γ²λ² ∫ f_diffuse² 2πq dq."""
+    q = _grid()
+    gamma = 1 + voltage_kv / 510.99895
+    area = np.trapezoid(_elastic(material, q) * 2 * np.pi * q, q)  # per Å³
+    return float(0.1 / max((gamma * wavelength(voltage_kv)) ** 2 * area, 1e-12))
+
+
+@lru_cache(256)
+def quantiles(material: Material, voltage_kv: float, pixel: float, disk_px: float) -> np.ndarray:
     """Quantile table (n + 1,) in detector px of a material's diffuse scattering.
 
-    Inelastic scattering is a Lorentzian of the characteristic angle θ_E = ΔE/2E (Egerton 2011, non-relativistic),
-    elastic scattering the mean |f|² of the elements: with rings where the material is amorphous, and in a crystal
-    by what thermal motion leaves, 1 − exp(−2Bs²).
+    Inelastic scattering is 1/(θ² + θ_E²) − 1/(θ² + θ_C²), whose integral is the mean free path above; elastic
+    scattering the |f|² of the elements: with rings where the material is amorphous, and in a crystal by what
+    thermal motion and damage leave, 1 − exp(−2Bs²)·fading.
     """
-    q = np.concatenate([[0.0], np.geomspace(1e-5, _Q_MAX, 6000)])
-    elastic = np.mean([scattering_power(e, q) for e in elements], axis=0)
-    if amorphous:
-        elastic *= 1 + sum(h * np.exp(-(((q - c) / w) ** 2)) for c, w, h in _HALOES)
-    else:
-        elastic *= 1 - np.exp(-2 * 0.5 * q**2 / 4)
-    characteristic = _LOSS_EV / (2e3 * voltage_kv) / wavelength_a
-    cutoff = _CUTOFF_MRAD * 1e-3 / wavelength_a
-    inelastic = np.exp(-((q / cutoff) ** 2)) / (q**2 + characteristic**2)
-    share = _INELASTIC_SHARE * _cumulative(q, inelastic) + (1 - _INELASTIC_SHARE) * _cumulative(q, elastic)
+    q = _grid()
+    lambda_mrad = wavelength(voltage_kv) * 1e3
+    near, far = (angle / lambda_mrad for angle in (_characteristic_mrad(material, voltage_kv), _CUTOFF_MRAD))
+    inelastic = 1 / (q**2 + near**2) - 1 / (q**2 + far**2)
+    total = mean_free_path(material, voltage_kv)
+    weight = total / inelastic_path(material, voltage_kv)
+    share = weight * _cumulative(q, inelastic) + (1 - weight) * _cumulative(q, _elastic(material, q))
     return _fold_disk(q / pixel, share, disk_px)
+
+
+def _grid() -> np.ndarray:
+    return np.concatenate([[0.0], np.geomspace(1e-5, _Q_MAX, 6000)])
+
+
+def _relativistic(voltage_kv: float) -> float:
+    return (1 + voltage_kv / 1022) / (1 + voltage_kv / 511) ** 2
+
+
+def _characteristic_mrad(material: Material, voltage_kv: float) -> float:
+    return float(5.5 * material.density_g_cm3**0.3 / (_relativistic(voltage_kv) * voltage_kv))
+
+
+def _elastic(material: Material, q: np.ndarray) -> np.ndarray:
+    """Diffuse |f|² per volume, 1/Å, at q = 1/d."""
+    out = np.zeros_like(q)
+    left = fading(material.damage, material.dose_e_per_A2, q)
+    for element, density, u in material.species:
+        lost = 1.0 if material.amorphous else 1 - np.exp(-4 * np.pi**2 * u * q**2) * left
+        out += density * scattering_power(element, q) * lost
+    if material.amorphous:
+        rings = out * (1 + sum(h * np.exp(-(((q - c) / w) ** 2)) for c, w, h in _HALOES))
+        out = rings * (np.trapezoid(out * q, q) / np.trapezoid(rings * q, q))  # they redistribute, and add nothing
+    return out
 
 
 def _cumulative(q: np.ndarray, density: np.ndarray) -> np.ndarray:

@@ -8,21 +8,26 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import disk_radius_px, field_centre, tilt_rotation, wavelength
 from stemtomo_dl.records import Masks, Truth
-from stemtomo_dl.simulate import cone, counts, diffraction, diffuse
+from stemtomo_dl.simulate import counts, diffraction, diffuse, render
 from stemtomo_dl.simulate.crystal import Structure, read_structure
+from stemtomo_dl.simulate.detector import make_sensor
+from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint, seen_picture
+from stemtomo_dl.simulate.film import FilmMap, film_path, free_path, make_film
 from stemtomo_dl.simulate.mixture import Cast, View, make_mixture
-from stemtomo_dl.simulate.motion import Motion, make_motion
-from stemtomo_dl.simulate.sample import Particle, make_particles
+from stemtomo_dl.simulate.motion import Motion, accumulated_dose, make_motion
+from stemtomo_dl.simulate.sample import Particle, coat_path, make_particles
 from stemtomo_dl.simulate.scene import Microscope, Scene
-from stemtomo_dl.simulate.shape import Footprint, footprint
+from stemtomo_dl.simulate.shape import Footprint
 
-_PARTICLES, _MOTION, _COUNTS = 1, 2, 3  # streams of random numbers: adding a particle does not change the drift
+# streams of random numbers: adding a particle does not change the drift
+_PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM = 1, 2, 3, 4, 5, 6
 _AHEAD = 4  # rows per thread that are drawn before the first is taken
 
 
@@ -33,6 +38,7 @@ class Series:
     scene: Scene
     motion: Motion
     cast: Cast
+    film: FilmMap
     truth: Truth
 
     def __len__(self) -> int:
@@ -56,15 +62,20 @@ class Series:
         """Chemical elements of all crystals."""
         return sorted({e for p in self.cast.particles for e in p.structure.elements})
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the counts, as the camera stores them."""
+        return np.dtype(self.scene.instrument.camera.full()["dtype"])
+
     def scan(self, tilt: int, threads: int | None = None) -> np.ndarray:
-        """All patterns of a tilt, (y, x, qy, qx) uint16."""
-        out = np.empty(self.shape, np.uint16)
+        """All patterns of a tilt, (y, x, qy, qx), in the camera's dtype."""
+        out = np.empty(self.shape, self.dtype)
         for y, row in enumerate(self.rows(tilt, threads)):
             out[y] = row
         return out
 
     def rows(self, tilt: int, threads: int | None = None, dense: bool | None = None) -> Iterator[np.ndarray]:
-        """The scan rows of a tilt one after another, each (x, qy, qx) uint16.
+        """The scan rows of a tilt one after another, each (x, qy, qx) in the camera's dtype.
 
         Parameters
         ----------
@@ -87,44 +98,50 @@ class Series:
 
     def _row_drawer(self, tilt: int, dense: bool | None, pool: ThreadPoolExecutor) -> Callable[[int], np.ndarray]:
         """The function that draws row y of a tilt."""
-        microscope, shape = self.scene.instrument, self.shape
-        electrons = microscope.electrons_per_pattern
+        microscope, shape, sensor = self.scene.instrument, self.shape, self.cast.sensor
+        electrons = microscope.electrons
         view, thickness = self._view(tilt)
-        mixture = make_mixture(self.cast, view, pool.map)
+        mixture, film = make_mixture(self.cast, view, pool.map), self._film(tilt)
+        shifts = beam_shifts(microscope.descan, microscope.scan)
         if dense is None:
-            dense = counts.dense_is_cheaper(electrons, microscope.detector)
-        if dense:
-            direct = cone.points(mixture.rings, mixture.disk_px, counts.DIRECT_POINTS)
-            bragg = cone.points(mixture.rings, mixture.disk_px, counts.BRAGG_POINTS)
-            templates = np.stack([diffuse.template(r, view.center_px, shape[2:]) for r in self.cast.radii])
+            dense = render.dense_is_cheaper(electrons, microscope.detector, sensor)
+        canvas = render.make_canvas(mixture, sensor, microscope.detector, shifts) if dense else None
 
         def draw(y: int) -> np.ndarray:
             rng = _generator(self.scene.seed, _COUNTS, tilt, y)
-            out = np.zeros(shape[1:], np.uint16)
-            row = np.ascontiguousarray(thickness[:, y])
-            if dense:
-                counts.draw_patterns(rng, electrons, mixture, row, templates, direct, bragg, out)
+            out = np.empty(shape[1:], self.dtype)
+            row = counts.Row(np.ascontiguousarray(thickness[:, y]), film[y], shifts[y])
+            if canvas is not None:
+                render.draw_patterns(rng, electrons, mixture, row, sensor, canvas, out)
             else:
-                counts.draw_electrons(rng, electrons, mixture, row, out)
+                counts.draw_electrons(rng, electrons, mixture, row, sensor, out)
             return out
 
         return draw
 
     def _view(self, tilt: int) -> tuple[View, np.ndarray]:
         """What is in view at a tilt, and the thickness (met, y, x) in nm of all that is met."""
-        microscope, film = self.scene.instrument, self.scene.film
-        seen = _footprints(microscope, self.motion, self.cast.particles, tilt)
-        rotation = tilt_rotation(microscope.tilt_axis_deg, self.motion.alpha_deg[tilt])
+        microscope, motion = self.scene.instrument, self.motion
+        seen = _footprints(self.scene, motion, self.cast.particles, tilt)
+        rotation = tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg[tilt])
         height = [(rotation @ p.position_nm)[2] for p in self.cast.particles]
         met = [p for p in np.argsort(height, kind="stable") if (seen[p].thickness > 0).any()]
         thickness = np.zeros((len(met), *microscope.scan))
         for k, p in enumerate(met):
             height_px, width_px = seen[p].thickness.shape
             thickness[k, seen[p].y0 : seen[p].y0 + height_px, seen[p].x0 : seen[p].x0 + width_px] = seen[p].thickness
-        path = film.thickness_nm / np.cos(np.radians(self.motion.alpha_deg[tilt]))
-        share = float(1 - np.exp(-path / film.mean_free_path_nm))
-        center = self.motion.centers_px[tilt]
-        return View(share, rotation, center, np.array(met, np.int64), thickness.max((1, 2), initial=0)), thickness
+        dose = float(accumulated_dose(self.scene, len(self))[tilt])
+        thickest = thickness.max((1, 2), initial=0)
+        return View(rotation, motion.centers_px[tilt], np.array(met, np.int64), thickest, dose), thickness
+
+    def _film(self, tilt: int) -> np.ndarray:
+        """Share of the electrons that the support and amorphous coats take at a tilt, (y, x)."""
+        scene, m, drift = self.scene, self.scene.instrument, self.motion.drift_px[tilt]
+        rotation = tilt_rotation(m.tilt_axis_deg, self.motion.alpha_deg[tilt])
+        mean_free_path = free_path(scene.film, m.voltage_kv)
+        path = film_path(scene.film, self.film, rotation, drift, m)
+        path += coat_path(self.cast.particles, rotation, drift, m, mean_free_path)
+        return 1 - np.exp(-seen_picture(path, _probes(scene, self.motion, tilt)) / mean_free_path)
 
 
 def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
@@ -141,13 +158,15 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     InputError
         If a CIF cannot be understood, two of them share a name, a habit does not close or the field is full.
     """
-    structures = _structures(scene, cifs)
-    particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES))
+    structures, m = _structures(scene, cifs), scene.instrument
+    extent = (m.scan[1] * m.step_nm, m.scan[0] * m.step_nm)
+    film = make_film(scene.film, extent, _generator(scene.seed, _FILM))
+    particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES), film)
     motion = make_motion(scene, _generator(scene.seed, _MOTION))
-    seen = [_footprints(scene.instrument, motion, particles, tilt) for tilt in range(len(motion.alpha_deg))]
+    seen = [_footprints(scene, motion, particles, tilt) for tilt in range(len(motion.alpha_deg))]
     thickest = np.array([[f.thickness.max(initial=0) for f in row] for row in seen])
     cast = _cast(scene, list(structures.values()), particles, motion, thickest)
-    return Series(scene, motion, cast, _truth(scene.instrument, motion, particles, seen))
+    return Series(scene, motion, cast, film, _truth(m, motion, particles, seen))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
@@ -158,8 +177,9 @@ def _structures(scene: Scene, cifs: Mapping[str, str]) -> dict[str, Structure]:
     """Every phase, by the name that the scene gives its CIF."""
     microscope = scene.instrument
     reach = (np.array(microscope.detector[::-1]) - 1) / 2 + np.abs(microscope.beam_offset_px)
-    d_min = scene.d_min or 1 / (np.hypot(*reach) * microscope.pixel_inv_angstrom)
-    structures = {p.cif: read_structure(Path(p.cif).stem, cifs[p.cif], float(d_min)) for p in scene.particles}
+    squeezed = np.linalg.svd(microscope.ellipse.matrix(), compute_uv=False).min()
+    d_min = scene.d_min or 1 / (np.hypot(*reach) / squeezed * microscope.pixel_inv_angstrom)
+    structures = {name: read_structure(Path(name).stem, cifs[name], float(d_min)) for name in scene.cifs}
     names = [s.name for s in structures.values()]
     for name in names:
         if names.count(name) > 1:
@@ -167,13 +187,20 @@ def _structures(scene: Scene, cifs: Mapping[str, str]) -> dict[str, Structure]:
     return structures
 
 
-def _footprints(microscope: Microscope, motion: Motion, particles: tuple[Particle, ...], tilt: int) -> list[Footprint]:
+def _probes(scene: Scene, motion: Motion, tilt: int) -> Probes:
+    """Where the probes of a scan really are."""
+    rng = _generator(scene.seed, _JITTER, tilt)
+    return probe_places(scene.instrument.raster, motion.row_px[tilt], scene.instrument.scan[1], rng)
+
+
+def _footprints(scene: Scene, motion: Motion, particles: tuple[Particle, ...], tilt: int) -> list[Footprint]:
     """What every particle covers of the scan at a tilt."""
-    rotation = tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg[tilt])
-    origin = field_centre(microscope.scan) + motion.drift_px[tilt]
-    at = [origin + (rotation @ p.position_nm)[:2] / microscope.step_nm for p in particles]
+    m, probes = scene.instrument, _probes(scene, motion, tilt)
+    rotation = tilt_rotation(m.tilt_axis_deg, motion.alpha_deg[tilt])
+    origin = field_centre(m.scan) + motion.drift_px[tilt]
+    at = [origin + (rotation @ p.position_nm)[:2] / m.step_nm for p in particles]
     return [
-        footprint(p.solid.turned(rotation), xy, microscope.step_nm, microscope.scan, microscope.probe_samples)
+        seen_footprint(p.solid.turned(rotation), xy, m.step_nm, probes, m.probe_samples)
         for p, xy in zip(particles, at, strict=True)
     ]
 
@@ -188,13 +215,22 @@ def _cast(
     beam = diffraction.make_beam(m.voltage_kv, wave, m.convergence_mrad, rings, m.rotation_deg)
     scale = None if scene.intensities == "two-beam" else _kinematic_scale(m, motion, particles, beam, thickest)
     disk = disk_radius_px(m.convergence_mrad, wave, m.pixel_inv_angstrom)
-    materials = [((scene.film.element,), True), *((phase.elements, False) for phase in phases)]
-    radii = [
-        diffuse.quantiles(elements, amorphous, m.voltage_kv, wave, m.pixel_inv_angstrom, disk)
-        for elements, amorphous in materials
-    ]
+    materials = (diffuse.amorphous(scene.film.element), *(diffuse.crystal(phase) for phase in phases))
+    radii = [diffuse.quantiles(kind, m.voltage_kv, m.pixel_inv_angstrom, disk) for kind in materials]
     material = np.array([1 + phases.index(p.structure) for p in particles])
-    return Cast(particles, beam, m.pixel_inv_angstrom, m.rotation_deg, np.stack(radii), material, scale)
+    return Cast(
+        particles=particles,
+        beam=beam,
+        pixel_inv_angstrom=m.pixel_inv_angstrom,
+        rotation_deg=m.rotation_deg,
+        sequential=scene.overlap == "sequential",
+        sensor=make_sensor(m.camera, m.detector, _generator(scene.seed, _CAMERA)),
+        ellipse=m.ellipse.matrix(),
+        radii=np.stack(radii),
+        material=material,
+        materials=materials,
+        scale=scale,
+    )
 
 
 def _kinematic_scale(
@@ -208,7 +244,9 @@ def _kinematic_scale(
     bound = np.zeros(thickest.shape)
     for tilt, rotation in enumerate(tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg)):
         for p, particle in enumerate(particles):
-            excited = diffraction.excite(particle.structure, rotation @ particle.ub, beam, thickest[tilt, p])
+            excited = diffraction.excite(
+                particle.structure, rotation @ particle.ub, beam, thickest[tilt, p], particle.mosaic_deg
+            )
             bound[tilt, p] = diffraction.kinematic_bound(excited, thickest[tilt, p])
     return np.asarray(np.minimum(1, diffraction.MOST_KINEMATIC / np.maximum(bound.max(0), 1e-30)))
 

@@ -10,30 +10,67 @@ from scipy.spatial import ConvexHull, HalfspaceIntersection, QhullError
 
 from stemtomo_dl.records import Record, array
 
+_TANGENTS = 400  # planes that stand for a ball where corners are needed: they lie at most 0.9 % of the radius outside
+_RAYS = 20000  # for the volume of rounded bodies, good to 1e-4
+
+ORIGIN = np.zeros(3)
+
 
 @dataclass(frozen=True, eq=False)
 class Solid(Record):
-    """A polyhedron {r : normals·r ≤ distances}, or a ball where it has no faces; the centroid is the origin."""
+    """A polyhedron {r : normals·r ≤ distances} cut by a ball, less its core; the centroid is the origin when made.
+
+    Without faces it is a ball; without a ball (``radius`` inf) a polyhedron. The vertices of a rounded body are the
+    corners of a polyhedron that encloses it closely; a ball has none.
+    """
 
     volume: float  # nm³
     radius: float  # nm, of the ball; inf for a polyhedron
     normals: np.ndarray = array("f8", "face 3")
     distances: np.ndarray = array("f8", "face", "nm")
     vertices: np.ndarray = array("f8", "vertex 3", "nm")
+    center: np.ndarray = array("f8", "3", "nm, of the ball")
+    core: Solid | None = None  # a hollow inside, in the same frame
 
     def turned(self, rotation: np.ndarray) -> Solid:
-        """The solid after a rotation (3, 3) about its centroid."""
-        return replace(self, normals=self.normals @ rotation.T, vertices=self.vertices @ rotation.T)
+        """The solid after a rotation (3, 3) about the origin."""
+        return replace(
+            self,
+            normals=self.normals @ rotation.T,
+            vertices=self.vertices @ rotation.T,
+            center=rotation @ self.center,
+            core=self.core and self.core.turned(rotation),
+        )
+
+    def moved(self, by: np.ndarray) -> Solid:
+        """The solid after a shift (3,) in nm."""
+        return replace(
+            self,
+            distances=self.distances + self.normals @ by,
+            vertices=self.vertices + by,
+            center=self.center + by,
+            core=self.core and self.core.moved(by),
+        )
 
     def reach(self) -> np.ndarray:
-        """How far the solid extends from its centroid, [[x, y] toward −, [x, y] toward +], nm, all ≥ 0."""
+        """How far the solid extends from the origin, [[x, y] toward −, [x, y] toward +], nm, all ≥ 0."""
+        out = np.full((2, 2), np.inf)
         if np.isfinite(self.radius):
-            return np.full((2, 2), self.radius)
-        return np.stack([-self.vertices[:, :2].min(0), self.vertices[:, :2].max(0)])
+            out = np.stack([self.radius - self.center[:2], self.radius + self.center[:2]])
+        if len(self.vertices):
+            out = np.minimum(out, np.stack([-self.vertices[:, :2].min(0), self.vertices[:, :2].max(0)]))
+        return np.maximum(out, 0)
+
+    def bound(self) -> float:
+        """Radius of a ball about the origin that holds the solid, nm."""
+        if len(self.vertices):
+            return float(np.linalg.norm(self.vertices, axis=1).max())
+        return self.radius + float(np.linalg.norm(self.center))
 
     def thickness(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Length of the chords along z at x (column) and y (row), nm: (row, column), nm."""
-        return np.asarray(_chords(self.normals, self.distances, self.radius, x, y))
+        out = np.asarray(_chords(self.normals, self.distances, self.radius, self.center, x, y))
+        return out if self.core is None else out - self.core.thickness(x, y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +86,7 @@ class Footprint(Record):
 def ball(radius: float) -> Solid:
     """A ball of a radius in nm."""
     none = np.zeros((0, 3))
-    return Solid(4 / 3 * np.pi * radius**3, radius, none, np.zeros(0), none)
+    return Solid(4 / 3 * np.pi * radius**3, radius, none, np.zeros(0), none, ORIGIN)
 
 
 def polyhedron(normals: np.ndarray, distances: np.ndarray) -> Solid:
@@ -62,20 +99,78 @@ def polyhedron(normals: np.ndarray, distances: np.ndarray) -> Solid:
     ValueError
         If the faces do not enclose a volume.
     """
+    return enclosed(normals, distances)[0]
+
+
+def enclosed(
+    normals: np.ndarray, distances: np.ndarray, radius: float = np.inf, center: np.ndarray = ORIGIN
+) -> tuple[Solid, np.ndarray]:
+    """The body within faces (face, 3) and a ball, centred, and where its centroid was, (3,) in nm.
+
+    The origin must lie inside. Without faces the body is the ball.
+
+    Raises
+    ------
+    ValueError
+        If the faces do not enclose a volume.
+    """
+    if len(normals) == 0:
+        return ball(radius), center
+    if np.isfinite(radius):
+        tangents = directions(_TANGENTS)
+        corners, _ = _corners(
+            np.concatenate([normals, tangents]), np.concatenate([distances, radius + tangents @ center])
+        )
+        volume, centroid = _star(normals, distances, radius, center)
+    else:
+        corners, hull = _corners(normals, distances)
+        # tetrahedra from the origin to the hull's triangles: signed volumes cannot be negative, the origin is inside
+        triangles = corners[hull]
+        parts = np.abs(np.linalg.det(triangles)) / 6
+        volume, centroid = float(parts.sum()), (parts[:, None] * triangles.sum(1)).sum(0) / (4 * parts.sum())
+        corners = corners[np.unique(hull)]
+    return Solid(
+        volume, radius, normals, distances - normals @ centroid, corners - centroid, center - centroid
+    ), centroid
+
+
+def hollow(outer: Solid, core: Solid) -> Solid:
+    """A shell: what is left of a body without another that lies inside it, in the same frame."""
+    return replace(outer, volume=outer.volume - core.volume, core=core)
+
+
+def directions(count: int) -> np.ndarray:
+    """Directions (count, 3) evenly over the sphere, on a Fibonacci spiral."""
+    z = 1 - (2 * np.arange(count) + 1) / count
+    phi = np.arange(count) * np.pi * (3 - np.sqrt(5))
+    r = np.sqrt(1 - z**2)
+    return np.column_stack([r * np.cos(phi), r * np.sin(phi), z])
+
+
+def _corners(normals: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (corner, 3) of half-spaces round the origin, and the triangles (triangle, 3) of their hull."""
     try:
         with np.errstate(divide="ignore", invalid="ignore"):  # of corners at infinity, refused below
-            corners = HalfspaceIntersection(np.column_stack([normals, -distances]), np.zeros(3)).intersections
+            corners = HalfspaceIntersection(np.column_stack([normals, -distances]), ORIGIN).intersections
         if not np.isfinite(corners).all():
             raise ValueError("the faces do not enclose a volume")
-        hull = ConvexHull(corners)
+        return corners, ConvexHull(corners).simplices
     except QhullError as e:
         raise ValueError("the faces do not enclose a volume") from e
-    # tetrahedra from the origin to the hull's triangles: signed volumes cannot be negative, the origin is inside
-    triangles = corners[hull.simplices]
-    parts = np.abs(np.linalg.det(triangles)) / 6
-    centroid = (parts[:, None] * triangles.sum(1)).sum(0) / (4 * parts.sum())
-    vertices = corners[hull.vertices] - centroid
-    return Solid(float(parts.sum()), np.inf, normals, distances - normals @ centroid, vertices)
+
+
+def _star(normals: np.ndarray, distances: np.ndarray, radius: float, center: np.ndarray) -> tuple[float, np.ndarray]:
+    """Volume and centroid (3,) by rays from the origin: ∫ r³/3 dΩ and ∫ u·r⁴/4 dΩ over the volume."""
+    rays = directions(_RAYS)
+    along = rays @ center
+    out = along + np.sqrt(along**2 - center @ center + radius**2)
+    for normal, distance in zip(normals, distances, strict=True):
+        with np.errstate(divide="ignore"):
+            room = distance / np.maximum(rays @ normal, 0)
+        np.minimum(out, room, out=out)
+    solid_angle = 4 * np.pi / _RAYS
+    volume = float((out**3).sum() * solid_angle / 3)
+    return volume, (rays * out[:, None] ** 4).sum(0) * solid_angle / (4 * volume)
 
 
 def footprint(solid: Solid, at_px: np.ndarray, step_nm: float, shape: tuple[int, int], samples: int = 1) -> Footprint:
@@ -105,16 +200,18 @@ def footprint(solid: Solid, at_px: np.ndarray, step_nm: float, shape: tuple[int,
 
 
 @njit(cache=True, nogil=True)
-def _chords(normals: np.ndarray, distances: np.ndarray, radius: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _chords(
+    normals: np.ndarray, distances: np.ndarray, radius: float, center: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
     """Chord lengths along z by clipping each line with the ball and every half-space (Kay & Kajiya's slabs)."""
     out = np.zeros((len(y), len(x)))
     for j in range(len(y)):
         for i in range(len(x)):
-            inside = radius * radius - x[i] * x[i] - y[j] * y[j]
+            inside = radius * radius - (x[i] - center[0]) ** 2 - (y[j] - center[1]) ** 2
             if inside <= 0:
                 continue
-            high = np.sqrt(inside)
-            low = -high
+            half = np.sqrt(inside)
+            high, low = center[2] + half, center[2] - half
             for n in range(len(distances)):
                 room = distances[n] - normals[n, 0] * x[i] - normals[n, 1] * y[j]
                 slope = normals[n, 2]

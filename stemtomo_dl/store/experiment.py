@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from stemtomo_dl.config import Experiment
 from stemtomo_dl.errors import InputError
@@ -29,7 +29,6 @@ def write_experiment(
     shape: tuple[int, int, int, int],
     origin: Mapping[str, Any],
     cifs: Mapping[str, str],
-    dtype: DTypeLike = np.uint16,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write an experiment, scan by scan; started again on the same folder it skips the scans that are there.
@@ -43,7 +42,7 @@ def write_experiment(
     stated_deg : (tilt,) array
         Tilt angles as tilts.csv states them.
     rows : callable
-        Given a tilt, its scan rows one after another, each (x, qy, qx).
+        Given a tilt, its scan rows one after another, each (x, qy, qx); they are stored in their own dtype.
     shape : tuple of int
         Shape (y, x, qy, qx) of every scan.
     origin : mapping
@@ -70,7 +69,9 @@ def write_experiment(
     for tilt, name in enumerate(files):
         path = folder / "scans" / name
         if not path.exists():
-            write_scan(path, (row[None] for row in rows(tilt)), shape, dtype)
+            blocks = (row[None] for row in rows(tilt))
+            first = next(blocks)
+            write_scan(path, chain([first], blocks), shape, first.dtype)
         advance()
 
 

@@ -8,7 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from stemtomo_dl import resources
 from stemtomo_dl.geometry import wavelength
-from stemtomo_dl.simulate import cone, counts, diffuse
+from stemtomo_dl.simulate import counts, diffuse, render
+from stemtomo_dl.simulate.detector import Camera, make_sensor
 from stemtomo_dl.simulate.mixture import make_mixture
 from stemtomo_dl.simulate.scene import Orientation, Scene, load_scene
 from stemtomo_dl.simulate.series import Series, simulate
@@ -68,12 +69,13 @@ def test_expected_pattern_keeps_all_electrons():
     view, thickness = series._view(0)
     wide = replace(view, center_px=np.array([150.0, 150.0]))
     mixture = make_mixture(series.cast, wide)
+    mixture = mixture._replace(radii=np.minimum(mixture.radii, 140))  # so that all of it fits on the canvas
     y, x = np.argwhere((thickness > 0).sum(0) == 3)[0]
-    stack = counts._room(3)
-    met = counts._meet(thickness[:, y, x], mixture, stack)
-    templates = np.stack([diffuse.template(r, wide.center_px, (301, 301)) for r in series.cast.radii])
-    points = cone.points(mixture.rings, mixture.disk_px, counts.BRAGG_POINTS)
-    image = counts.expected(1e4, mixture, stack, met, templates, points, points)
+    stack = counts.room(3)
+    met = counts.meet(thickness[:, y, x], mixture, stack)
+    canvas = render.make_canvas(mixture, series.cast.sensor, (301, 301), np.zeros((1, 2)))
+    film = series._film(0)[y, x]
+    image = render.expected(1e4, mixture, stack, met, film, np.zeros(2), canvas)
     assert met == 3
     assert image.min() >= 0
     assert image.sum() == pytest.approx(1e4, rel=2e-3)
@@ -86,7 +88,8 @@ def hand_made() -> counts.Mixture:
         center=np.array([8.0, 8.0]),
         disk_px=1.5,
         rings=1,
-        film=0.1,
+        sequential=False,
+        ellipse=np.eye(2),
         radii=np.full((2, 3), 2.0),
         material=np.array([1]),
         mean_free_path=np.array([50.0]),
@@ -103,12 +106,14 @@ def hand_made() -> counts.Mixture:
 @pytest.mark.parametrize(("thickness", "share"), [(2.5, 0.05), (10, 0.2), (12.5, 0.3), (20, 0.6)])
 def test_shares_are_linear_between_thicknesses(dense, thickness, share):
     mix, out = hand_made(), np.zeros((50, 17, 33), np.uint16)
-    met, rng = np.full((1, 50), float(thickness)), np.random.default_rng(3)
+    rng, shift = np.random.default_rng(3), np.zeros((50, 2))
+    sensor = make_sensor(Camera(), (17, 33), rng)
+    row = counts.Row(np.full((1, 50), float(thickness)), np.full(50, 0.1), shift)
     if dense:
-        points = cone.points(1, 1.5, 50)
-        counts.draw_patterns(rng, 2000, mix, met, np.zeros((2, 17, 33)), points, points, out)
+        canvas = render.make_canvas(mix, sensor, (17, 33), shift)
+        render.draw_patterns(rng, 2000.0, mix, row, sensor, canvas, out)
     else:
-        counts.draw_electrons(rng, 2000, mix, met, out)
+        counts.draw_electrons(rng, 2000.0, mix, row, sensor, out)
     expected = 100_000 * 0.9 * np.exp(-thickness / 50) * share
     assert out[:, :, 20:].sum() == pytest.approx(expected, abs=4 * np.sqrt(expected))
 
@@ -123,7 +128,7 @@ def test_the_beam_meets_particles_in_their_order():
 
 
 def test_template_is_the_distribution_that_electrons_are_drawn_from():
-    table = diffuse.quantiles(("C",), True, 200, wavelength(200), 0.03, 2.0)
+    table = diffuse.quantiles(diffuse.amorphous("C"), 200, 0.03, 2.0)
     rng = np.random.default_rng(1)
     radius, turn = np.interp(rng.random(400_000), np.linspace(0, 1, len(table)), table), 2 * np.pi * rng.random(400_000)
     column, row = 30.3 + radius * np.cos(turn), 25.9 + radius * np.sin(turn)

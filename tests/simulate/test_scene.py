@@ -10,10 +10,14 @@ from stemtomo_dl.simulate.scene import Tilts, load_scene
 SCENES = resources.synthetic() / "scenes"
 
 
-@pytest.mark.parametrize("path", sorted(SCENES.glob("*.toml")), ids=lambda p: p.stem)
+SHIPPED = sorted(p for p in SCENES.glob("*.toml") if p.stem != "training")  # which is a range of scenes
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_shipped_scenes_load(path):
     scene, cifs = load_scene(path)
-    assert set(cifs) == {p.cif for p in scene.particles}
+    assert tuple(cifs) == scene.cifs
+    assert {p.cif for p in scene.particles} <= set(cifs)
     assert isinstance(scene.experiment(["Ti"]), Experiment)
 
 
@@ -22,6 +26,8 @@ def test_shipped_scenes_go_by_name(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     assert load_scene(Path("tiny"))[0].title == load_scene(SCENES / "tiny.toml")[0].title
+    (tmp_path / "demo").mkdir()  # a folder of a scene's name is not that scene
+    assert load_scene(Path("demo"))[0].seed == 2024
     with pytest.raises(InputError, match="nothing"):
         load_scene(Path("nothing"))
 
@@ -36,6 +42,9 @@ def test_shipped_scenes_go_by_name(tmp_path, monkeypatch):
         ("step_nm = 4.0", "", "instrument.step_nm"),
         ("angles = [30, 14, 0, -20]", "start = 3", "tilts"),
         ('cif = "rutile.cif"', 'cif = "absent.cif"', "absent.cif"),
+        ("thickness_nm = 5", "thickness_nm = 5\nholes = { diametre_nm = 3 }", "film.holes.diameter_nm"),
+        ('shape = "sphere"', 'shape = "sphere"\ntwin = { plane = [1, 0, 1], law = 3 }', "particles.1.twin.law"),
+        ('shape = "sphere"', 'shape = "sphere"\nrounding = 1.2', "particles.1.rounding"),
     ],
 )
 def test_errors_name_key_and_file(tmp_path, old, new, key):
@@ -48,6 +57,14 @@ def test_errors_name_key_and_file(tmp_path, old, new, key):
     assert key in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shells_cif_is_read_and_named_as_a_phase(tmp_path):
+    text = (SCENES / "tiny.toml").read_text() + 'shell = { thickness_nm = 2, cif = "anatase.cif" }\n'
+    (tmp_path / "scene.toml").write_text(text)
+    scene, cifs = load_scene(tmp_path / "scene.toml")
+    assert list(cifs) == ["brookite.cif", "rutile.cif", "anatase.cif"]
+    assert scene.experiment([]).sample.phases == ["anatase.cif", "brookite.cif", "rutile.cif"]
 
 
 def test_cif_beside_the_scene_comes_first(tmp_path):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
+from scipy.stats import qmc
 
 from stemtomo_dl import resources
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.simulate import cone
 from stemtomo_dl.simulate.crystal import read_structure
 from stemtomo_dl.simulate.diffraction import (
-    MOST_SCATTERED,
     WEAKEST,
     Excited,
     excite,
@@ -74,7 +74,7 @@ def test_no_strong_reflection_is_left_out(brookite):
 
 def single(s: float, xi: float) -> Excited:
     one = np.array([float(s)])
-    return Excited(np.zeros(1, "i8"), np.zeros((1, 3)), one, np.zeros((1, 1)), np.array([float(xi)]))
+    return Excited(np.zeros(1, "i8"), np.zeros((1, 3)), one, np.zeros((1, 1)), np.array([float(xi)]), np.zeros(1))
 
 
 def test_two_beam_intensity_of_one_reflection():
@@ -110,12 +110,71 @@ def test_kinematic_shares_are_sinc_squared(brookite):
     assert (kinematic_shares(excited, 20, 1.0, 1.0)[..., -1] <= bound).all()
 
 
-def test_no_more_is_scattered_than_there_is(brookite):
+def apart(excited: Excited, t_a: float) -> np.ndarray:
+    """Two-beam intensity of every reflection by itself, (cell, reflection)."""
+    s = (excited.s[:, None] + excited.slope).T
+    return np.sin(np.pi * t_a * np.hypot(s, 1 / excited.extinction)) ** 2 / (1 + (s * excited.extinction) ** 2)
+
+
+def test_reflections_share_what_is_there(brookite):
     zone_axis = make_beam(200, WAVE, 0.1, 2, 0)
     excited = excite(brookite, brookite.b, zone_axis, 80)
-    shares = two_beam_shares(excited, 80, 1.0)
-    assert shares[..., -1].max() == pytest.approx(MOST_SCATTERED, abs=1e-4)  # this one had to be scaled down
-    assert (np.diff(shares, axis=-1) >= -1e-6).all()
+    shares = np.diff(two_beam_shares(excited, 8, 10.0).astype(float), axis=-1, prepend=0)
+    assert shares.min() >= -1e-6
+    for b in (1, 4, 8):
+        alone = apart(excited, 100 * b)
+        np.testing.assert_allclose(shares[b].sum(-1), 1 - np.prod(1 - alone, -1), rtol=1e-5)
+        np.testing.assert_allclose(
+            shares[b] / shares[b].sum(-1, keepdims=True), alone / alone.sum(-1, keepdims=True), rtol=1e-3, atol=2e-6
+        )
+    assert alone.sum(-1).max() > 1.02 > 1 > shares.sum(-1).max()
+
+
+def test_mosaic_blocks_are_crystals_turned_at_random(brookite):
+    """Against the average over crystals that are turned one by one."""
+    ub, steps = UB @ brookite.b, (2, 10.0)
+    wide = excite(brookite, ub, BEAM, 20, mosaic_deg=0.4)
+    mean = np.diff(kinematic_shares(wide, *steps, 1.0).astype(float), axis=-1, prepend=0)[:, 4]
+    turned, count = np.zeros((3, len(brookite.hkl))), 4096
+    sample = qmc.MultivariateNormalQMC(np.zeros(3), np.radians(0.4) ** 2 * np.eye(3), seed=1).random(count)
+    for turn in Rotation.from_rotvec(sample).as_matrix():
+        g = brookite.hkl[wide.index] @ (turn @ ub).T
+        s = np.sqrt(1 / WAVE**2 - (g[:, :2] ** 2).sum(1)) - 1 / WAVE - g[:, 2]
+        s -= g[:, :2] @ BEAM.direction[4] * 1.5e-3
+        for b in (1, 2):
+            turned[b, wide.index] += (np.pi * 100 * b / wide.extinction * np.sinc(100 * b * s)) ** 2 / count
+    for b in (1, 2):
+        one, other = mean[b], turned[b, wide.index]
+        strong = other > 0.02 * other.max()
+        assert strong.sum() > 20
+        np.testing.assert_allclose(one[strong], other[strong], rtol=0.05)
+    assert len(wide.index) > 1.2 * len(excite(brookite, ub, BEAM, 20).index)
+    assert (kinematic_shares(wide, *steps, 1.0)[..., -1] <= kinematic_bound(wide, 20)).all()
+
+
+def test_mosaic_spread_keeps_the_integrated_intensity():
+    """Over a whole rocking curve, mosaic spread only moves intensity about (kinematic: ∫ sinc² = 1/t)."""
+    s = np.linspace(-0.06, 0.06, 4001)
+    many = Excited(
+        np.zeros(4001, "i8"), np.zeros((4001, 3)), s, np.zeros((4001, 1)), np.full(4001, 1e4), np.full(4001, 0.006)
+    )
+    curve = np.diff(kinematic_shares(many, 1, 40.0, 1.0)[1, 0].astype(float), prepend=0)
+    expected = (np.pi * 400 / 1e4) ** 2 / 400
+    assert np.trapezoid(curve, s) == pytest.approx(expected, rel=0.02)
+    assert np.sqrt(np.trapezoid(curve * s**2, s) / np.trapezoid(curve, s)) > 0.006
+    assert curve.max() < 0.2 * (np.pi * 400 / 1e4) ** 2
+
+
+def test_damage_weakens_structure_factors(brookite):
+    left = np.full(len(brookite.hkl), 0.25)
+    fresh, damaged = (
+        excite(brookite, UB @ brookite.b, BEAM, 30),
+        excite(brookite, UB @ brookite.b, BEAM, 30, fading=left),
+    )
+    both = np.intersect1d(fresh.index, damaged.index)
+    ratio = damaged.extinction[np.isin(damaged.index, both)] / fresh.extinction[np.isin(fresh.index, both)]
+    np.testing.assert_allclose(ratio, 2)
+    assert len(excite(brookite, UB @ brookite.b, BEAM, 30, fading=0 * left).index) == 0
 
 
 def test_cells_of_the_cone_are_equal_and_numbered_alike():

@@ -120,3 +120,25 @@ def test_experiment_toml_survives_quotes_and_defaults(tmp_path):
     experiment = TINY.experiment(["O"]).model_copy(update={"title": 'a "quoted" \\ title, µ'})
     (tmp_path / "e.toml").write_text(experiment_toml(experiment), encoding="utf-8")
     assert load(Experiment, tmp_path / "e.toml") == experiment
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".mib", "uint8"), (".mib", "uint32"), (".hspy", "uint16"), (".npy", "uint32")]
+)
+def test_every_format_holds_what_the_camera_counts(tmp_path, suffix, dtype):
+    content = TINY.model_dump() | {"format": suffix}
+    content["tilts"] |= {"missing": [1], "order": "down"}
+    content["instrument"] |= {"camera": {"kind": "scintillator", "dtype": dtype, "gain": 200.0}}
+    scene = Scene.model_validate(content)
+    assert write(tmp_path, scene) == 3
+    assert (tmp_path / "tilts.csv").read_text().split()[1:] == [
+        f"scan_{i:04d}{suffix},{angle}" for i, angle in ((1, 30), (2, 0), (3, -20))
+    ]
+    assert len(list((tmp_path / "scans").glob(f"*{suffix}"))) == 3
+    series, shape = simulate(scene, CIFS), (24, 32) if suffix in (".mib", ".npy") else None
+    scan = open_scan(tmp_path / f"scans/scan_0002{suffix}", shape=shape)
+    assert (scan.shape, scan.dtype.newbyteorder("=")) == (series.shape, np.dtype(dtype))
+    read = np.concatenate([scan.read(tile) for tile in scan.tiles(2**26)])
+    np.testing.assert_array_equal(read, series.scan(1))
+    assert read.max() == 255 if dtype == "uint8" else read.max() > 10_000
+    assert len(read_truth(tmp_path / "truth.h5").alpha_deg) == 3

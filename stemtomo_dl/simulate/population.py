@@ -1,0 +1,139 @@
+"""What a scene says of its particles: phase, habit, size, number, how they lie, what they are joined to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from stemtomo_dl.config import Count, Finite, Model, Positive
+from stemtomo_dl.simulate.damage import Damage
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Vector = tuple[Finite, Finite, Finite]
+Indices = tuple[int, int, int]
+HabitName = Literal["block", "rod", "plate", "octahedron", "truncated-octahedron"]
+
+
+class Face(Model):
+    """A crystal form: a face and all its equivalents, at ``distance`` · size/2 from the centre."""
+
+    hkl: Indices
+    distance: Positive = 1.0
+
+
+class Orientation(Model):
+    """How crystals lie: at random, a direction in the film or along its normal, or as told.
+
+    The direction is the lattice direction [uvw], or the normal of the face ``plane`` where that is given;
+    a cube that rests on a face is "upright" with that plane.
+    """
+
+    kind: Literal["random", "lying", "upright", "fixed"] = "random"
+    direction: Indices = (0, 0, 1)
+    plane: Indices | None = None
+    spread_deg: NonNegative = 0.0
+    rotation_vector_deg: Vector = (0.0, 0.0, 0.0)
+
+
+class Twin(Model):
+    """Two individuals of one body on either side of a composition plane.
+
+    The second individual is the first after a rotation about a lattice direction (``axis``), or about the normal
+    of a lattice plane (``plane``): by 180° the mirror twin of every centrosymmetric crystal, ``angle_deg`` otherwise.
+    """
+
+    axis: Indices | None = None  # [uvw]
+    plane: Indices | None = None  # (hkl)
+    angle_deg: Finite = 180.0
+    composition: Indices | None = None  # (hkl) between the individuals; without it the twin plane
+    offset: Annotated[float, Field(gt=-1, lt=1)] = 0.0  # of the composition plane from the body's centre, in inradii
+    fraction: Share = 1.0  # of the particles that are twinned
+
+    @model_validator(mode="after")
+    def _one_law(self) -> Twin:
+        if (self.axis is None) == (self.plane is None):
+            raise ValueError("give axis or plane of the twin law")
+        if self.plane is None and self.composition is None:
+            raise ValueError("a twin axis needs a composition plane")
+        if (0, 0, 0) in (self.axis, self.plane, self.composition):
+            raise ValueError("axis, plane and composition must not be (0, 0, 0)")
+        return self
+
+
+class Shell(Model):
+    """A layer round a particle: a crystal of its own where it has a CIF, amorphous otherwise.
+
+    A crystalline shell is a particle of its own in the truth; an amorphous one only scatters diffusely, as the
+    film does, and the particle's outline is that of its core.
+    """
+
+    thickness_nm: Positive
+    cif: str | None = None
+    orientation: Literal["parallel", "random"] = "parallel"  # of the shell's axes to the core's
+    mean_free_path_nm: Positive = 150.0
+
+
+class Population(Model):
+    """Particles of one kind.
+
+    ``size_nm`` is twice the distance of a face whose ``distance`` is 1, or a diameter. ``min_gap_nm`` is the
+    least clearance between outlines at α = 0; without it outlines may overlap. In an agglomerate it keeps the first
+    particle from what was there before; the others touch in space and overlap in projection.
+    """
+
+    cif: str
+    count: Count | None = None  # in the field
+    per_um2: Positive | None = None  # instead of count: of that part of the field where centres lie
+    count_law: Literal["fixed", "poisson"] = "fixed"  # poisson: the number is drawn, its mean as given
+    size_nm: Positive
+    size_sigma: NonNegative = 0.0  # of the logarithm
+    size_limits_nm: tuple[Positive, Positive] | None = None  # sizes outside are drawn again
+    faces: list[Face] = []
+    habit: HabitName | None = None  # a shorthand for faces, see habit.py
+    aspect: Positive = 3.0  # of a rod's length to its width, of a plate's width to its height
+    shape: Literal["faces", "sphere", "random"] = "faces"
+    irregularity: NonNegative = 0.0  # of the logarithm of every face's distance
+    rounding: Share = 0.0  # 0: sharp; 1: the largest ball about the centre that fits
+    twin: Twin | None = None
+    shell: Shell | None = None
+    orientation: Orientation = Orientation()
+    mosaic_deg: NonNegative = 0.0  # rms tilt of the mosaic blocks
+    damage: Damage | None = None  # None: as good at the end of the series as at its start
+    support: Literal["film", "needle"] = "film"  # needle: they stick to the rim of film.needle
+    cluster_size: Annotated[float, Field(ge=1)] = 1.0  # mean number of particles that touch in one agglomerate
+    cluster: str = ""  # populations of one name share their agglomerates
+    min_gap_nm: NonNegative | None = None
+    positions_nm: list[Vector] = []
+    z_sigma_nm: NonNegative = 0.0
+    mean_free_path_nm: Positive | None = None  # of diffuse scattering; None: by composition and density
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Population:
+        if (self.count is None) == (self.per_um2 is None):
+            raise ValueError("give count or per_um2")
+        if (self.shape == "faces") != (bool(self.faces) or self.habit is not None):
+            raise ValueError("give faces, or shape = 'sphere' or 'random', not both")
+        if self.faces and self.habit is not None:
+            raise ValueError("give faces or habit, not both")
+        if self.positions_nm and (len(self.positions_nm) != self.count or self.count_law != "fixed"):
+            raise ValueError(f"{len(self.positions_nm)} positions_nm for count = {self.count}")
+        if self.positions_nm and (self.cluster_size > 1 or self.support == "needle"):
+            raise ValueError("positions_nm leave no choice to cluster_size or support; give one of them")
+        if self.cluster_size > 1 and self.support == "needle":
+            raise ValueError("particles on the needle touch one another as they come; leave cluster_size out")
+        return self
+
+    @model_validator(mode="after")
+    def _possible_sizes(self) -> Population:
+        if self.size_limits_nm is not None:
+            low, high = self.size_limits_nm
+            if not low <= self.size_nm <= high:
+                raise ValueError(f"size_nm = {self.size_nm:g} is not within size_limits_nm = [{low:g}, {high:g}]")
+        return self
+
+    @property
+    def cifs(self) -> tuple[str, ...]:
+        """The CIFs of a particle, its shell's last."""
+        return (self.cif,) if self.shell is None or self.shell.cif is None else (self.cif, self.shell.cif)

@@ -1,0 +1,156 @@
+"""Settings of the random scenes that segmenters are trained on: the range of everything that varies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from stemtomo_dl import resources
+from stemtomo_dl.config import Count, Finite, Model, load
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"{list(value)} runs downward; give the smaller value first")
+    return value
+
+
+def _positive(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] <= 0:
+        raise ValueError("drawn evenly in the logarithm: give values above 0")
+    return value
+
+
+def _countable(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] < 0 or value[0] > value[1]:
+        raise ValueError(f"{list(value)}: give two numbers from 0 up, the smaller one first")
+    return value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Even = Annotated[tuple[Finite, Finite], AfterValidator(_ordered)]  # values in between are equally likely
+Log = Annotated[tuple[Finite, Finite], AfterValidator(_ordered), AfterValidator(_positive)]  # … their logarithms are
+Counts = Annotated[tuple[int, int], AfterValidator(_countable)]
+
+
+class LibrarySettings(Model):
+    """Crystals, orientations and instruments whose detector responses are computed beforehand."""
+
+    instruments: Count
+    crystals: Count  # per instrument, each in a row of orientations
+    structures: list[str]  # CIFs that come with the package
+    pseudo_structures: Annotated[int, Field(ge=0)]  # random cells with random atoms
+    structures_at_once: Count  # different ones per instrument
+    zone_axis_share: Share  # of crystals near a zone axis
+    zone_axis_deg: Even  # how far these are from it
+    orientations: Count
+    rocking_deg: Log  # from one orientation of a row to the next
+    thickest_nm: Log
+    thickness_steps: Count
+
+
+class InstrumentSettings(Model):
+    """Beam, camera and virtual detectors."""
+
+    voltage_kv: list[Finite]
+    convergence_mrad: Log
+    detector: list[Count]  # pixels along each side
+    reach_inv_angstrom: Even  # from the middle to the detector's edge
+    center_off_px: Even
+    bf_disk_radii: Even
+    haadf_from: Even
+    film_element: list[str]
+
+
+class ParticleSettings(Model):
+    """What lies on the film."""
+
+    count: Counts
+    few_share: Share  # of fields with few particles: numbers are then drawn evenly in the logarithm
+    size_px: Log  # diameter of a ball of the same volume, typical of a field
+    extreme_share: Share  # of fields that take their typical size from the next range
+    extreme_px: Log  # sizes of single particles stay in this range
+    spread: Even  # of sizes in a field, rms of the logarithm
+    size_nm: Log
+    step_nm: Log  # between probes; sizes in nm give way to it
+    coverage: Log  # area of all outlines over that of the field: no more particles than that
+    kinds: Count  # different crystals of one field, at most
+    balls: Share
+    elongation: Log
+    flattening: Log  # thickness along the beam over width
+    lying_share: Share  # of fields whose elongated particles lie in the film
+    shapes: Count  # that are made beforehand
+    agglomerate_share: Share  # of fields
+    chain_share: Share  # of agglomerates
+    together: Counts  # particles in one agglomerate
+    overlap: Even  # of neighbours in it: 0 touch, 1 lie on each other
+    bent_share: Share  # of particles
+    bend_deg: Even  # of the lattice across a particle
+    mean_free_path: Log  # of its diffuse scattering, over what theory says
+
+
+class FilmSettings(Model):
+    """The support. All that is thick is amorphous and scatters once."""
+
+    none_share: Share
+    thickness_nm: Log
+    mean_free_path_nm: Log
+    gradient: Even  # of the thickness over half a field, relative
+    lumps_share: Share
+    lumps: Even  # rms of relative thickness
+    lumps_px: Log
+    grains_share: Share  # of fields with bulky grains of support
+    grains: Counts
+    grain_px: Log  # radius
+    grain_nm: Log  # thickness
+    holes_share: Share
+    holes: Counts
+    hole_px: Log  # radius
+    wrinkles_share: Share
+    wrinkles: Counts
+    wrinkle_px: Log  # rms width
+    wrinkle: Log  # thickness on the ridge over that beside it, less 1
+    dirt_share: Share
+    dirt: Counts
+    dirt_px: Log  # radius
+    dirt_nm: Log  # thickness
+    needle_share: Share
+    needle_nm_per_px: Log  # how its thickness grows from its edge
+
+
+class RecordingSettings(Model):
+    """How a field is scanned."""
+
+    shape: tuple[Count, Count]  # rows, columns
+    electrons: Log  # per pattern
+    probe_px: Even  # rms width of the probe
+    drift_px: Even  # rms blur along one axis while a field is scanned
+    jitter_share: Share
+    jitter_px: Even  # rms shift of scan rows
+    sway_px: Even  # slow shift of scan rows, rms
+    flicker: Even  # rms of the dose from row to row
+    shading: Even  # rms loss of a detector toward the corners: descan, shadowing
+
+
+class TrainingSettings(Model):
+    """Random scenes."""
+
+    title: str
+    library: LibrarySettings
+    instrument: InstrumentSettings
+    particles: ParticleSettings
+    film: FilmSettings
+    recording: RecordingSettings
+
+
+def load_training(path: Path | None = None) -> TrainingSettings:
+    """Read the settings of random scenes; without a path, those that come with the package.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or wrong; the message names the file and the key.
+    """
+    return load(TrainingSettings, path or resources.synthetic() / "scenes" / "training.toml")
