@@ -87,8 +87,9 @@ def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.nda
     found = [(x, y, *coarse_centre(pattern, good, disk_px)) for x, y, pattern in blocks]
     x, y, column, row = np.array(found).T
     design = quadratic(x, y)
-    if len(np.unique(x)) < 4 or len(np.unique(y)) < 4:
-        design[:, 3:] = 0  # too few groups along a side to bend the surface
+    n_x, n_y = len(np.unique(x)), len(np.unique(y))
+    # A slope needs two groups along its side, a bend more; else the fit would extrapolate what it cannot know.
+    design[:, np.array([False, n_x < 2, n_y < 2, *[min(n_x, n_y) < 4] * 3])] = 0
     return robust_fit(design, np.stack([column, row], 1))
 
 

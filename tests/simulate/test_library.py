@@ -43,7 +43,7 @@ def responses(crystal):
 def test_zones_are_those_of_the_pipeline(optics, config):
     config = config or ImagesConfig(bf_disk_radii=optics.bf_disk_radii, haadf_from=optics.haadf_from)
     good, centre = np.ones(optics.detector, bool), np.array(optics.center_px)
-    maps = DetectorMaps.around(centre, np.ones(optics.detector), good, optics.disk_px, config)
+    maps = DetectorMaps.around(centre, np.ones(optics.detector), good, optics.disk_px, 0, config)
     rows, columns = optics.detector
     ours = zones(optics)
     for zone in (lib.BF, lib.ADF, lib.HAADF):

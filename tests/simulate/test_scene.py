@@ -42,7 +42,7 @@ def test_shipped_scenes_go_by_name(tmp_path, monkeypatch):
         ("step_nm = 4.0", "", "instrument.step_nm"),
         ("angles = [30, 14, 0, -20]", "start = 3", "tilts"),
         ('cif = "rutile.cif"', 'cif = "absent.cif"', "absent.cif"),
-        ("thickness_nm = 5", "thickness_nm = 5\nholes = { diametre_nm = 3 }", "film.holes.diameter_nm"),
+        ("thickness_nm = 5", "thickness_nm = 5\nholes = { diametre_nm = 3 }", "film.holes.diametre_nm"),
         ('shape = "sphere"', 'shape = "sphere"\ntwin = { plane = [1, 0, 1], law = 3 }', "particles.1.twin.law"),
         ('shape = "sphere"', 'shape = "sphere"\nrounding = 1.2', "particles.1.rounding"),
     ],

@@ -6,7 +6,7 @@ from memory_scan import MemoryScan
 
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan
-from stemtomo_dl.records import Instrument, TiltSeries
+from stemtomo_dl.records import Instrument, Tile, TiltSeries
 from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
 from stemtomo_dl.virtual.beam import fit_descan
 
@@ -150,6 +150,14 @@ def test_hot_pixels_of_dark_subtracted_data_are_found():
     bad = find_bad_pixels(series([MemoryScan(data)] * 3), ImagesConfig())
     assert bad[12, 9]
     assert bad.sum() == 1
+
+
+def test_a_scan_that_is_one_tile_is_centred():
+    data, truth, _ = scene(ny=16, nx=20)
+    one = MemoryScan(data)
+    one.tiles = lambda budget: [Tile(0, 16, 0, 20)]
+    v = virtual_images(one, INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    assert np.abs(beam_positions(v.beam_px, (16, 20)) - truth).max() < 0.1
 
 
 def test_descan_fit_ignores_probes_on_thick_crystals():
