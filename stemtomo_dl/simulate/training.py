@@ -153,4 +153,4 @@ def load_training(path: Path | None = None) -> TrainingSettings:
     InputError
         If the file is missing or wrong; the message names the file and the key.
     """
-    return load(TrainingSettings, path or resources.synthetic() / "scenes" / "training.toml")
+    return load(TrainingSettings, path or resources.synthetic() / "training.toml")

@@ -10,7 +10,7 @@ from stemtomo_dl.simulate.scene import Tilts, load_scene
 SCENES = resources.synthetic() / "scenes"
 
 
-SHIPPED = sorted(p for p in SCENES.glob("*.toml") if p.stem != "training")  # which is a range of scenes
+SHIPPED = sorted(SCENES.glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

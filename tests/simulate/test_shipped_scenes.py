@@ -14,7 +14,7 @@ from stemtomo_dl.simulate.series import simulate
 FOLDER = resources.synthetic()
 SMALL = ("tiny", "brookite_small", "needle")  # played as a whole; the others are left to the program: they take minutes
 README = FOLDER / "README.md"
-SCENES = sorted(p.stem for p in (FOLDER / "scenes").glob("*.toml") if p.stem != "training")  # a range of scenes
+SCENES = sorted(p.stem for p in (FOLDER / "scenes").glob("*.toml"))
 
 
 def facts(name: str) -> list[str]:
