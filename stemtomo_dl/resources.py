@@ -9,24 +9,14 @@ from stemtomo_dl.errors import InputError
 _PACKAGE = Path(__file__).parent
 
 
-def training() -> Path:
-    """Folder of training recipes.
+def synthetic() -> Path:
+    """Folder of scenes and structures of the forward model.
 
     Raises
     ------
     InputError
         If neither the installed package nor a clone around it holds the folder.
     """
-    return _room("training")
-
-
-def models() -> Path:
-    """Folder of the model registry, cards and shipped weights; raises `InputError` if absent."""
-    return _room("models")
-
-
-def synthetic() -> Path:
-    """Folder of scenes, structures and samples of the forward model; raises `InputError` if absent."""
     return _room("data/synthetic")
 
 

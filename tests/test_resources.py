@@ -6,19 +6,17 @@ from stemtomo_dl import resources
 from stemtomo_dl.errors import InputError
 
 
-def test_clone_has_the_rooms():
+def test_clone_has_the_room():
     assert (resources.synthetic() / "scenes" / "demo.toml").is_file()
-    assert resources.training().name == "training"
-    assert resources.models().name == "models"
 
 
-def test_a_wheels_own_rooms_come_first(tmp_path, monkeypatch):
+def test_a_wheels_own_room_comes_first(tmp_path, monkeypatch):
     package = tmp_path / "package"
-    (tmp_path / "models").mkdir()
     package.mkdir()
     monkeypatch.setattr(resources, "_PACKAGE", package)
-    assert resources.models() == tmp_path / "models"
-    (package / "_share" / "models").mkdir(parents=True)
-    assert resources.models() == package / "_share" / "models"
-    with pytest.raises(InputError, match="training"):
-        resources.training()
+    with pytest.raises(InputError, match="synthetic"):
+        resources.synthetic()
+    (tmp_path / "data/synthetic").mkdir(parents=True)
+    assert resources.synthetic() == tmp_path / "data/synthetic"
+    (package / "_share/data/synthetic").mkdir(parents=True)
+    assert resources.synthetic() == package / "_share/data/synthetic"

@@ -83,43 +83,41 @@ def _sound(raw: np.ndarray, size: int, unit: int, shuffled: bool) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def _length(raw: np.ndarray, at: int, end: int, first: int) -> tuple[int, int]:
+    """A length that starts in four bits of a token and goes on in bytes as long as they are full; and what follows.
+
+    −1 where the bytes end before the length does.
+    """
+    length, more = first, 255 if first == 15 else 0
+    while more == 255:
+        if at >= end:
+            return -1, at
+        more = raw[at]
+        length += more
+        at += 1
+    return length, at
+
+
+@njit(cache=True, nogil=True)
 def _sound_block(raw: np.ndarray, at: int, end: int, size: int) -> bool:
     """Whether the sequences in raw[at:end] use up just that and give just ``size`` bytes."""
     done = 0
     while at < end:
         token = raw[at]
-        at += 1
-        literals = token >> 4
-        if literals == 15:
-            more = 255
-            while more == 255:
-                if at >= end:
-                    return False
-                more = raw[at]
-                literals += more
-                at += 1
+        literals, at = _length(raw, at + 1, end, token >> 4)
         at += literals
         done += literals
-        if at > end or done > size:
+        if literals < 0 or at > end or done > size:
             return False
         if at == end:
             return done == size  # the last sequence is literals alone
         if at + 2 > end:
             return False
         distance = raw[at] + 256 * raw[at + 1]
-        at += 2
         if distance == 0 or distance > done:
             return False
-        match = 4 + (token & 15)
-        if token & 15 == 15:
-            more = 255
-            while more == 255:
-                if at >= end:
-                    return False
-                more = raw[at]
-                match += more
-                at += 1
-        done += match
-        if done > size:
+        match, at = _length(raw, at + 2, end, token & 15)
+        done += match + 4
+        if match < 0 or done > size:
             return False
     return False
