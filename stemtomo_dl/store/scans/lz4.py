@@ -92,7 +92,7 @@ def _length(raw: np.ndarray, at: int, end: int, first: int) -> tuple[int, int]:
     while more == 255:
         if at >= end:
             return -1, at
-        more = raw[at]
+        more = np.int64(raw[at])
         length += more
         at += 1
     return length, at
@@ -103,7 +103,7 @@ def _sound_block(raw: np.ndarray, at: int, end: int, size: int) -> bool:
     """Whether the sequences in raw[at:end] use up just that and give just ``size`` bytes."""
     done = 0
     while at < end:
-        token = raw[at]
+        token = np.int64(raw[at])  # in signed numbers all through: numba makes floats of a mix
         literals, at = _length(raw, at + 1, end, token >> 4)
         at += literals
         done += literals
@@ -113,7 +113,7 @@ def _sound_block(raw: np.ndarray, at: int, end: int, size: int) -> bool:
             return done == size  # the last sequence is literals alone
         if at + 2 > end:
             return False
-        distance = raw[at] + 256 * raw[at + 1]
+        distance = np.int64(raw[at]) + 256 * np.int64(raw[at + 1])
         if distance == 0 or distance > done:
             return False
         match, at = _length(raw, at + 2, end, token & 15)
