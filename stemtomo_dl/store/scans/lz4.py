@@ -83,15 +83,15 @@ def _sound(raw: np.ndarray, size: int, unit: int, shuffled: bool) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _length(raw: np.ndarray, at: int, end: int, first: int) -> tuple[int, int]:
+def _length(raw: np.ndarray, at: int, end: int, first: int) -> tuple[np.int64, int]:
     """A length that starts in four bits of a token and goes on in bytes as long as they are full; and what follows.
 
     −1 where the bytes end before the length does.
     """
-    length, more = first, 255 if first == 15 else 0
+    length, more = np.int64(first), np.int64(255 if first == 15 else 0)
     while more == 255:
         if at >= end:
-            return -1, at
+            return np.int64(-1), at
         more = np.int64(raw[at])
         length += more
         at += 1
