@@ -93,6 +93,32 @@ def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.nda
     return robust_fit(design, np.stack([column, row], 1))
 
 
+def measured_disk_px(blocks: Iterable[tuple[float, float, np.ndarray]], descan: np.ndarray, good: np.ndarray) -> float:
+    """Radius of the direct beam's disk: where its radial profile has fallen to half of its inner level.
+
+    Parameters
+    ----------
+    blocks : iterable of (x, y, pattern)
+        As `seed_centres` takes them.
+    descan : (2, 6) array
+        Where the beam is in each.
+    good : (qy, qx) bool array
+    """
+    row, column = np.nonzero(good)
+    counts, pixels = np.zeros(4 * max(good.shape)), np.zeros(4 * max(good.shape))
+    for x, y, pattern in blocks:
+        cx, cy = quadratic(np.array(x), np.array(y)) @ descan.T
+        ring = np.round(2 * np.hypot(column - cx, row - cy)).astype(int)  # in half pixels
+        inside = ring < len(counts)
+        counts += np.bincount(ring[inside], np.nan_to_num(pattern[row, column][inside]), len(counts))
+        pixels += np.bincount(ring[inside], minlength=len(counts))
+    known = np.flatnonzero(pixels)
+    profile = counts[known] / pixels[known]
+    inner = profile[known <= max(2, known[0])].mean()
+    below = np.flatnonzero(profile < inner / 2)
+    return float(known[below[0]]) / 2 if len(below) else 0.0
+
+
 def fit_descan(probe_xy: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Quadratic surfaces through the beam positions of a scan, robust to probes on thick crystals.
 

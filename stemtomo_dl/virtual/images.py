@@ -13,11 +13,19 @@ from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import Instrument, Scan, Tile, VirtualImages
 from stemtomo_dl.stream import sample_blocks, stream
 from stemtomo_dl.surfaces import robust_fit
-from stemtomo_dl.virtual.beam import beam_positions, fit_descan, refine_centres, seed_centres, window_radius
+from stemtomo_dl.virtual.beam import (
+    beam_positions,
+    fit_descan,
+    measured_disk_px,
+    refine_centres,
+    seed_centres,
+    window_radius,
+)
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
 
 _THREADS = 2
 _CENTRE_ROUNDS = 4
+_WIDER = 1.6  # how much wider than stated the beam's disk must be to be believed instead
 
 
 def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesConfig) -> VirtualImages:
@@ -49,7 +57,14 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     disk = disk_radius_px(instrument.convergence_mrad, lam, instrument.pixel_inv_angstrom)
     good = (~bad).astype("f4")
     blocks = list(sample_blocks(scan))
-    seeds = beam_positions(seed_centres(blocks, ~bad, disk), scan.shape[:2])
+    descan = seed_centres(blocks, ~bad, disk)
+    measured = measured_disk_px(blocks, descan, ~bad)
+    if measured > max(
+        _WIDER * disk, disk + 1
+    ):  # a convergence stated too small would put the disk's rim into the dark field
+        disk = measured
+        descan = seed_centres(blocks, ~bad, disk)
+    seeds = beam_positions(descan, scan.shape[:2])
     if not np.any(seeds):
         raise BadScan(f"{scan.name}: no direct beam stands out in its patterns; look at the scan")
     centre = np.median(seeds, (0, 1))
@@ -61,9 +76,9 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
         sums = _Sums(scan.shape, maps, seeds, good, window_radius(disk), pool)
         for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
             sums.take(tile, patterns)
-    descan = fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
+    final = fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
     mean = sums.total.sum(0) / (scan.shape[0] * scan.shape[1])
-    return VirtualImages(DETECTORS, sums.images, descan, mean.astype("f4"), sums.peak.max(0))
+    return VirtualImages(DETECTORS, sums.images, final, mean.astype("f4"), sums.peak.max(0))
 
 
 class _Sums:

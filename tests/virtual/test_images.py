@@ -8,7 +8,7 @@ from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Instrument, Tile, TiltSeries
 from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
-from stemtomo_dl.virtual.beam import fit_descan
+from stemtomo_dl.virtual.beam import fit_descan, measured_disk_px
 
 INSTRUMENT = Instrument(200, 1.0, 0.02, 5.0, 10.0)  # disks of 1.99 px radius
 DISK = 1.99
@@ -158,6 +158,34 @@ def test_a_scan_that_is_one_tile_is_centred():
     one.tiles = lambda budget: [Tile(0, 16, 0, 20)]
     v = virtual_images(one, INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
     assert np.abs(beam_positions(v.beam_px, (16, 20)) - truth).max() < 0.1
+
+
+def test_a_disk_wider_than_stated_stays_out_of_the_dark_field():
+    wide = 3.2 * DISK
+    rng = np.random.default_rng(0)
+    row, col = np.indices((64, 64))
+    y, x = np.indices((10, 12))
+    cx, cy = 30 + 0.2 * x, 33 - 0.15 * y
+    r = np.hypot(col - cx[..., None, None], row - cy[..., None, None])
+    data = rng.poisson(0.2 + 40 * np.clip(wide + 0.5 - r, 0, 1)).astype("u2")
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros((64, 64), bool), ImagesConfig())
+    assert v["adf"].mean() == pytest.approx(0.2, rel=0.1)
+    assert np.abs(beam_positions(v.beam_px, (10, 12)) - np.stack([cx, cy], -1)).max() < 0.15
+
+
+@pytest.mark.parametrize("radius", [0.6, 1.0, 2.0, 4.3])
+def test_the_disks_radius_is_measured(radius):
+    row, col = np.indices((40, 40)) * 1.0
+    fine = (np.arange(8) + 0.5) / 8 - 0.5
+    for sx, sy in ((0, 0), (0.5, 0), (0.3, 0.4)):
+        d = np.hypot(col[..., None, None] - 20 - sx + fine, row[..., None, None] - 19 - sy + fine[:, None])
+        pattern = 0.01 + (d <= radius).mean((-1, -2))
+        found = measured_disk_px(
+            [(0.0, 0.0, pattern)],
+            np.array([[20 + sx, 0, 0, 0, 0, 0], [19 + sy, 0, 0, 0, 0, 0]]),
+            np.ones((40, 40), bool),
+        )
+        assert 0.8 * radius < found <= max(1.3 * radius, radius + 0.9)
 
 
 def test_descan_fit_ignores_probes_on_thick_crystals():
