@@ -108,6 +108,12 @@ def scatter(
             radius = _quantile(u / film, mix.radii[0])
         elif met > 0:
             radius, column, row = _fate(rng, (u - film) / (1 - film), px, py, mix, stack, met)
+            while radius >= 0:
+                # What has come through upper crystals is not even over the cone; diffuse scattering forgets that.
+                px, py = 2 * rng.random() - 1, 2 * rng.random() - 1
+                rho2 = px * px + py * py
+                if 0 < rho2 < 1:
+                    break
         stretch = mix.disk_px if radius < 0 else radius / np.sqrt(rho2)
         dx, dy = stretch * px, stretch * py
         column += e00 * dx + e01 * dy + shift[0]

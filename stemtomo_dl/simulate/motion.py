@@ -151,11 +151,15 @@ def _within(scene: Scene, tilts: int, rng: np.random.Generator) -> np.ndarray:
 def _kept(tilts: Tilts, count: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers of the tilts that are not missing."""
     if isinstance(tilts.missing, float):
-        return np.sort(rng.choice(count, count - round(tilts.missing * count), replace=False))
+        kept = np.sort(rng.choice(count, count - round(tilts.missing * count), replace=False))
+        return _some(kept)
     beyond = [i for i in tilts.missing if i >= count]
     if beyond:
         raise InputError(f"key 'tilts.missing': tilt {beyond[0]} of {count}; they count from 0")
-    kept = np.setdiff1d(np.arange(count), tilts.missing)
+    return _some(np.setdiff1d(np.arange(count), tilts.missing))
+
+
+def _some(kept: np.ndarray) -> np.ndarray:
     if not len(kept):
         raise InputError("key 'tilts.missing': no tilt is left; name fewer")
     return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stemtomo_dl.config import Count, Finite, Model, Positive
 from stemtomo_dl.simulate.damage import Damage
@@ -12,7 +12,15 @@ from stemtomo_dl.simulate.damage import Damage
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Vector = tuple[Finite, Finite, Finite]
-Indices = tuple[int, int, int]
+
+
+def _not_zero(indices: tuple[int, int, int]) -> tuple[int, int, int]:
+    if not any(indices):
+        raise ValueError("0 0 0 is no direction and no face; give other indices")
+    return indices
+
+
+Indices = Annotated[tuple[int, int, int], AfterValidator(_not_zero)]
 HabitName = Literal["block", "rod", "plate", "octahedron", "truncated-octahedron"]
 
 

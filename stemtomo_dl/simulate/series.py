@@ -124,7 +124,8 @@ class Series:
         microscope, motion = self.scene.instrument, self.motion
         seen = _footprints(self.scene, motion, self.cast.particles, tilt)
         rotation = tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg[tilt])
-        height = [(rotation @ p.position_nm)[2] for p in self.cast.particles]
+        # Parts of one body have one centroid: rounded, so that they are met in one order at all tilts.
+        height = [round(float((rotation @ p.position_nm)[2]), 6) for p in self.cast.particles]
         met = [p for p in np.argsort(height, kind="stable") if (seen[p].thickness > 0).any()]
         thickness = np.zeros((len(met), *microscope.scan))
         for k, p in enumerate(met):

@@ -45,6 +45,8 @@ def test_shipped_scenes_go_by_name(tmp_path, monkeypatch):
         ("thickness_nm = 5", "thickness_nm = 5\nholes = { diametre_nm = 3 }", "film.holes.diametre_nm"),
         ('shape = "sphere"', 'shape = "sphere"\ntwin = { plane = [1, 0, 1], law = 3 }', "particles.1.twin.law"),
         ('shape = "sphere"', 'shape = "sphere"\nrounding = 1.2', "particles.1.rounding"),
+        ("{ hkl = [1, 2, 0] }", "{ hkl = [0, 0, 0] }", "particles.0.faces.0.hkl"),
+        ('kind = "lying"', 'kind = "lying", direction = [0, 0, 0]', "particles.0.orientation.direction"),
     ],
 )
 def test_errors_name_key_and_file(tmp_path, old, new, key):
