@@ -13,6 +13,7 @@ from stemtomo_dl.surfaces import quadratic
 _CEILING = 30.0  # a crystal on a zone axis outshines the rest a hundredfold; beyond this it tells no more
 _SPARSE, _SPARSE_PX = 0.35, 2.0  # an image is sparse if this share of it is at its lowest value; then smoothed so
 _MODE_WIDTH = 2.0  # of the combined brightness, in which the noise of every image is 1
+_LEAST_ABOVE = 0.02  # share of the field that particles on a film cover
 _LEAST_MODE = 0.12  # share of the field that a level must have to be the support's
 
 
@@ -38,8 +39,8 @@ def channels(images: VirtualImages, smoothing_px: float) -> Channels:
 
     Particles take from the bright field and add to the dark fields and to their variance, whatever their
     orientation at this tilt lights up. Dark fields are taken as square roots, in which counting noise is even.
-    The support is the darkest level that a good part of the field has in all of them together; so a field may be
-    crowded, but a film that is mostly hole is taken for particles.
+    The support is a level that a good part of the field has in all of them together: a film with holes in it, or
+    what is left of it between crowded particles.
 
     Parameters
     ----------
@@ -105,12 +106,24 @@ def _pixel_noise(image: np.ndarray) -> float:
 def _support_level(values: np.ndarray) -> float:
     """The darkest mode of the values that holds its share of them.
 
-    Modes are densest half samples (Bickel and Frühwirth 2006): of all values, then of those below what belongs
-    to the mode found, as long as enough values are left there.
+    Modes are densest half samples (Bickel and Frühwirth 2006): of all values, then, unless that one looks like a
+    film already, of those below what belongs to it, as long as enough values are left there.
     """
     values = np.sort(values)
     level = _mode(values)
     while True:
+        # A narrow level with something brighter on it is a film with particles, whatever holes there are in it;
+        # particles that crowd the field vary in brightness, or are the brightest there is.
+        near, around, above = (
+            np.mean(k)
+            for k in (
+                np.abs(values - level) < 1.5 * _MODE_WIDTH,
+                np.abs(values - level) < 4 * _MODE_WIDTH,
+                values > level + 4 * _MODE_WIDTH,
+            )
+        )
+        if near > 0.6 * around and above > _LEAST_ABOVE:
+            return level
         lower = values[values < level - 3 * _MODE_WIDTH]
         if len(lower) < _LEAST_MODE * len(values):
             return level

@@ -60,7 +60,7 @@ def track(masks: Masks, instrument: Instrument, config: TrackConfig) -> Tracks:
     linker = _Linker(masks, seen, instrument, config)
     for step, tilt in enumerate(order):
         linker.advance(step, int(tilt))
-    needed = min(config.min_tilts, max(1, len(np.unique(masks.tilt)) // 2))
+    needed = min(config.min_tilts, max(1, len(order) // 2))
     kept = [t for t in linker.all if len(t.tilts) >= needed]
     solution = _solve(kept, masks, seen, instrument, linker.drift)
     kept = _pruned(kept, solution, masks, seen, instrument, needed)

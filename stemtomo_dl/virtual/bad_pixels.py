@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from stemtomo_dl.config import ImagesConfig
-from stemtomo_dl.errors import BadScan
+from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import TiltSeries
 from stemtomo_dl.stream import finite_mean, sample
@@ -53,14 +53,20 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
         except BadScan as e:  # told, with what to do, when its images are made; the other tilts are enough here
             unreadable = e
             continue
-        means.append(finite_mean(patterns))
+        mean = finite_mean(patterns)
+        if not np.isfinite(mean).any():
+            unreadable = BadScan(f"{tilts[k][1].name}: holds no numbers; leave it out")
+            continue
+        means.append(mean)
         low, high = np.fmin(low, np.fmin.reduce(patterns)), np.fmax(high, np.fmax.reduce(patterns))
         probes += len(patterns)
     if not means:
         raise unreadable
-    level = np.median(means, 0)
+    level = _median(means)
     bad = np.zeros(level.shape, bool) if series.bad_pixels is None else series.bad_pixels.copy()
     bad |= ~np.isfinite(level)
+    if bad.all():
+        raise InputError("[detector] mask and the data leave no detector pixel to use; correct the mask")
     constant = (low == high) & (high > 0)  # a gap that is filled with some number; counts always scatter
     if probes >= _LEAST_PROBES and constant.mean() < _MOST_CONSTANT:
         bad |= constant
@@ -110,9 +116,14 @@ def _ring_median(image: np.ndarray) -> np.ndarray:
     padded = np.pad(image, 2, mode="reflect")
     rows, columns = image.shape
     neighbours = [padded[y : y + rows, x : x + columns] for y, x in np.argwhere(_RING)]
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+    return _median(neighbours)
+
+
+def _median(images: list[np.ndarray]) -> np.ndarray:
+    """Median of what is known, pixel by pixel; NaN where nothing is."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a pixel amid a wide gap has no known neighbour
-        return np.asarray(np.nanmedian(neighbours, 0))
+        return np.asarray(np.nanmedian(images, 0))
 
 
 def _dead(level: np.ndarray, bad: np.ndarray, high: np.ndarray, r: np.ndarray, probes: int) -> np.ndarray:

@@ -90,6 +90,23 @@ def test_vacuum_has_no_particles(dark):
     assert len(outlines(v)) == 0
 
 
+@pytest.mark.parametrize("holes", [0.1, 0.3, 0.5])
+def test_holes_are_not_the_support(holes):
+    """Round holes, darker than the film, in up to half of the field; particles on what is left."""
+    shape = (90, 120)
+    y, x = np.indices(shape)
+    radius = np.sqrt(holes * 30 * 30 / np.pi)
+    empty = np.hypot((x + 5) % 30 - 15, y % 30 - 15) < radius
+    true = disks(shape, (25, 2, 5), (55, 30, 5), (85, 60, 5), (25, 60, 5), (115, 30, 4))
+    v = images(sum(d.astype(float) for d in true), dose=1500)
+    film = np.where(empty, -0.25, 0.0)  # in thicknesses of a particle
+    with_holes = images(sum(d.astype(float) for d in true) + film, dose=1500)
+    assert len(outlines(v)) == 5
+    found = outlines(with_holes)
+    for t in true:
+        assert max((iou(t & ~empty, f & ~empty) for f in found), default=0) > 0.5
+
+
 @pytest.mark.parametrize("coverage", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("even", [True, False])
 def test_crowded_fields(coverage, even):

@@ -5,7 +5,7 @@ import pytest
 from memory_scan import MemoryScan
 
 from stemtomo_dl.config import ImagesConfig
-from stemtomo_dl.errors import BadScan
+from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.records import Instrument, Tile, TiltSeries
 from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
 from stemtomo_dl.virtual.beam import fit_descan, measured_disk_px
@@ -96,6 +96,19 @@ def test_values_that_are_not_finite_count_as_nothing():
     same = np.ones(data.shape[:2], bool)
     same[[3, 5, 7], [4, 6, 8]] = False
     np.testing.assert_allclose(v.images[:3, same], clean.images[:3, same], rtol=2e-2)
+
+
+def test_a_tilt_without_numbers_does_not_spoil_the_others():
+    scans = [MemoryScan(scene(seed=k, dtype="f4")[0]) for k in range(4)]
+    scans[1].data[:] = np.nan
+    assert not find_bad_pixels(series(scans), ImagesConfig()).any()
+    with pytest.raises(BadScan, match="no direct beam"):
+        virtual_images(scans[1], INSTRUMENT, np.zeros((60, 48), bool), ImagesConfig())
+
+
+def test_a_mask_of_everything_is_refused():
+    with pytest.raises(InputError, match="leave no detector pixel"):
+        find_bad_pixels(series([MemoryScan(scene()[0])], np.ones((60, 48), bool)), ImagesConfig())
 
 
 def test_a_scan_without_a_beam_is_told():
