@@ -57,7 +57,8 @@ def channels(images: VirtualImages, smoothing_px: float) -> Channels:
         [np.clip((c - np.median(c)) / n, None, _CEILING) for c, n in zip(smooth, noise, strict=True)], 0
     )
     level = _support_level(brightness.ravel())
-    below = brightness[brightness < level] - level
+    # The lower side shows the support's own scatter, as far down as it reaches: further below are holes.
+    below = brightness[(brightness < level) & (brightness > level - 4 * _MODE_WIDTH)] - level
     scatter = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
     return Channels(stack, sparse, np.abs(brightness - level) <= 2.5 * scatter)
 
