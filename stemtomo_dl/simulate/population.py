@@ -65,8 +65,6 @@ class Twin(Model):
             raise ValueError("give axis or plane of the twin law")
         if self.plane is None and self.composition is None:
             raise ValueError("a twin axis needs a composition plane")
-        if (0, 0, 0) in (self.axis, self.plane, self.composition):
-            raise ValueError("axis, plane and composition must not be (0, 0, 0)")
         return self
 
 
