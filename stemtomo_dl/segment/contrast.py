@@ -10,8 +10,9 @@ from scipy import ndimage
 from stemtomo_dl.records import VirtualImages
 from stemtomo_dl.surfaces import quadratic
 
+_LEAST_NOISE = 1e-3  # of an image's greatest value: smaller scatter is not believed
 _CEILING = 30.0  # a crystal on a zone axis outshines the rest a hundredfold; beyond this it tells no more
-_SPARSE, _SPARSE_PX = 0.35, 2.0  # an image is sparse if this share of it is at its lowest value; then smoothed so
+_SPARSE, _SPARSE_PX = 0.35, 2.0  # an image is sparse if this share of it has no counts; then smoothed so
 _MODE_WIDTH = 2.0  # of the combined brightness, in which the noise of every image is 1
 _LEAST_ABOVE = 0.02  # share of the field that particles on a film cover
 _LEAST_MODE = 0.12  # share of the field that a level must have to be the support's
@@ -25,7 +26,7 @@ class Channels:
     ----------
     stack : (channel, y, x) array
     sparse : (channel) bool array
-        Images with so few counts that most pixels share their lowest value.
+        Images in which many probes have no counts at all.
     support : (y, x) bool array
     """
 
@@ -50,7 +51,7 @@ def channels(images: VirtualImages, smoothing_px: float) -> Channels:
     """
     stack = np.stack([-images["bf"], *(np.sqrt(np.maximum(images[c], 0)) for c in ("adf", "haadf", "variance"))])
     stack = stack.astype(float)
-    sparse = np.array([np.mean(c == c.min()) > _SPARSE for c in stack])
+    sparse = np.mean(stack == 0, (1, 2)) > _SPARSE
     smooth = _smoothed(stack, sparse, smoothing_px)
     noise = [_pixel_noise(c) for c in smooth]
     brightness = np.sum(
@@ -60,7 +61,8 @@ def channels(images: VirtualImages, smoothing_px: float) -> Channels:
     # The lower side shows the support's own scatter, as far down as it reaches: further below are holes.
     below = brightness[(brightness < level) & (brightness > level - 4 * _MODE_WIDTH)] - level
     scatter = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
-    return Channels(stack, sparse, np.abs(brightness - level) <= 2.5 * scatter)
+    # At least a fraction of the noise, for images that have none: the level itself must be support.
+    return Channels(stack, sparse, np.abs(brightness - level) <= max(2.5 * scatter, 0.25 * _MODE_WIDTH))
 
 
 def particle_contrast(seen: Channels, smoothing_px: float) -> np.ndarray:
@@ -89,7 +91,8 @@ def standardised(image: np.ndarray, support: np.ndarray) -> np.ndarray:
     y, x = np.indices(image.shape)
     design = quadratic(2 * x / max(image.shape[1] - 1, 1) - 1, 2 * y / max(image.shape[0] - 1, 1) - 1)
     rest = image - design @ np.linalg.lstsq(design[support], image[support], rcond=1e-6)[0]
-    return rest / max(float(np.std(rest[support])), 1e-6 * float(np.ptp(image)), 1e-30)
+    # An image without noise still has rounding errors, which are no contrast.
+    return rest / max(float(np.std(rest[support])), _LEAST_NOISE * float(np.abs(image).max()), 1e-30)
 
 
 def _smoothed(stack: np.ndarray, sparse: np.ndarray, smoothing_px: float) -> np.ndarray:

@@ -205,14 +205,6 @@ def film_path(
     return path
 
 
-def film_share(
-    film: Film, film_map: FilmMap, rotation: np.ndarray, drift_px: np.ndarray, microscope: Microscope
-) -> np.ndarray:
-    """Share of the electrons that the support takes at a tilt, (y, x): 1 − exp(−path/mean free path)."""
-    path = film_path(film, film_map, rotation, drift_px, microscope)
-    return np.asarray(1 - np.exp(-path / free_path(film, microscope.voltage_kv)))
-
-
 def _meet(
     film_map: FilmMap, rotation: np.ndarray, lab_x: np.ndarray, lab_y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

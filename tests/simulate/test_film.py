@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from stemtomo_dl.geometry import tilt_rotation
-from stemtomo_dl.simulate.film import Film, film_path, film_share, make_film
+from stemtomo_dl.simulate.film import Film, film_path, make_film
 
 FIELD = SimpleNamespace(scan=(60, 80), step_nm=4.0, voltage_kv=200.0)
 EXTENT = (320.0, 240.0)
@@ -27,8 +27,6 @@ def path(described, mapped, alpha=0.0, drift=STILL, axis=30.0):
 def test_flat_film_is_crossed_over_its_thickness_by_the_cosine(alpha):
     described, mapped = film()
     np.testing.assert_allclose(path(described, mapped, alpha), 8 / np.cos(np.radians(alpha)))
-    share = film_share(described, mapped, tilt_rotation(30, alpha), STILL, FIELD)
-    np.testing.assert_allclose(share, 1 - np.exp(-8 / np.cos(np.radians(alpha)) / 120))
 
 
 def test_a_round_hole_becomes_an_ellipse_where_the_stage_puts_it():
