@@ -21,6 +21,7 @@ from stemtomo_dl.errors import InputError
 
 if TYPE_CHECKING:
     from stemtomo_dl.run import Progress
+    from stemtomo_dl.weights import Listener
 
 app = typer.Typer(
     help="From a 4D-STEM tilt series of a nanopowder to single-crystal 3D ED data of every particle.",
@@ -29,8 +30,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+weights_verbs = typer.Typer(help="Pretrained weights, checked by SHA-256.")
+app.add_typer(weights_verbs, name="weights")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+WeightsName = Annotated[str, typer.Argument(metavar="NAME", help="Name in the registry; 'list' shows them.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without tilts that are missing or cannot be read.")]
 
 
@@ -116,6 +120,66 @@ def evaluate(
     from stemtomo_dl import known
 
     typer.echo(json.dumps(known.evaluate(folder, truth), indent=1))
+
+
+@weights_verbs.command("list")
+def weights_list() -> None:
+    """What there is: name, size, licence, where it is, what it is for, its scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stemtomo_dl import weights
+
+    table = Table("name", "size", "licence", "where", "for", "metrics", box=None)
+    for name, entry in weights.entries().items():
+        scores = ", ".join(f"{k} {v:g}" for k, v in entry.metrics.items())
+        table.add_row(name, f"{entry.size / 1e6:.1f} MB", entry.licence, weights.place(entry), entry.purpose, scores)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)  # in a pipe, one line each
+
+
+@weights_verbs.command("fetch")
+def weights_fetch(name: WeightsName) -> None:
+    """Download where needed, verify, and print the path; a broken download goes on where it broke."""
+    from stemtomo_dl import weights
+
+    with _download_bar(name) as listener:
+        path = weights.fetch(name, listener)
+    typer.echo(path)
+
+
+@weights_verbs.command("path")
+def weights_path(name: WeightsName) -> None:
+    """Print where a file is, verified; nothing is fetched."""
+    from stemtomo_dl import weights
+
+    typer.echo(weights.locate(name))
+
+
+@contextmanager
+def _download_bar(name: str) -> Iterator[Listener]:
+    """A bar with the speed and the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task(name, total=None)
+
+        class Shown:
+            def waiting(self) -> None:
+                print(f"stemtomo: weights '{name}': another process is fetching them; waiting for it", file=sys.stderr)
+
+            def at(self, done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total)
+
+        yield Shown()
 
 
 def _summary(folder: Path, done: list[str]) -> str:

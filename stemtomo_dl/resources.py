@@ -20,6 +20,17 @@ def synthetic() -> Path:
     return _room("data/synthetic")
 
 
+def models() -> Path:
+    """Folder of the registry of weights, their cards, and the weights that are shipped.
+
+    Raises
+    ------
+    InputError
+        If neither the installed package nor a clone around it holds the folder.
+    """
+    return _room("models")
+
+
 def _room(name: str) -> Path:
     """A wheel carries the rooms under ``_share``; in a clone or editable install they lie beside the package."""
     for folder in (_PACKAGE / "_share" / name, _PACKAGE.parent / name):

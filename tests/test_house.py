@@ -18,6 +18,7 @@ RANK = {
     "resources": 3,
     "stream": 4,
     "surfaces": 4,
+    "weights": 4,
     "virtual": 5,
     "segment": 5,
     "track": 5,

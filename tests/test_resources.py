@@ -6,8 +6,9 @@ from stemtomo_dl import resources
 from stemtomo_dl.errors import InputError
 
 
-def test_clone_has_the_room():
+def test_clone_has_the_rooms():
     assert (resources.synthetic() / "scenes" / "demo.toml").is_file()
+    assert (resources.models() / "registry.toml").is_file()
 
 
 def test_a_wheels_own_room_comes_first(tmp_path, monkeypatch):
