@@ -7,18 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from stemtomo_dl.learn.detection import by_class, compare, scores
+from stemtomo_dl.learn.overlap import iou_matrix
 from stemtomo_dl.records import Masks, Tracks, Truth
 
-
-def iou_matrix(a: Masks, rows: np.ndarray, b: Masks, columns: np.ndarray) -> np.ndarray:
-    """Intersection over union of chosen masks of two records, (len(rows), len(columns))."""
-    if not len(rows) or not len(columns):
-        return np.zeros((len(rows), len(columns)))
-    flat_a = np.array([a.full(i).ravel() for i in rows], "f4")
-    flat_b = np.array([b.full(i).ravel() for i in columns], "f4")
-    common = flat_a @ flat_b.T
-    union = flat_a.sum(1)[:, None] + flat_b.sum(1)[None] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+_LEAST_PX = 10  # smaller outlines are neither asked for nor counted as wrong
 
 
 def match_truth(masks: Masks, truth: Truth, min_iou: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +60,8 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
         ``precision`` and ``recall`` at IoU .5 and the ``mean_iou`` of what matches; ``idf1`` of the tracks;
         ``coverage``: per true particle that is wholly in view at all, the share of those tilts at which its best
         track shows it; ``purity``: per track, the share of its sightings that show one particle;
-        ``position_rms_nm`` over particles, after the rigid shift and the height offset that drift can absorb.
+        ``position_rms_nm`` over particles, after the rigid shift and the height offset that drift can absorb;
+        ``segmentation``: what `segmentation_scores` says.
     """
     particle, iou = match_truth(masks, truth)
     seen, n_true = particle >= 0, int(good[truth.masks.tilt].sum())
@@ -98,7 +92,27 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
         "n_wholly_in_view": len(coverage),
         "mean_purity": round(float(purity.mean()), 4) if len(purity) else None,
         "position_rms_nm": _position_error(tracks, truth, pairs),
+        "segmentation": segmentation_scores(masks, truth.masks, good),
     }
+
+
+def segmentation_scores(masks: Masks, truth: Masks, good: np.ndarray) -> dict[str, Any]:
+    """Detection scores of a series, every tilt an image.
+
+    Parameters
+    ----------
+    masks, truth : Masks
+    good : (tilt) bool array
+        Tilts that count.
+
+    Returns
+    -------
+    dict
+        ``all`` as `detection.scores`, ``size`` and ``visibility`` as `detection.by_class`.
+    """
+    tilts = np.flatnonzero(good).tolist()
+    cases = [compare(masks, masks.at(t), truth, truth.at(t), least_px=_LEAST_PX) for t in tilts]
+    return {"all": scores(cases), **by_class(cases)}
 
 
 def _position_error(tracks: Tracks, truth: Truth, pairs: list[tuple[int, int]]) -> float | None:

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from stemtomo_dl.learn.metrics import iou_matrix, match_truth, score_run, wholly_in_view
+from stemtomo_dl.learn.metrics import match_truth, score_run, wholly_in_view
+from stemtomo_dl.learn.overlap import iou_matrix
 from stemtomo_dl.records import Masks, Tracks, Truth
 
 N_TILTS, N = 6, 3
@@ -62,6 +63,7 @@ def test_a_perfect_run_scores_one():
     assert [s[k] for k in ("precision", "recall", "mean_iou", "idf1", "mean_purity")] == [1] * 5
     assert s["coverage"] == {0: 1.0, 1: 1.0, 2: 1.0}
     assert s["position_rms_nm"] == pytest.approx(0)
+    assert [s["segmentation"]["all"][k] for k in ("ap", "ap50", "f1", "pq")] == [1] * 4
 
 
 def test_known_losses_give_known_scores():
@@ -85,6 +87,7 @@ def test_known_losses_give_known_scores():
     s = score_run(found, tracks_of(found, truth.particle[half] + 1, truth.positions_nm), truth, GOOD)
     assert s["recall"] == pytest.approx(len(half) / n, abs=1e-4)
     assert s["precision"] == 1
+    assert s["segmentation"]["all"]["f1"] == pytest.approx(2 * len(half) / (len(half) + n), abs=1e-4)
     even = score_run(
         found, tracks_of(found, truth.particle[half] + 1, truth.positions_nm), truth, np.arange(N_TILTS) % 2 == 0
     )
