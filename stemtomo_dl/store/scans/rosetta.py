@@ -111,15 +111,7 @@ def _cached(path: Path, shape: tuple[int, int] | None, *_stamp: int) -> tuple[An
 
 def _signals(path: Path) -> list[Any]:
     """Signals of two detector axes in a file, scan axes first; of the others only what to say about them."""
-    signals, complaint = None, ""
-    for reader in _readers(path):
-        try:
-            signals = _read(reader, path)
-            break
-        except Exception as e:  # a reader for another format of this suffix may fail in any way
-            complaint = f"{type(e).__name__}: {layout.first_line(e)}"
-    if signals is None:
-        raise BadScan(f"{path}: RosettaSciIO cannot read it ({complaint}); copy it again or leave the tilt out")
+    signals = read_signals(path)
     ordered = [a for s in signals if (a := _scan_first(s)) is not None]
     if not ordered:
         shapes = ", ".join(str(tuple(s["data"].shape)) for s in signals)
@@ -129,7 +121,36 @@ def _signals(path: Path) -> list[Any]:
     return ordered
 
 
-def _readers(path: Path) -> list[Any]:
+def read_signals(
+    path: Path,
+    unknown: str = "convert it to .h5 or correct [scans] files",
+    damaged: str = "copy it again or leave the tilt out",
+) -> list[dict[str, Any]]:
+    """All that a file holds, as RosettaSciIO describes it, data not yet read.
+
+    Parameters
+    ----------
+    path : Path
+    unknown, damaged : str
+        What to do about a file of an unknown format, and about one that cannot be read.
+
+    Raises
+    ------
+    InputError
+        If RosettaSciIO is not installed.
+    BadScan
+        If no reader knows the suffix, or none can read the file.
+    """
+    complaint = ""
+    for reader in _readers(path, unknown):
+        try:
+            return _read(reader, path)
+        except Exception as e:  # a reader for another format of this suffix may fail in any way
+            complaint = f"{type(e).__name__}: {layout.first_line(e)}"
+    raise BadScan(f"{path}: RosettaSciIO cannot read it ({complaint}); {damaged}")
+
+
+def _readers(path: Path, unknown: str) -> list[Any]:
     """RosettaSciIO's readers for a suffix."""
     try:
         import rsciio
@@ -139,7 +160,7 @@ def _readers(path: Path) -> list[Any]:
     suffix = path.suffix.lower().lstrip(".")
     found = [p for p in rsciio.IO_PLUGINS if suffix in {s.lower() for s in p["file_extensions"]}]
     if not found:
-        raise BadScan(f"{path}: unknown format '{path.suffix}'; convert it to .h5 or correct [scans] files")
+        raise BadScan(f"{path}: unknown format '{path.suffix}'; {unknown}")
     try:
         return [importlib.import_module(p["api"]).file_reader for p in found]
     except ImportError as e:
