@@ -20,6 +20,7 @@ from stemtomo_dl.records import Masks
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
 SIZES_PX2 = {"small": (0.0, 144.0), "medium": (144.0, 1024.0), "large": (1024.0, np.inf)}  # 12 and 32 px across
+DOSES = {"low": (0.0, 50.0), "medium": (50.0, 500.0), "high": (500.0, np.inf)}  # electrons per pattern
 VISIBILITIES = {"clear": (0.9, np.inf), "partial": (0.5, 0.9), "buried": (0.0, 0.5)}
 
 
@@ -148,6 +149,16 @@ def by_class(cases: Sequence[Case], threshold: float = 0.0) -> dict[str, dict[st
     return {
         kind: {k: scores([c.within(names, *span) for c in cases], threshold) for k, span in classes.items()}
         for kind, (names, classes) in kinds.items()
+    }
+
+
+def by_dose(
+    cases: Sequence[Case], electrons: Sequence[float], threshold: float = 0.0
+) -> dict[str, dict[str, float | int | None]]:
+    """`scores` of the images of each dose, given the electrons per pattern of every image."""
+    return {
+        name: scores([c for c, e in zip(cases, electrons, strict=True) if low <= e < high], threshold)
+        for name, (low, high) in DOSES.items()
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from stemtomo_dl.learn.detection import THRESHOLDS, by_class, compare, panoptic_quality, scores
+from stemtomo_dl.learn.detection import THRESHOLDS, by_class, by_dose, compare, panoptic_quality, scores
 from stemtomo_dl.learn.overlap import depth, iou_matrix, overlaps, visibility
 from stemtomo_dl.records import Masks
 
@@ -198,6 +198,15 @@ def test_overlap_classes():
     assert (classes["partial"]["pq"], classes["partial"]["n_true"]) == (1, 2)
     assert (classes["clear"]["pq"], classes["clear"]["n_found"], classes["clear"]["n_true"]) == (0, 1, 1)
     assert classes["buried"]["pq"] is None
+
+
+def test_dose_classes_are_subsets_of_the_images():
+    some = cases(images(9))
+    electrons = [20, 50, 499, 500, 5000, 49, 60, 1e4, 1]
+    got = by_dose(some, electrons, 0.5)
+    for name, which in {"low": (0, 5, 8), "medium": (1, 2, 6), "high": (3, 4, 7)}.items():
+        assert got[name] == scores([some[i] for i in which], 0.5)
+        assert got[name]["n_true"] > 0
 
 
 def test_overlaps_on_crops_are_those_of_whole_masks():

@@ -37,7 +37,8 @@ class Server(ThreadingHTTPServer):
     ranges = True
     announces = True
     status = None
-    gate = None
+    gate = None  # to wait at before the answer
+    stall = None  # to wait at before its last third
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -69,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         stop, s.stop_after = s.stop_after, None
+        if s.stall:
+            self.wfile.write(s.data[start:2_000_000])
+            s.stall.wait(20)
+            start = max(start, 2_000_000)
         self.wfile.write(s.data[start:][:stop])
         self.close_connection = True
 
@@ -244,14 +249,36 @@ def test_of_two_at_once_one_fetches_and_the_other_waits(server):
     assert len(server.asked) == 1
 
 
-def test_two_commands_at_once_and_one_that_fails(server, command, tmp_path):
+@pytest.fixture
+def fetching(server, tmp_path):
+    """The command, with the test's registry."""
     script = (
         "import sys; from pathlib import Path; from stemtomo_dl import cli, resources; "
         f"resources._PACKAGE = Path({str(tmp_path / 'package')!r}); cli.main()"
     )
-    call = [sys.executable, "-c", script, "weights", "fetch", "far"]
+    return [sys.executable, "-c", script, "weights", "fetch", "far"]
+
+
+def test_a_killed_download_goes_on_where_it_was(server, fetching):
+    server.stall = threading.Event()
+    process = subprocess.Popen(fetching, env=os.environ)
+    part = server.path.parent / f".{FILE}.part"
+    while not part.exists() or part.stat().st_size < 1_500_000:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    server.stall.set()
+    assert not server.path.exists()
+    have = part.stat().st_size
+    subprocess.run(fetching, check=True, capture_output=True)
+    assert server.asked[1] == (f"/mirror/{FILE}", f"bytes={have}-")
+    assert server.path.read_bytes() == DATA
+
+
+def test_two_commands_at_once_and_one_that_fails(server, fetching):
     started = [
-        subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+        subprocess.Popen(fetching, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
         for _ in range(2)
     ]
     for process in started:
@@ -263,6 +290,6 @@ def test_two_commands_at_once_and_one_that_fails(server, command, tmp_path):
     assert len(server.asked) == 1
     server.path.unlink()
     server.status = 404
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    done = subprocess.run(fetching, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("stemtomo: weights 'far': http://127.0.0.1:")
