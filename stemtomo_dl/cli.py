@@ -122,6 +122,41 @@ def evaluate(
     typer.echo(json.dumps(known.evaluate(folder, truth), indent=1))
 
 
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="2-D images: .tif .png .jpg .hspy …")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for NAME.h5 and NAME.png.")],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="From 'stemtomo weights list', or classical.")
+    ] = None,
+    weights_file: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Weights that 'stemtomo train' made.")
+    ] = None,
+) -> None:
+    """The segmenter alone, on images of any kind: masks, scores and a picture of the outlines."""
+    from stemtomo_dl import known
+
+    with _progress() as progress:
+        found = known.predict(images, output, model, weights_file, progress)
+    typer.echo(f"{found} particles in {len(images)} images: {output}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's .toml, or a shipped one by name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for what comes of it.")],
+    start: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Begin with these: a name or a file; else the recipe's.")
+    ] = None,
+) -> None:
+    """Train or fine-tune a segmenter on synthetic fields; started again on the same DIR it goes on."""
+    from stemtomo_dl.learn.train import train as train_by
+
+    with _progress() as progress:
+        path = train_by(recipe, output, start, progress.stage)
+    typer.echo(path)
+
+
 @weights_verbs.command("list")
 def weights_list() -> None:
     """What there is: name, size, licence, where it is, what it is for, its scores."""

@@ -1,4 +1,4 @@
-"""Known answers: a synthetic experiment written with its truth, and a run held against a truth."""
+"""Beside the pipeline: synthetic experiments with their truth, runs held against it, the segmenter on single images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from stemtomo_dl import __version__
+from stemtomo_dl.config import SegmentConfig
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.learn.metrics import score_run
 from stemtomo_dl.run import Progress
+from stemtomo_dl.segment import open_segmenter
 from stemtomo_dl.simulate.scene import load_scene
 from stemtomo_dl.simulate.series import simulate as simulate_series
 from stemtomo_dl.store import results
 from stemtomo_dl.store.experiment import write_experiment
 from stemtomo_dl.store.linked import read_linked
+from stemtomo_dl.store.pictures import picture_names, read_picture
+from stemtomo_dl.store.prediction import write_prediction
 from stemtomo_dl.store.truth import read_truth
 
 
@@ -42,6 +46,37 @@ def simulate(scene: str, folder: Path, progress: Progress) -> int:
             advance=advance,
         )
     return len(series)
+
+
+def predict(images: list[Path], folder: Path, model: str | None, weights: Path | None, progress: Progress) -> int:
+    """Outline the particles in single images; how many were found.
+
+    Parameters
+    ----------
+    images : list of Path
+    folder : Path
+        Gets NAME.h5 and NAME.png for each.
+    model : str, optional
+        A name from the registry, or "classical"; by default that of a run.
+    weights : Path, optional
+        A file that takes the place of the model's own weights.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read; those before it are done.
+    """
+    given = {"model": model, "weights": None if weights is None else str(weights)}
+    segmenter = open_segmenter(SegmentConfig(**{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
+    total = 0
+    with progress.stage("predict", len(images)) as advance:
+        for path, name in zip(images, picture_names(images), strict=True):
+            image = read_picture(path)
+            masks = segmenter.predict({"grey": image})
+            write_prediction(folder, name, image, masks)
+            total += len(masks)
+            advance()
+    return total
 
 
 def evaluate(folder: Path, truth: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from stemtomo_dl.particles import check_space, write_particles
 from stemtomo_dl.records import Masks, VirtualImages
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.run import Progress, Run, open_run
-from stemtomo_dl.segment import segment as segment_tilt
+from stemtomo_dl.segment import open_segmenter, weights_of
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, write_text
 from stemtomo_dl.store.linked import read_linked
@@ -61,8 +61,12 @@ def segment(run: Run, key: str) -> list[str]:
     if not good.any():
         raise InputError(f"{path}: holds no tilt; run 'stemtomo images {run.folder}'")
 
+    config = run.experiment.segment
+    segmenter, weights = open_segmenter(config), weights_of(config)
+    run.ledger.book["weights"] = weights and {"model": config.model, "file": weights[0].name, "sha256": weights[1]}
+
     def work(tilt: int) -> dict[str, np.ndarray]:
-        found = segment_tilt(results.read_images(path, tilt), tilt, alpha, run.experiment.segment)
+        found = segmenter.predict(results.read_images(path, tilt).by_name)
         full = np.array([found.full(i) for i in range(len(found))], bool).reshape(-1, *found.shape)
         return {"bits": np.packbits(full, axis=-1), "shape": np.array(found.shape), "score": found.score}
 
@@ -150,6 +154,9 @@ def _key(run: Run, name: str) -> str:
     """Digest of all that a stage's result depends on."""
     book = run.ledger.book
     depends: list[Any] = [book["settings"].get(name)]
+    if name == "segment":
+        weights = weights_of(run.experiment.segment)
+        depends.append(weights and weights[1])
     if name in ("track", "images", "extract"):
         depends.append(run.experiment.instrument.__dict__)
     if name in ("images", "extract"):

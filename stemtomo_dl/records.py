@@ -156,6 +156,11 @@ class VirtualImages(Record):
     def __getitem__(self, detector: str) -> np.ndarray:
         return self.images[self.detectors.index(detector)]
 
+    @property
+    def by_name(self) -> dict[str, np.ndarray]:
+        """Each detector's image (y, x)."""
+        return dict(zip(self.detectors, self.images, strict=True))
+
 
 @dataclass(frozen=True, eq=False)
 class Masks(Record):

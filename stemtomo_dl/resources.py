@@ -31,6 +31,17 @@ def models() -> Path:
     return _room("models")
 
 
+def recipes() -> Path:
+    """Folder of the recipes that segmenters are trained by.
+
+    Raises
+    ------
+    InputError
+        If neither the installed package nor a clone around it holds the folder.
+    """
+    return _room("training/recipes")
+
+
 def _room(name: str) -> Path:
     """A wheel carries the rooms under ``_share``; in a clone or editable install they lie beside the package."""
     for folder in (_PACKAGE / "_share" / name, _PACKAGE.parent / name):

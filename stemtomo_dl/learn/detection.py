@@ -120,7 +120,7 @@ def scores(cases: Sequence[Case], threshold: float = 0.0) -> dict[str, float | i
         at the threshold. None where nothing is true, or nothing matches.
     """
     n_true = int(sum(c.counts.sum() for c in cases))
-    curves = [_curve(cases, t) for t in THRESHOLDS]
+    curves = [ranked(cases, t) for t in THRESHOLDS]
     precision = [_average_precision(tp, n_true) for _, tp in curves]
     score, tp = curves[0]
     f1 = 2 * np.cumsum(tp) / np.maximum(np.arange(1, len(tp) + 1) + n_true, 1)
@@ -188,7 +188,7 @@ def panoptic_quality(cases: Sequence[Case], threshold: float = 0.0) -> dict[str,
     }
 
 
-def _curve(cases: Sequence[Case], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def ranked(cases: Sequence[Case], threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Scores of all outlines that count, the highest first, and whether each matches a true one."""
     score, right = [np.zeros(0)], [np.zeros(0, bool)]
     for c in cases:

@@ -1,5 +1,5 @@
-"""Virtual images -> instance masks."""
+"""Images -> amodal instance masks."""
 
-from stemtomo_dl.segment.classical import segment
+from stemtomo_dl.segment.segmenter import Segmenter, open_segmenter, weights_of
 
-__all__ = ["segment"]
+__all__ = ["Segmenter", "open_segmenter", "weights_of"]

@@ -9,29 +9,26 @@ from skimage.morphology import local_maxima, reconstruction, remove_small_holes
 from skimage.segmentation import watershed
 
 from stemtomo_dl.config import SegmentConfig
-from stemtomo_dl.records import Masks, VirtualImages
+from stemtomo_dl.records import Masks
 from stemtomo_dl.segment.contrast import channels, particle_contrast
 
 _SMOOTHING_PX = 0.7
 _HOLE_PX = 16
 
 
-def segment(images: VirtualImages, tilt: int, alpha_deg: np.ndarray, config: SegmentConfig) -> Masks:
-    """Outline the particles of one tilt.
+def outline(images: dict[str, np.ndarray], config: SegmentConfig) -> Masks:
+    """Outline the particles of one field.
 
     Parameters
     ----------
-    images : VirtualImages
-    tilt : int
-        Number of the tilt, written to the masks.
-    alpha_deg : (tilt,) float array
-        Tilt angles of the whole series.
+    images : dict
+        (y, x) arrays by name, as `contrast.channels` takes them.
     config : SegmentConfig
 
     Returns
     -------
     Masks
-        Outlines that do not overlap; ``score`` grows with the contrast in units of the noise (0.5 at
+        Outlines that do not overlap, all at tilt 0; ``score`` grows with the contrast in units of the noise (0.5 at
         ``min_contrast_sigma``) and is not calibrated.
     """
     seen = channels(images, _SMOOTHING_PX)
@@ -47,7 +44,7 @@ def segment(images: VirtualImages, tilt: int, alpha_deg: np.ndarray, config: Seg
             masks.append(labels == region.label)
             scores.append(region.intensity_mean / (region.intensity_mean + config.min_contrast_sigma))
     full = np.stack(masks) if masks else np.zeros((0, *contrast.shape), bool)
-    return Masks.pack(full, np.full(len(masks), tilt), np.array(scores), alpha_deg)
+    return Masks.pack(full, np.zeros(len(masks)), np.array(scores), np.zeros(1))
 
 
 def _foreground(contrast: np.ndarray, config: SegmentConfig) -> np.ndarray:

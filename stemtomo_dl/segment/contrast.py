@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from stemtomo_dl.records import VirtualImages
 from stemtomo_dl.surfaces import quadratic
 
+_DARK_FIELDS = ("adf", "haadf", "variance")
 _LEAST_NOISE = 1e-3  # of an image's greatest value: smaller scatter is not believed
 _CEILING = 30.0  # a crystal on a zone axis outshines the rest a hundredfold; beyond this it tells no more
 _SPARSE, _SPARSE_PX = 0.35, 2.0  # an image is sparse if this share of it has no counts; then smoothed so
@@ -35,7 +35,7 @@ class Channels:
     support: np.ndarray
 
 
-def channels(images: VirtualImages, smoothing_px: float) -> Channels:
+def channels(images: dict[str, np.ndarray], smoothing_px: float) -> Channels:
     """What the segmenter looks at.
 
     Particles take from the bright field and add to the dark fields and to their variance, whatever their
@@ -45,12 +45,26 @@ def channels(images: VirtualImages, smoothing_px: float) -> Channels:
 
     Parameters
     ----------
-    images : VirtualImages
+    images : dict
+        (y, x) arrays by name: any of bf, adf, haadf and variance, or only "grey", an image of unknown polarity, whose
+        particles are taken to be what differs most from its median.
     smoothing_px : float
         Width of the Gaussian that smooths the images before the support is looked for.
+
+    Raises
+    ------
+    ValueError
+        If none of these is there.
     """
-    stack = np.stack([-images["bf"], *(np.sqrt(np.maximum(images[c], 0)) for c in ("adf", "haadf", "variance"))])
-    stack = stack.astype(float)
+    bright = [np.sqrt(np.maximum(images[c], 0)) for c in _DARK_FIELDS if c in images]
+    if "bf" in images:
+        bright.insert(0, -images["bf"])
+    if not bright and "grey" in images:
+        apart = images["grey"] - np.median(images["grey"])
+        bright = [apart if np.mean(apart**3) >= 0 else -apart]
+    if not bright:
+        raise ValueError(f"none of {sorted(images)} is an image in which particles stand out")
+    stack = np.stack(bright).astype(float)
     sparse = np.mean(stack == 0, (1, 2)) > _SPARSE
     smooth = _smoothed(stack, sparse, smoothing_px)
     noise = [_pixel_noise(c) for c in smooth]

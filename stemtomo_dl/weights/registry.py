@@ -141,3 +141,19 @@ def is_whole(entry: Entry) -> bool:
         return bool(pooch.file_hash(str(entry.path), alg="sha256") == entry.sha256)
     except OSError as e:
         raise InputError(f"{entry.path}: cannot be read ({e.strerror}); make it readable, or remove it") from e
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file of weights.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    import pooch
+
+    try:
+        return str(pooch.file_hash(str(path), alg="sha256"))
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror}); give the path of a file of weights") from e

@@ -5,8 +5,7 @@ import pytest
 from scipy import ndimage
 
 from stemtomo_dl.config import SegmentConfig
-from stemtomo_dl.records import VirtualImages
-from stemtomo_dl.segment import segment
+from stemtomo_dl.segment.classical import outline
 from stemtomo_dl.segment.contrast import standardised
 
 CONFIG = SegmentConfig()
@@ -22,9 +21,7 @@ def images(thickness, diffracting=None, dose=400.0, seed=0, tilted_film=0.0):
     adf = rng.poisson(dark * (1 if diffracting is None else 1 + 3 * diffracting)) / dose
     haadf = rng.poisson(0.5 * dark) / dose
     variance = np.abs(rng.normal(0.05, 0.004, (ny, nx)) + (0 if diffracting is None else 0.5 * diffracting))
-    stack = np.stack([bf, adf, haadf, variance, variance]).astype("f4")
-    blank = np.zeros((4, 4), "f4")
-    return VirtualImages(("bf", "adf", "haadf", "variance", "maximum"), stack, np.zeros((2, 6)), blank, blank)
+    return {"bf": bf, "adf": adf, "haadf": haadf, "variance": variance, "maximum": variance}
 
 
 def disks(shape, *circles):
@@ -33,7 +30,7 @@ def disks(shape, *circles):
 
 
 def outlines(v):
-    masks = segment(v, 0, np.zeros(1), CONFIG)
+    masks = outline(v, CONFIG)
     return [masks.full(i) for i in range(len(masks))]
 
 
@@ -85,8 +82,7 @@ def test_vacuum_has_no_particles(dark):
     shape = (96, 128)
     adf, haadf = rng.poisson(dark, shape) / 400, rng.poisson(dark / 2, shape) / 400
     stack = np.stack([rng.poisson(900, shape) / 900, adf, haadf, adf, adf * 400]).astype("f4")
-    blank = np.zeros((4, 4), "f4")
-    v = VirtualImages(("bf", "adf", "haadf", "variance", "maximum"), stack, np.zeros((2, 6)), blank, blank)
+    v = dict(zip(("bf", "adf", "haadf", "variance", "maximum"), stack, strict=True))
     assert len(outlines(v)) == 0
 
 
@@ -129,8 +125,7 @@ def test_images_without_noise():
     stack = np.stack([0.9 - 0.3 * particles, 0.1 + particles / 7, 0.03 + particles / 9, 0.01 + 0 * particles]).astype(
         "f4"
     )
-    blank = np.zeros((4, 4), "f4")
-    v = VirtualImages(("bf", "adf", "haadf", "variance"), stack, np.zeros((2, 6)), blank, blank)
+    v = dict(zip(("bf", "adf", "haadf", "variance"), stack, strict=True))
     found = outlines(v)
     assert len(found) == 3
     for t in true:  # without noise all of it stands out, and of its surroundings no more than smoothing reaches

@@ -1,0 +1,124 @@
+"""The stream of examples, drawn in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from stemtomo_dl.learn.examples import Drawer, Example, Field, Shown, by_detector, crop, endless, show
+from stemtomo_dl.learn.losses import Targets, collate
+from stemtomo_dl.learn.recipe import DataSettings
+from stemtomo_dl.simulate.images import draw_images
+from stemtomo_dl.simulate.randomise import random_sample
+from stemtomo_dl.simulate.stock import make_library
+from stemtomo_dl.simulate.training import TrainingSettings, load_training
+
+_LEAST_SIGNAL = 5.0  # standard deviations: below, nobody could see a particle
+_TRIALS = 7919  # apart from the seeds of training
+
+
+def scene_settings(settings: DataSettings, beside: Path) -> TrainingSettings:
+    """The ranges that a recipe names: a file beside the recipe, or the one that comes with the package."""
+    path = beside.parent / settings.scenes
+    return load_training(path if path.is_file() else None)
+
+
+def drawer(settings: DataSettings, scenes: TrainingSettings, own: Sequence[Field], seed: int) -> Drawer:
+    """What draws fields; makes its library of crystals first, some seconds."""
+    library = make_library(scenes, np.random.default_rng(seed))
+
+    def draw(rng: np.random.Generator) -> Field:
+        lot = rng.random()
+        if own and lot < settings.own_share:
+            return own[int(rng.integers(len(own)))]
+        drawn = draw_images(random_sample(scenes, library, rng), rng)
+        return Shown(by_detector(drawn.detectors, drawn.images), drawn.masks, drawn.signal >= _LEAST_SIGNAL)
+
+    return draw
+
+
+class Stream(IterableDataset[Example]):
+    """Examples without end; every worker of every process draws its own."""
+
+    def __init__(
+        self, settings: DataSettings, scenes: TrainingSettings, own: Sequence[Field], rank: int, begun: int
+    ) -> None:
+        self.settings, self.scenes, self.own, self.rank, self.begun = settings, scenes, own, rank, begun
+
+    def __iter__(self) -> Iterator[Example]:
+        worker = get_worker_info()
+        torch.set_num_threads(1)
+        key = (self.settings.seed, self.rank, worker.id if worker else 0, self.begun)
+        seed, rng = int(np.random.default_rng(key).integers(2**31)), np.random.default_rng((*key, 1))
+        s = self.settings
+        draw = drawer(s, self.scenes, self.own, seed)
+        yield from endless(draw, s.side_px, s.shares.model_dump(), s.zoom, s.reuse, rng)
+
+
+class _Once(Dataset[int]):
+    """A single item: validation looks at its own examples."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Data(L.LightningDataModule):
+    """Batches of drawn examples.
+
+    Parameters
+    ----------
+    settings : DataSettings
+    scenes : TrainingSettings
+    own : list of Field
+        The user's own images with masks.
+    batch : int
+    stride : int
+        Of the network's heat map.
+    """
+
+    def __init__(
+        self, settings: DataSettings, scenes: TrainingSettings, own: Sequence[Field], batch: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.settings, self.scenes, self.own, self.batch, self.stride = settings, scenes, own, batch, stride
+
+    def train_dataloader(self) -> DataLoader[Targets]:
+        """The stream. A resumed run goes on with other numbers than it began with."""
+        trainer = self.trainer
+        rank, begun = (trainer.global_rank, trainer.global_step) if trainer else (0, 0)
+        stream = Stream(self.settings, self.scenes, self.own, rank, begun)
+        make: Callable[[list[Example]], Targets] = partial(collate, stride=self.stride)
+        workers = self.settings.workers
+        return DataLoader(
+            stream,  # type: ignore[arg-type]
+            batch_size=self.batch,
+            num_workers=workers,
+            collate_fn=make,
+            multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+        )
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """One look."""
+        return DataLoader(_Once())
+
+
+def trials(settings: DataSettings, scenes: TrainingSettings, count: int) -> list[Example]:
+    """Examples for validation, by a library of their own: the same for the same seed, whatever is trained."""
+    rng = np.random.default_rng((settings.seed, _TRIALS))
+    draw = drawer(settings.model_copy(update={"own_share": 0.0}), scenes, [], int(rng.integers(2**31)))
+    out: list[Example] = []
+    while len(out) < count:
+        field = draw(rng)
+        out.append(crop(field, show(field, settings.shares.model_dump(), rng), settings.side_px, rng))
+    return out

@@ -1,0 +1,110 @@
+"""Segmenters of every kind behind one face: images in, amodal masks with scores out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from stemtomo_dl import weights
+from stemtomo_dl.config import SegmentConfig
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.records import Masks
+from stemtomo_dl.segment.classical import outline
+from stemtomo_dl.segment.networks.build import build
+from stemtomo_dl.segment.networks.prompted import PromptedNetwork
+from stemtomo_dl.segment.planes import planes
+from stemtomo_dl.segment.predict import Tuning, outlines
+
+CLASSICAL = "classical"
+
+
+class Segmenter(Protocol):
+    """Finds the particles in images of one field."""
+
+    def predict(self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None) -> Masks:
+        """Outline the particles of one field.
+
+        Parameters
+        ----------
+        images : dict
+            (y, x) arrays of one shape by what they are: "bf", "adf", "haadf", "variance", "maximum", or "grey" for
+            an image of unknown kind and polarity. Any subset will do.
+        boxes : (n, 4) array, optional
+            x0, y0, x1, y1 in px, each about one particle: only these are outlined, in this order.
+
+        Returns
+        -------
+        Masks
+            Amodal outlines, which may overlap, all at tilt 0; ``score`` is the probability that one is right.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A network with its tuning."""
+
+    network: PromptedNetwork
+    tuning: Tuning
+
+    def predict(self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None) -> Masks:
+        """As `Segmenter.predict`."""
+        return outlines(self.network, planes(images), self.tuning, boxes)
+
+
+@dataclass(frozen=True)
+class Classical:
+    """Threshold and watershed; it cannot be prompted, and its scores are not calibrated."""
+
+    config: SegmentConfig
+
+    def predict(self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None) -> Masks:
+        """As `Segmenter.predict`.
+
+        Raises
+        ------
+        InputError
+            If boxes are given.
+        """
+        if boxes is not None:
+            raise InputError("the classical segmenter takes no boxes; choose a network with --model")
+        return outline(images, self.config)
+
+
+def weights_of(config: SegmentConfig) -> tuple[Path, str] | None:
+    """File and SHA-256 of the weights that the settings ask for; None for the classical segmenter.
+
+    Raises
+    ------
+    InputError
+        If they are not there, or not what the registry says.
+    """
+    if config.model == CLASSICAL:
+        return None
+    if config.weights is not None:
+        path = Path(config.weights)
+        return path, weights.sha256(path)
+    return weights.locate(config.model), weights.find(config.model).sha256
+
+
+def open_segmenter(config: SegmentConfig) -> Segmenter:
+    """The segmenter that the settings ask for, on the GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If its weights are missing, damaged, or of another network.
+    """
+    import torch
+
+    found = weights_of(config)
+    if found is None:
+        return Classical(config)
+    try:
+        network, tuning = build(*weights.load(found[0]))
+    except ValueError as e:
+        raise InputError(f"{found[0]}: {e}; give weights that 'stemtomo train' made") from e
+    return Learned(network.to("cuda" if torch.cuda.is_available() else "cpu"), tuning)  # type: ignore[arg-type]

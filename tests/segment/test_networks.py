@@ -1,0 +1,141 @@
+"""Networks that draw masks for boxes, and how an image is put together from tiles and scales."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from stemtomo_dl.segment.networks.build import NETWORKS, build, facts_of
+from stemtomo_dl.segment.networks.prompted import Encoded, PromptedNetwork
+from stemtomo_dl.segment.planes import PLANES
+from stemtomo_dl.segment.predict import Tuning, outlines
+
+SMALL = ("unet", "sam_tiny", "mask_rcnn")
+
+
+class Known(PromptedNetwork):
+    """Finds rectangles of ones on zeros in plane 0 by arithmetic: what the code around a network must not spoil."""
+
+    stride, mask_stride, multiple = 4, 2, 4
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, planes):
+        from scipy import ndimage
+
+        image = planes[:, 0].numpy()
+        h, w = image.shape[1] // 4, image.shape[2] // 4
+        heat, sides = torch.full((len(image), h, w), -20.0), torch.full((len(image), 4, h, w), 1.0)
+        for n, one in enumerate(image):
+            for rows, columns in ndimage.find_objects(ndimage.label(one > 0.5)[0]):
+                y, x = int((rows.start + rows.stop) / 8), int((columns.start + columns.stop) / 8)
+                heat[n, y, x] = 3.0
+                cx, cy = (x + 0.5) * 4, (y + 0.5) * 4
+                spans = (cx - columns.start, cy - rows.start, columns.stop - cx, rows.stop - cy)
+                sides[n, :, y, x] = torch.tensor(spans)
+        return Encoded(heat, sides, (planes[:, :1],))
+
+    def masks(self, encoded, image, boxes):
+        shown = torch.nn.functional.avg_pool2d(encoded.features[0], 2)[image, 0]
+        return 20 * (shown - 0.5), torch.full((len(boxes),), 4.0)
+
+
+def scene(shape, *rectangles):
+    image = np.zeros((len(PLANES), *shape), "f4")
+    for y, x, h, w in rectangles:
+        image[0, y : y + h, x : x + w] = 1
+    return image
+
+
+RECTANGLES = ((20, 30, 12, 40), (300, 470, 60, 80), (500, 500, 16, 16), (610, 40, 80, 50), (400, 240, 30, 24))
+
+
+def full(masks):
+    return [masks.full(i) for i in range(len(masks))]
+
+
+def test_tiles_and_scales_find_each_once():
+    image = scene((720, 900), *RECTANGLES)
+    found = outlines(Known(), image, Tuning(least_score=0.2))
+    assert len(found) == len(RECTANGLES)
+    together = np.sum(full(found), 0)
+    assert together.max() == 1
+    np.testing.assert_array_equal(together > 0, image[0] > 0)
+
+
+def test_boxes_are_drawn_in_their_order_at_any_size():
+    image = scene((720, 900), *RECTANGLES)
+    order = [3, 0, 4, 2, 1]
+    boxes = [(x - 2, y - 2, x + w + 2, y + h + 2) for y, x, h, w in (RECTANGLES[i] for i in order)]
+    found = outlines(Known(), image, Tuning(sizes_px=(8, 40)), np.array(boxes))
+    for mask, i in zip(full(found), order, strict=True):
+        true = scene((720, 900), RECTANGLES[i])[0] > 0
+        assert (mask & true).sum() / (mask | true).sum() > 0.9
+    assert len(outlines(Known(), image, Tuning(), np.zeros((0, 4)))) == 0
+
+
+def test_overlapping_outlines_stay_and_doubles_go():
+    from stemtomo_dl.segment.predict import _distinct, _masks
+
+    square, shifted = np.ones((10, 10), bool), np.array([[0, 0], [0, 4], [0, 1]], "i4")
+    three = _masks((30, 30), [square] * 3, shifted, np.array([0.9, 0.8, 0.7]))
+    kept = _distinct(three, Tuning(most_overlap=0.6))
+    np.testing.assert_array_equal(kept.origin, shifted[:2])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_any_size_in_masks_out(name):
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    rng = np.random.default_rng(0)
+    for shape in ((64, 64), (75, 101)):
+        image = rng.normal(size=(len(PLANES), *shape)).astype("f4")
+        found = outlines(network, image, Tuning(least_score=0.0, least_heat=0.001), most=5)
+        assert found.shape == shape
+        assert all(c.any() for c in found.crops)
+        boxes = np.array([(5, 5, 30, 20), (40, 30, 60, 60)])
+        assert len(outlines(network, image, Tuning(), boxes)) == 2
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_image_decides_and_twice_is_the_same(name):
+    torch.manual_seed(1)
+    network = NETWORKS[name]().eval()
+    x = torch.randn(2, len(PLANES), 64, 64)
+    with torch.inference_mode():
+        first, again = network.encode(x), network.encode(x)
+        alone = network.encode(x[1:])
+    for a, b, c in zip(first.features, again.features, alone.features, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        torch.testing.assert_close(a[1:], c, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_come_back_with_their_tuning():
+    tuning = Tuning(least_score=0.31, scales=(1.0, 0.5), calibration=(1.5, -0.2))
+    network = NETWORKS["unet"]()
+    back, told = build(network.state_dict(), facts_of("unet", tuning))
+    assert told == tuning
+    assert not back.training
+    for a, b in zip(network.state_dict().values(), back.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+    fewer = dict(list(network.state_dict().items())[1:])
+    with pytest.raises(ValueError, match="not those of unet"):
+        build(fewer, facts_of("unet", tuning))
+    with pytest.raises(ValueError, match="no network of ours"):
+        build({}, {})
+    with pytest.raises(ValueError, match="other images"):
+        build({}, {**facts_of("unet", tuning), "planes": '["bf"]'})
+    assert dataclasses.asdict(told)
+
+
+def test_a_mask_of_the_compact_network_follows_its_box():
+    from stemtomo_dl.segment.networks.unet import _place
+
+    place = _place(torch.tensor([[8.0, 16.0, 24.0, 48.0]]), 32, 32, 2)
+    x, y = place[0, 0], place[0, 1]
+    assert x[0, 3] < -1 < x[0, 4]  # centres at 7 and 9 px
+    assert y[23, 0] < 1 < y[24, 0]
+    torch.testing.assert_close(place[0, 2:], place[0, :2] ** 2)
