@@ -169,7 +169,7 @@ def _disks(
     excited = excite(structure, ub, beam, top_nm)
     shares = two_beam_shares(excited, steps, top_nm / steps)
     return shares, g_to_detector(
-        excited.g, wave, optics.pixel_inv_angstrom, optics.rotation_deg, np.array(optics.center_px)
+        excited.g, optics.pixel_inv_angstrom, optics.rotation_deg, np.array(optics.center_px)
     )
 
 

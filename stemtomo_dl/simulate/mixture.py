@@ -58,7 +58,7 @@ def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:
     radii, material, mean_free_path = _diffuse(cast, view)
     g = np.concatenate([excited.g for excited, _ in tables] or [np.zeros((0, 3))])
     pixel, wavelength = cast.pixel_inv_angstrom, cast.beam.wavelength_a
-    place = g_to_detector(g, wavelength, pixel, cast.rotation_deg, np.zeros(2)) @ cast.ellipse.T
+    place = g_to_detector(g, pixel, cast.rotation_deg, np.zeros(2)) @ cast.ellipse.T
     return Mixture(
         center=view.center_px,
         ellipse=cast.ellipse,

@@ -58,7 +58,7 @@ def rendered(crystal, step: int) -> np.ndarray:
     beam = make_beam(200, wave, 0.9, OPTICS.rings, OPTICS.rotation_deg)
     excited = excite(structure, ub, beam, TOP)
     shares = np.diff(two_beam_shares(excited, STEPS, TOP / STEPS)[step].astype(float), axis=-1, prepend=0)
-    place = g_to_detector(excited.g, wave, OPTICS.pixel_inv_angstrom, OPTICS.rotation_deg, np.array(OPTICS.center_px))
+    place = g_to_detector(excited.g, OPTICS.pixel_inv_angstrom, OPTICS.rotation_deg, np.array(OPTICS.center_px))
     cells, many = shares.shape[0], 40000
     rho, turn = np.sqrt(rng.random(many)), rng.random(many)
     ring = np.minimum((rho * OPTICS.rings).astype(int), OPTICS.rings - 1)
