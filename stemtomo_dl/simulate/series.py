@@ -164,10 +164,9 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     film = make_film(scene.film, extent, _generator(scene.seed, _FILM))
     particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES), film)
     motion = make_motion(scene, _generator(scene.seed, _MOTION))
-    seen = [_footprints(scene, motion, particles, tilt) for tilt in range(len(motion.alpha_deg))]
-    thickest = np.array([[f.thickness.max(initial=0) for f in row] for row in seen])
+    masks, particle, thickest = _survey(scene, motion, particles)
     cast = _cast(scene, list(structures.values()), particles, motion, thickest)
-    return Series(scene, motion, cast, film, _truth(m, motion, particles, seen))
+    return Series(scene, motion, cast, film, _truth(motion, particles, masks, particle))
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
@@ -252,20 +251,37 @@ def _kinematic_scale(
     return np.asarray(np.minimum(1, diffraction.MOST_KINEMATIC / np.maximum(bound.max(0), 1e-30)))
 
 
-def _truth(
-    microscope: Microscope, motion: Motion, particles: tuple[Particle, ...], seen: list[list[Footprint]]
-) -> Truth:
-    """The known answer; a particle out of view at a tilt has no mask there."""
-    in_view = [(t, p) for t, row in enumerate(seen) for p, f in enumerate(row) if f.outline.any()]
-    tilt, particle = (np.array(v, "i4") for v in np.reshape(in_view, (-1, 2)).T)
+def _survey(
+    scene: Scene, motion: Motion, particles: tuple[Particle, ...]
+) -> tuple[Masks, np.ndarray, np.ndarray]:
+    """Outlines of all tilts, the particle of each, and the greatest thickness (tilt, particle) in nm.
+
+    Tilt by tilt, for all thicknesses together would be many times as large as the outlines; a particle out of view
+    at a tilt has no mask there.
+    """
+    thickest = np.zeros((len(motion.alpha_deg), len(particles)))
+    found: list[tuple[int, int, int, int]] = []
+    crops: list[np.ndarray] = []
+    for tilt in range(len(thickest)):
+        for p, seen in enumerate(_footprints(scene, motion, particles, tilt)):
+            thickest[tilt, p] = seen.thickness.max(initial=0)
+            if seen.outline.any():
+                found.append((tilt, p, seen.y0, seen.x0))
+                crops.append(seen.outline)
+    table = np.array(found, "i4").reshape(-1, 4)
     masks = Masks(
-        shape=microscope.scan,
-        crops=tuple(seen[t][p].outline for t, p in in_view),
-        origin=np.array([(seen[t][p].y0, seen[t][p].x0) for t, p in in_view], "i4").reshape(-1, 2),
-        tilt=tilt,
-        score=np.ones(len(in_view), "f4"),
+        shape=scene.instrument.scan,
+        crops=tuple(crops),
+        origin=table[:, 2:],
+        tilt=table[:, 0],
+        score=np.ones(len(table), "f4"),
         alpha_deg=motion.alpha_deg,
     )
+    return masks, table[:, 1], thickest
+
+
+def _truth(motion: Motion, particles: tuple[Particle, ...], masks: Masks, particle: np.ndarray) -> Truth:
+    """The known answer."""
     return Truth(
         masks=masks,
         particle=particle,

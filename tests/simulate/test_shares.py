@@ -165,6 +165,25 @@ def test_mosaic_spread_keeps_the_integrated_intensity():
     assert curve.max() < 0.2 * (np.pi * 400 / 1e4) ** 2
 
 
+def along_blocks(excited: Excited, t_a: float) -> float:
+    """Two-beam intensity of one reflection, averaged over mosaic blocks by the rectangle rule in very small steps."""
+    tilt = np.linspace(-7, 7, 200_001)
+    s, xi = excited.s[0] + tilt * excited.spread[0], excited.extinction[0]
+    curve = np.sin(np.pi * t_a * np.hypot(s, 1 / xi)) ** 2 / (1 + (s * xi) ** 2)
+    return float((curve * np.exp(-(tilt**2) / 2)).sum() / np.exp(-(tilt**2) / 2).sum())
+
+
+@pytest.mark.parametrize("mosaic_deg", [0.02, 0.5, 2.0])
+@pytest.mark.parametrize(("s", "xi"), [(0.0, 300.0), (0.004, 900.0), (0.03, 2000.0)])
+def test_mosaic_average_is_the_integral_over_blocks(mosaic_deg, s, xi):
+    """At 1.4 1/Å and up to 150 nm, where a rocking curve has hundreds of fringes within the spread."""
+    spread = np.array([np.radians(mosaic_deg) * 1.4])
+    blocks = Excited(np.zeros(1, "i8"), np.zeros((1, 3)), np.array([s]), np.zeros((1, 1)), np.array([xi]), spread)
+    shares = two_beam_shares(blocks, 150, 1.0)[:, 0, 0]
+    for b in (0, 1, 7, 60, 150):
+        assert shares[b] == pytest.approx(along_blocks(blocks, 10 * b), rel=1e-3, abs=1e-6)
+
+
 def test_damage_weakens_structure_factors(brookite):
     left = np.full(len(brookite.hkl), 0.25)
     fresh, damaged = (
