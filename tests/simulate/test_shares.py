@@ -159,10 +159,13 @@ def test_mosaic_spread_keeps_the_integrated_intensity():
         np.zeros(4001, "i8"), np.zeros((4001, 3)), s, np.zeros((4001, 1)), np.full(4001, 1e4), np.full(4001, 0.006)
     )
     curve = np.diff(kinematic_shares(many, 1, 40.0, 1.0)[1, 0].astype(float), prepend=0)
-    expected = (np.pi * 400 / 1e4) ** 2 / 400
-    assert np.trapezoid(curve, s) == pytest.approx(expected, rel=0.02)
-    assert np.sqrt(np.trapezoid(curve * s**2, s) / np.trapezoid(curve, s)) > 0.006
-    assert curve.max() < 0.2 * (np.pi * 400 / 1e4) ** 2
+    strength = (np.pi * 400 / 1e4) ** 2
+    beyond = 1 / (np.pi**2 * 400 * 0.06)  # share of ∫ sinc² outside the range, where sin² is a half
+    assert np.trapezoid(curve, s) == pytest.approx(strength / 400 * (1 - beyond), rel=1e-3)
+    blocks = np.exp(-((s / 0.006) ** 2) / 2)
+    smeared = np.convolve(strength * np.sinc(400 * s) ** 2, blocks / blocks.sum(), "same")
+    middle = np.abs(s) < 0.03
+    np.testing.assert_allclose(curve[middle], smeared[middle], atol=1e-3 * smeared.max())
 
 
 def along_blocks(excited: Excited, t_a: float) -> float:
