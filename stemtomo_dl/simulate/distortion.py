@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from stemtomo_dl.config import Finite, Model, Positive
 from stemtomo_dl.geometry import field_centre
@@ -58,6 +57,12 @@ class Probes(Record):
     y: np.ndarray = array("f8", "y", "px")
 
 
+def regular_probes(shape: tuple[int, int]) -> Probes:
+    """Probes (rows, columns) at whole numbers."""
+    rows, columns = shape
+    return Probes(True, np.tile(np.arange(columns, dtype=float), (rows, 1)), np.arange(rows, dtype=float))
+
+
 def probe_places(raster: Raster, row_px: np.ndarray, columns: int, rng: np.random.Generator) -> Probes:
     """The places of one scan's probes.
 
@@ -96,20 +101,21 @@ def seen_footprint(solid: Solid, at_px: np.ndarray, step_nm: float, probes: Prob
     columns = _span(near.any(0))
     x, y = (probes.x[rows, columns] - at_px[0]) * step_nm, (probes.y[rows] - at_px[1]) * step_nm
     offsets = ((np.arange(samples) + 0.5) / samples - 0.5) * step_nm
-    outline, thickness = np.zeros(x.shape, bool), np.zeros(x.shape)
+    outline, thickness = row_chords(solid, x, y) > 0, np.zeros(x.shape)
     for k in range(len(y)):
-        outline[k] = solid.thickness(x[k], y[k : k + 1])[0] > 0
         fine = solid.thickness((x[k][:, None] + offsets).ravel(), y[k] + offsets)
         thickness[k] = fine.reshape(samples, -1, samples).mean((0, 2))
     return Footprint(rows.start, columns.start, thickness, outline)
 
 
-def seen_picture(picture: np.ndarray, probes: Probes) -> np.ndarray:
-    """A picture (y, x) of a regular scan, interpolated to where the probes really are."""
-    if probes.regular:
-        return picture
-    y = np.broadcast_to(probes.y[:, None], probes.x.shape)
-    return np.asarray(map_coordinates(picture, [y, probes.x], order=1, mode="nearest"))
+def row_chords(solid: Solid, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Length of a solid's chords along z at x (row, column) of the rows y (row,), nm: (row, column), nm."""
+    if len(y) and (x == x[0]).all():
+        return solid.thickness(x[0], y)
+    out = np.zeros(x.shape)
+    for k in range(len(y)):
+        out[k] = solid.thickness(x[k], y[k : k + 1])[0]
+    return out
 
 
 def beam_shifts(descan: Descan, shape: tuple[int, int]) -> np.ndarray:

@@ -18,7 +18,7 @@ from stemtomo_dl.records import Masks, Truth
 from stemtomo_dl.simulate import counts, diffraction, diffuse, render
 from stemtomo_dl.simulate.crystal import Structure, read_structure
 from stemtomo_dl.simulate.detector import make_sensor
-from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint, seen_picture
+from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint
 from stemtomo_dl.simulate.film import FilmMap, film_path, free_path, make_film
 from stemtomo_dl.simulate.mixture import Cast, View, make_mixture
 from stemtomo_dl.simulate.motion import Motion, accumulated_dose, make_motion
@@ -140,9 +140,10 @@ class Series:
         scene, m, drift = self.scene, self.scene.instrument, self.motion.drift_px[tilt]
         rotation = tilt_rotation(m.tilt_axis_deg, self.motion.alpha_deg[tilt])
         mean_free_path = free_path(scene.film, m.voltage_kv)
-        path = film_path(scene.film, self.film, rotation, drift, m)
-        path += coat_path(self.cast.particles, rotation, drift, m, mean_free_path)
-        return 1 - np.exp(-seen_picture(path, _probes(scene, self.motion, tilt)) / mean_free_path)
+        probes = _probes(scene, self.motion, tilt)
+        path = film_path(scene.film, self.film, rotation, drift, m, probes)
+        path += coat_path(self.cast.particles, rotation, drift, m, mean_free_path, probes)
+        return 1 - np.exp(-path / mean_free_path)
 
 
 def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:

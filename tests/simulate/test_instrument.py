@@ -1,7 +1,10 @@
 """The instrument: both ways of drawing agree with every feature on; raster, drift, descan, dose, tilts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from stemtomo_dl import resources
 from stemtomo_dl.config import ELEMENTARY_CHARGE, check
@@ -14,6 +17,7 @@ from stemtomo_dl.simulate.scene import Scene, Tilts, load_scene
 from stemtomo_dl.simulate.series import Series, simulate
 
 TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
+EXTREMES = (maximum_filter, minimum_filter)
 STILL = {"walk_px": 0, "beam_walk_px": 0, "height_nm": 0}
 BALL = {"cif": "rutile.cif", "count": 1, "size_nm": 44, "shape": "sphere", "positions_nm": [(3, -2, 0)]}
 
@@ -172,6 +176,31 @@ def test_regular_rasters_are_exact_without_jitter():
         plain = simulate(changed(particles=[BALL], instrument={"probe_samples": samples}), CIFS)
         bent = simulate(changed(particles=[BALL], instrument={"probe_samples": samples, **moved}), CIFS)
         np.testing.assert_allclose(bent._view(1)[1], plain._view(1)[1], atol=1e-3)
+
+
+def test_film_coat_and_needle_are_met_where_the_probes_are():
+    """On a raster that leaves the field a bent scan sees what a wider regular one sees there."""
+    bent = {"raster": {"fast_scale": 1.5, "slow_scale": 1.25}, "probe_samples": 1}
+    coated = BALL | {"positions_nm": [(66, -12, 0)], "shell": {"thickness_nm": 9}}
+    film = {
+        "thickness_nm": 30,
+        "contamination": None,
+        "holes": {"diameter_nm": 50, "period_nm": 81},
+        "needle": {"tip_nm": (-40, 8), "azimuth_deg": 200},
+    }
+    seen = [
+        simulate(changed(particles=[coated], film=film, drift=STILL, field_fraction=3.0, instrument=m), CIFS)
+        for m in (bent, {"scan": (240, 384), "step_nm": 0.5})
+    ]
+    seen[1] = replace(seen[1], film=seen[0].film)  # holes are drawn by the size of the field
+    for tilt in range(4):
+        coarse, fine = (s._film(tilt) for s in seen)
+        # probe (i, j) of the bent scan lies 5 nm · (i − 11.5), 6 nm · (j − 15.5) off the centre
+        rows, columns = 119.5 + 10 * (np.arange(24) - 11.5), 191.5 + 12 * (np.arange(32) - 15.5)
+        high, low = (f(fine, 3)[np.ix_(rows.round().astype(int), columns.round().astype(int))] for f in EXTREMES)
+        assert (coarse <= high + 1e-9).all()
+        assert (coarse >= low - 1e-9).all()
+        assert np.ptp(coarse[:, [0, -1]]) > 0.1
 
 
 def test_drift_within_a_scan_is_drawn_anew_for_every_scan():
