@@ -39,6 +39,7 @@ def simulate(scene: str, folder: Path, progress: Progress) -> int:
             series.shape,
             origin,
             cifs,
+            mask=series.listed_pixels,
             advance=advance,
         )
     return len(series)

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from stemtomo_dl.simulate import cone
 from stemtomo_dl.simulate.counts import Mixture, Row, Stack, meet, room, scatter
-from stemtomo_dl.simulate.detector import Sensor, read_out
+from stemtomo_dl.simulate.detector import Sensor, blurred, read_out
 from stemtomo_dl.simulate.diffuse import FINE, fine_template
 
 EVENT_NS = 70.0  # what an electron costs, measured
@@ -107,7 +107,7 @@ def draw_patterns(
         else:
             mean = expected(electrons, mix, stack, met, row.film[x], row.shift[x], canvas)
             if sensor.tail_share > 0:
-                mean = (1 - sensor.tail_share) * mean + sensor.tail_share * _blurred(mean, canvas.tail)
+                mean = (1 - sensor.tail_share) * mean + sensor.tail_share * blurred(mean, canvas.tail)
             for i in range(rows):
                 for j in range(columns):
                     a, b = sensor.row_at[i], sensor.column_at[j]
@@ -170,21 +170,6 @@ def _moved(shift: np.ndarray, canvas: Canvas) -> np.ndarray:
         for i in range(rows):
             for j in range(columns):
                 out[m, i, j] = corner[i + 1, j + 1] - corner[i, j + 1] - corner[i + 1, j] + corner[i, j]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _blurred(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A picture convolved with weights along both axes; nothing beyond its edges."""
-    reach, half, out = len(weights) // 2, np.zeros_like(image), np.zeros_like(image)
-    rows, columns = image.shape
-    for i in range(rows):
-        for n in range(-reach, reach + 1):
-            if 0 <= i + n < rows:
-                half[i] += weights[n + reach] * image[i + n]
-    for n in range(-reach, reach + 1):
-        first, last = max(0, -n), min(columns, columns - n)
-        out[:, first:last] += weights[n + reach] * half[:, first + n : last + n]
     return out
 
 

@@ -116,6 +116,7 @@ class Scene(Model):
         axis = true.tilt_axis_deg if stated.tilt_axis_deg is None else stated.tilt_axis_deg
         rotation = true.rotation_deg if stated.rotation_deg is None else stated.rotation_deg
         phases = sorted({Path(name).name for name in self.cifs})
+        mask = "mask.npy" if true.camera.lists_bad_pixels else None
         bare = self.format in (".npy", ".mib")
         files = f"scans/scan_*{self.format}"
         return Experiment(
@@ -123,7 +124,7 @@ class Scene(Model):
             scans=Scans(files=files, tilts="tilts.csv", shape=true.scan if bare else None),
             beam=true.beam,
             scan=ScanStep(step_nm=true.step_nm),
-            detector=Detector(pixel_inv_angstrom=pixel, rotation_deg=rotation),
+            detector=Detector(pixel_inv_angstrom=pixel, rotation_deg=rotation, mask=mask),
             stage=Stage(tilt_axis_deg=axis),
             sample=Sample(phases=phases, elements=elements),
         )

@@ -67,6 +67,11 @@ class Series:
         """Type of the counts, as the camera stores them."""
         return np.dtype(self.scene.instrument.camera.full()["dtype"])
 
+    @property
+    def listed_pixels(self) -> np.ndarray:
+        """Pixels (qy, qx) bool that the instrument knows to be bad."""
+        return self.cast.sensor.listed
+
     def scan(self, tilt: int, threads: int | None = None) -> np.ndarray:
         """All patterns of a tilt, (y, x, qy, qx), in the camera's dtype."""
         out = np.empty(self.shape, self.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 from stemtomo_dl.config import Experiment
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Truth
-from stemtomo_dl.store.atomic import write_text
+from stemtomo_dl.store.atomic import write_text, writing
 from stemtomo_dl.store.scans.write import write_scan
 from stemtomo_dl.store.truth import write_truth
 
@@ -29,6 +29,7 @@ def write_experiment(
     shape: tuple[int, int, int, int],
     origin: Mapping[str, Any],
     cifs: Mapping[str, str],
+    mask: np.ndarray | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write an experiment, scan by scan; started again on the same folder it skips the scans that are there.
@@ -49,6 +50,8 @@ def write_experiment(
         The scene, as JSON can hold it; kept with the CIFs as scene.json, and a folder of another origin is refused.
     cifs : mapping
         Text of every phase's CIF by its name; a folder in the name is dropped.
+    mask : (qy, qx) bool array or None
+        Pixels that the instrument knows to be bad; needed where the experiment names a file for them.
     advance : callable
         Called once for every scan that lies in its place, those that were there already included.
 
@@ -64,6 +67,9 @@ def write_experiment(
     angles = "".join(f"{name},{angle:.10g}\n" for name, angle in zip(files, stated_deg, strict=True))
     write_text(folder / "tilts.csv", "scan,alpha_deg\n" + angles)
     write_truth(folder / "truth.h5", truth)
+    if experiment.detector.mask is not None and mask is not None:
+        with writing(folder / experiment.detector.mask) as temporary, open(temporary, "wb") as file:
+            np.save(file, mask)
     write_text(folder / "experiment.toml", experiment_toml(experiment))
     (folder / "scans").mkdir(exist_ok=True)
     for tilt, name in enumerate(files):

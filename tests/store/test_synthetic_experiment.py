@@ -14,6 +14,7 @@ from stemtomo_dl.simulate.scene import Scene, load_scene
 from stemtomo_dl.simulate.series import simulate
 from stemtomo_dl.store.experiment import experiment_toml, write_experiment
 from stemtomo_dl.store.scans.open import open_scan
+from stemtomo_dl.store.series import open_series
 from stemtomo_dl.store.truth import read_truth, write_truth
 
 TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
@@ -26,7 +27,7 @@ def write(folder, scene: Scene = TINY, cifs: dict[str, str] = CIFS) -> int:
     experiment, origin = scene.experiment(series.elements), scene.model_dump(mode="json")
     arguments = (experiment, series.truth, series.stated_deg, series.rows, series.shape, origin, cifs)
     done: list[int] = []
-    write_experiment(folder, *arguments, advance=lambda: done.append(1))
+    write_experiment(folder, *arguments, mask=series.listed_pixels, advance=lambda: done.append(1))
     return len(done)
 
 
@@ -142,3 +143,23 @@ def test_every_format_holds_what_the_camera_counts(tmp_path, suffix, dtype):
     np.testing.assert_array_equal(read, series.scan(1))
     assert read.max() == 255 if dtype == "uint8" else read.max() > 10_000
     assert len(read_truth(tmp_path / "truth.h5").alpha_deg) == 3
+
+
+def test_the_mask_is_written_named_and_read(tmp_path):
+    content = TINY.model_dump()
+    content["instrument"] |= {"camera": {"kind": "hybrid", "hot_pixels": 4, "dead_pixels": 3, "listed_share": 1.0}}
+    scene = Scene.model_validate(content)
+    write(tmp_path, scene)
+    series = simulate(scene, CIFS)
+    sensor = series.cast.sensor
+    bad = open_series(tmp_path / "experiment.toml").series.bad_pixels
+    np.testing.assert_array_equal(bad, series.listed_pixels)
+    assert bad[tuple(np.concatenate([sensor.hot, sensor.dead]).T)].all()
+    never = series.scan(0).max((0, 1)) == 0
+    gaps = np.zeros((64, 48), bool)
+    gaps[31:33] = gaps[:, 23:25] = True
+    assert never[gaps].all()
+    assert bad[gaps].all()
+    write(tmp_path / "ideal")
+    assert "mask" not in (tmp_path / "ideal/experiment.toml").read_text()
+    assert not (tmp_path / "ideal/mask.npy").exists()
