@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from stemtomo_dl.config import Finite, Model, Positive
 from stemtomo_dl.geometry import field_centre
 from stemtomo_dl.records import Record, array
-from stemtomo_dl.simulate.population import NonNegative
 from stemtomo_dl.simulate.shape import Footprint, Solid, footprint
 
 Pair = tuple[Finite, Finite]
+Scale = Annotated[float, Field(ge=0.1, le=10)]
+_Shift = Annotated[float, Field(ge=-256, le=256)]  # px; more would move the beam off most detectors
+Moved = tuple[_Shift, _Shift]
 
 
 class Raster(Model):
     """Where the probe really goes. Rows run along x; that is what the lab frame's x means."""
 
-    shear_deg: Finite = 0.0  # by how much the slow axis leans toward x
-    fast_scale: Positive = 1.0  # true over stated step, along a row
-    slow_scale: Positive = 1.0  # true over stated distance of rows
-    flyback_px: Finite = 0.0  # how far the first probe of a row lies ahead (+x) of its place: the beam comes from there
+    shear_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0  # by how much the slow axis leans toward x
+    fast_scale: Scale = 1.0  # true over stated step, along a row
+    slow_scale: Scale = 1.0  # true over stated distance of rows
+    flyback_px: Annotated[float, Field(ge=-1e4, le=1e4)] = 0.0  # how far the first probe of a row lies ahead (+x) of its place: the beam comes from there
     flyback_decay_px: Positive = 4.0  # probes after which 1/e of it is left
-    row_jitter_px: NonNegative = 0.0  # rms shift of whole rows along x
+    row_jitter_px: Annotated[float, Field(ge=0, le=1e3)] = 0.0  # rms shift of whole rows along x
 
 
 class Descan(Model):
     """How the beam moves on the detector while the probe scans, px (column, row); none at the field's centre."""
 
-    fast_px: Pair = (0.0, 0.0)  # from the first probe of a row to its last
-    slow_px: Pair = (0.0, 0.0)  # from the first row to the last
-    fast_bow_px: Pair = (0.0, 0.0)  # at both ends of a row against its middle, quadratic in between
-    slow_bow_px: Pair = (0.0, 0.0)  # in the first and the last row against the middle one
+    fast_px: Moved = (0.0, 0.0)  # from the first probe of a row to its last
+    slow_px: Moved = (0.0, 0.0)  # from the first row to the last
+    fast_bow_px: Moved = (0.0, 0.0)  # at both ends of a row against its middle, quadratic in between
+    slow_bow_px: Moved = (0.0, 0.0)  # in the first and the last row against the middle one
 
 
 class Ellipse(Model):
     """The projector's elliptical distortion; it keeps areas, so that the mean camera length is what is stated."""
 
-    ratio: Positive = 1.0  # of the long axis to the short one that a circle becomes
+    ratio: Annotated[float, Field(ge=0.5, le=2)] = 1.0  # of the long axis to the short one that a circle becomes
     azimuth_deg: Finite = 0.0  # of the long axis, from the detector's columns (x) toward its rows (y)
 
     def matrix(self) -> np.ndarray:

@@ -29,6 +29,9 @@ from stemtomo_dl.simulate.shape import Footprint
 # streams of random numbers: adding a particle does not change the drift
 _PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM = 1, 2, 3, 4, 5, 6
 _AHEAD = 4  # rows per thread that are drawn before the first is taken
+_AHEAD_BYTES = 2**28  # of all of them, beyond one per thread
+_MOST_ROW_BYTES = 2**30  # of one row of patterns
+_MOST_DRAWN = 1e6  # electrons per pattern that are drawn one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +94,13 @@ class Series:
             different counts for one seed; None takes the faster.
         """
         threads = threads or os.cpu_count() or 1
+        ahead = threads * max(1, min(_AHEAD, _AHEAD_BYTES // (threads * _row_bytes(self.scene))))
         with ThreadPoolExecutor(threads) as pool:
             draw = self._row_drawer(tilt, dense, pool)
             pending: deque[Future[np.ndarray]] = deque()
             for y in range(self.shape[0]):
                 pending.append(pool.submit(draw, y))
-                if len(pending) > _AHEAD * threads:
+                if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -163,8 +167,10 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     Raises
     ------
     InputError
-        If a CIF cannot be understood, two of them share a name, a habit does not close or the field is full.
+        If a CIF cannot be understood, two of them share a name, a resolution limit leaves no reflections or too
+        many, a habit does not close or the field is full.
     """
+    _check_effort(scene)
     structures, m = _structures(scene, cifs), scene.instrument
     extent = (m.scan[1] * m.step_nm, m.scan[0] * m.step_nm)
     film = make_film(scene.film, extent, _generator(scene.seed, _FILM))
@@ -173,6 +179,25 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     masks, particle, thickest = _survey(scene, motion, particles)
     cast = _cast(scene, list(structures.values()), particles, motion, thickest)
     return Series(scene, motion, cast, film, _truth(motion, particles, masks, particle))
+
+
+def _row_bytes(scene: Scene) -> int:
+    m = scene.instrument
+    return int(np.prod([m.scan[1], *m.detector]) * np.dtype(m.camera.full()["dtype"]).itemsize)
+
+
+def _check_effort(scene: Scene) -> None:
+    """Refuse what would exhaust memory or patience."""
+    if _row_bytes(scene) > _MOST_ROW_BYTES:
+        raise InputError(
+            f"keys 'instrument.scan' and 'instrument.detector': one row of patterns takes "
+            f"{_row_bytes(scene) / 2**30:.3g} GiB, more than {_MOST_ROW_BYTES / 2**30:g}; make one of them smaller"
+        )
+    if scene.overlap == "sequential" and scene.instrument.electrons > _MOST_DRAWN:
+        raise InputError(
+            f"key 'overlap': sequential scattering draws electrons one by one, {scene.instrument.electrons:.2g} per "
+            f"pattern are more than {_MOST_DRAWN:.0e}; choose 'sum' or a lower dose"
+        )
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
@@ -185,7 +210,8 @@ def _structures(scene: Scene, cifs: Mapping[str, str]) -> dict[str, Structure]:
     reach = (np.array(microscope.detector[::-1]) - 1) / 2 + np.abs(microscope.beam_offset_px)
     squeezed = np.linalg.svd(microscope.ellipse.matrix(), compute_uv=False).min()
     d_min = scene.d_min or 1 / (np.hypot(*reach) / squeezed * microscope.pixel_inv_angstrom)
-    structures = {name: read_structure(Path(name).stem, cifs[name], float(d_min)) for name in scene.cifs}
+    limit = "key 'd_min'" if scene.d_min else "keys 'instrument.detector' and 'instrument.pixel_inv_angstrom'"
+    structures = {name: read_structure(Path(name).stem, cifs[name], float(d_min), limit) for name in scene.cifs}
     names = [s.name for s in structures.values()]
     for name in names:
         if names.count(name) > 1:

@@ -63,7 +63,11 @@ def pseudo_cif(rng: np.random.Generator) -> str:
 
 
 def _atoms(kinds: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
-    return [(f"{rng.choice(kinds)}", rng.uniform(size=3)) for _ in range(max(count, 2))]
+    """Atoms at random about the points of a grid, so that none lie on top of each other."""
+    side = int(np.ceil(np.cbrt(max(count, 2))))
+    points = rng.permutation(np.stack(np.meshgrid(*3 * [np.arange(side)], indexing="ij"), -1).reshape(-1, 3))
+    places = (points[: max(count, 2)] + rng.uniform(-0.2, 0.2, (max(count, 2), 3))) / side
+    return [(f"{rng.choice(kinds)}", place) for place in places]
 
 
 def _bench(settings: TrainingSettings, structures: list[Structure], rng: np.random.Generator) -> Bench:

@@ -6,6 +6,7 @@ from stemtomo_dl import resources
 from stemtomo_dl.config import Experiment
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.simulate.scene import Tilts, load_scene
+from stemtomo_dl.simulate.series import simulate
 
 SCENES = resources.synthetic() / "scenes"
 
@@ -89,3 +90,38 @@ def test_experiment_file_states_what_the_scene_says_it_does():
     assert experiment.stage.tilt_axis_deg == 0
     assert experiment.detector.rotation_deg == 12
     assert experiment.sample.phases == ["brookite.cif", "rutile.cif"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("seed = 7", "seed = 7\nd_min = 100.0", "key 'd_min': brookite has no reflection"),
+        ("seed = 7", "seed = 7\nd_min = 0.01", "key 'd_min': too many reflections"),
+        ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1.5", "instrument.pixel_inv_angstrom"),
+        ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1e-5", "instrument.pixel_inv_angstrom"),
+        ("scan = [24, 32]", "scan = [8, 8000]\nraster = { shear_deg = 60.0 }", "instrument.raster.shear_deg"),
+        ("scan = [24, 32]", "scan = [24, 32]\nraster = { fast_scale = 1e9 }", "instrument.raster.fast_scale"),
+        ("scan = [24, 32]", "scan = [24, 32]\ndescan = { fast_px = [1e6, 0] }", "instrument.descan.fast_px"),
+        ("scan = [24, 32]", "scan = [24, 32]\nellipse = { ratio = 1e3 }", "instrument.ellipse.ratio"),
+        ("scan = [24, 32]", "scan = [24, 32]\ncamera = { psf_sigma_px = 1e4 }", "instrument.camera.psf_sigma_px"),
+        ("scan = [24, 32]", "scan = [24, 32]\ncamera = { hot_electrons = 1e12 }", "instrument.camera.hot_electrons"),
+        ("detector = [64, 48]", "detector = [8000, 8000]", "instrument.detector"),
+        ('cif = "rutile.cif"', 'mosaic_deg = 90\ncif = "rutile.cif"', "particles.1.mosaic_deg"),
+        (
+            "electrons_per_pattern = 400",
+            "electrons_per_pattern = 1e8",
+            "key 'overlap'",
+        ),
+    ],
+)
+def test_absurd_scenes_end_in_one_line(tmp_path, old, new, key):
+    text = (SCENES / "tiny.toml").read_text()
+    assert old in text
+    if key == "key 'overlap'":
+        text = text.replace("seed = 7", 'seed = 7\noverlap = "sequential"')
+    path = tmp_path / "absurd.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        simulate(*load_scene(path))
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
