@@ -63,9 +63,7 @@ def excitation_error(g: np.ndarray, wavelength_a: float) -> np.ndarray:
         return np.sqrt(k * k - g[..., 0] ** 2 - g[..., 1] ** 2) - (k + g[..., 2])
 
 
-def g_to_detector(
-    g: np.ndarray, pixel_inv_angstrom: float, rotation_deg: float, center_px: np.ndarray
-) -> np.ndarray:
+def g_to_detector(g: np.ndarray, pixel_inv_angstrom: float, rotation_deg: float, center_px: np.ndarray) -> np.ndarray:
     """Detector position (column, row) of reflections with lab vectors g (…, 3): +g_x along columns, +g_y along rows.
 
     The calibrated detector is linear in the transverse wave vector, which is what a diffracted beam keeps: it leaves

@@ -9,7 +9,7 @@ from numba import njit
 from pydantic import Field, model_validator
 from scipy.special import ive
 
-from stemtomo_dl.config import Count, Model, Positive
+from stemtomo_dl.config import Count, Model
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.simulate.population import Share
 

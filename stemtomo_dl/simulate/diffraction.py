@@ -6,10 +6,8 @@ after the last one passes unscattered. Another theory (Bloch waves) only has to 
 
 Thicknesses and excitation errors are both along the beam, so a crystal that lies obliquely needs no further
 factor: t/ξ and t·s are the same along the beam and along its normal, to g/K (a few %). Where two particles scatter
-one electron in sequence, the lower one's table serves as it is: it is meant for the undeflected direction, and a
-beam deflected by g would see the errors s(h) − h·g/K, as if the crystal were turned by λg. So the double
-reflections have the right places and the right sum, but not each its own intensity. docs/theory/forward-model.md
-has the formulas, and says where they hold.
+one electron in sequence, `simulate.again` takes over. docs/theory/forward-model.md has the formulas, and says where
+they hold.
 """
 
 from __future__ import annotations
@@ -88,6 +86,7 @@ def excite(
     thickness_nm: float,
     mosaic_deg: float = 0.0,
     fading: np.ndarray | None = None,
+    deflection: float = 0.0,
 ) -> Excited:
     """Find the reflections that take more than `WEAKEST` at some thickness up to the one given.
 
@@ -101,13 +100,16 @@ def excite(
         Rms tilt of the mosaic blocks about any axis.
     fading : (reflection,) array or None
         What damage has left of |F|² of the structure's reflections.
+    deflection : float
+        Transverse wave vector, 1/Å, by which crystals above may have deflected the beam, in any direction.
     """
     g = structure.hkl @ ub_lab.T
     s = excitation_error(g, beam.wavelength_a)
     extinction = extinction_distance(structure, beam, fading)
     across = np.hypot(g[:, 0], g[:, 1])  # a tilt δ about an axis in the plane moves s by δ·(g across the axis)
     spread = np.radians(mosaic_deg) * across
-    nearest = np.maximum(np.abs(s) - across * beam.convergence_mrad * 1e-3 - _MOSAIC_REACH * spread, 0)
+    oblique = beam.convergence_mrad * 1e-3 + deflection * beam.wavelength_a
+    nearest = np.maximum(np.abs(s) - across * oblique - _MOSAIC_REACH * spread, 0)
     strength = np.minimum(1 / (1 + (nearest * extinction) ** 2), (np.pi * 10 * thickness_nm / extinction) ** 2)
     index = np.flatnonzero(strength > WEAKEST)  # NaN, beyond the sphere's rim, compares as no
     # s(δ) = s − g_xy·δ/K for a beam whose transverse wave vector is δ = K·convergence·direction

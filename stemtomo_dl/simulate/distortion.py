@@ -25,7 +25,9 @@ class Raster(Model):
     shear_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0  # by how much the slow axis leans toward x
     fast_scale: Scale = 1.0  # true over stated step, along a row
     slow_scale: Scale = 1.0  # true over stated distance of rows
-    flyback_px: Annotated[float, Field(ge=-1e4, le=1e4)] = 0.0  # how far the first probe of a row lies ahead (+x) of its place: the beam comes from there
+    flyback_px: Annotated[float, Field(ge=-1e4, le=1e4)] = (
+        0.0  # how far the first probe of a row lies ahead (+x) of its place: the beam comes from there
+    )
     flyback_decay_px: Positive = 4.0  # probes after which 1/e of it is left
     row_jitter_px: Annotated[float, Field(ge=0, le=1e3)] = 0.0  # rms shift of whole rows along x
 

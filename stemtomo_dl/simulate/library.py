@@ -168,9 +168,7 @@ def _disks(
     beam = make_beam(optics.voltage_kv, wave, optics.convergence_mrad, optics.rings, optics.rotation_deg)
     excited = excite(structure, ub, beam, top_nm)
     shares = two_beam_shares(excited, steps, top_nm / steps)
-    return shares, g_to_detector(
-        excited.g, optics.pixel_inv_angstrom, optics.rotation_deg, np.array(optics.center_px)
-    )
+    return shares, g_to_detector(excited.g, optics.pixel_inv_angstrom, optics.rotation_deg, np.array(optics.center_px))
 
 
 def _stencils(optics: Optics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

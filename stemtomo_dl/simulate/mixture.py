@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.geometry import disk_radius_px, g_to_detector
+from stemtomo_dl.geometry import disk_radius_px, g_to_detector, rotate_in_plane
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import diffraction, diffuse
+from stemtomo_dl.simulate.again import NOTHING, Again
 from stemtomo_dl.simulate.counts import Mixture
 from stemtomo_dl.simulate.damage import fading
 from stemtomo_dl.simulate.detector import Sensor
@@ -83,6 +84,30 @@ def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:
         table=table[:-1].astype(np.int64),
         shares=shares,
         place=place + view.center_px,
+        again=_again(cast, view, excited) if cast.sequential and len(excited) > 1 else NOTHING,
+    )
+
+
+def _again(cast: Cast, view: View, excited: list[Excited]) -> Again:
+    """The reflections of every particle that beams from those above it may excite."""
+    beam, deflection, found = cast.beam, 0.0, []
+    for met, above in enumerate(excited):
+        found.append(_excite(cast, view, met, deflection))
+        deflection += float(np.hypot(*above.g[:, :2].T).max(initial=0))
+    extinction = np.concatenate([e.extinction for e in found])
+    scale = np.ones(len(found)) if cast.scale is None else cast.scale[view.particle]
+    strength = np.repeat(scale, [len(e.index) for e in found]) * extinction**-2
+    g = np.concatenate([e.g for e in found])
+    return Again(
+        wavenumber=1 / beam.wavelength_a,
+        cone=beam.convergence_mrad * 1e-3 / beam.wavelength_a,
+        to_wave=np.linalg.inv(cast.ellipse) * cast.pixel_inv_angstrom,
+        first=np.cumsum([0, *(len(e.index) for e in found)]).astype(np.int64),
+        g=np.column_stack([rotate_in_plane(g[:, :2], cast.rotation_deg), g[:, 2]]),
+        strength=strength,
+        coupling=strength if cast.scale is None else np.full(len(strength), diffraction.UNCOUPLED),
+        mosaic=np.radians([cast.particles[p].mosaic_deg for p in view.particle]),
+        shared=cast.scale is None,
     )
 
 
@@ -106,10 +131,10 @@ def _diffuse(cast: Cast, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.stack(list(tables.values())), np.array(rows, np.int64), np.array(paths, float)
 
 
-def _excite(cast: Cast, view: View, met: int) -> Excited:
-    """The reflections of one particle that matter at a tilt."""
+def _excite(cast: Cast, view: View, met: int, deflection: float = 0.0) -> Excited:
+    """The reflections of one particle that matter at a tilt, to beams deflected by up to so much (1/Å)."""
     particle = cast.particles[view.particle[met]]
     structure, damage = particle.structure, particle.damage
     left = None if damage is None else fading(damage, view.dose_e_per_A2, structure.g_length)
     ub = view.rotation @ particle.ub
-    return diffraction.excite(structure, ub, cast.beam, view.thickest[met], particle.mosaic_deg, left)
+    return diffraction.excite(structure, ub, cast.beam, view.thickest[met], particle.mosaic_deg, left, deflection)

@@ -283,9 +283,7 @@ def _kinematic_scale(
     return np.asarray(np.minimum(1, diffraction.MOST_KINEMATIC / np.maximum(bound.max(0), 1e-30)))
 
 
-def _survey(
-    scene: Scene, motion: Motion, particles: tuple[Particle, ...]
-) -> tuple[Masks, np.ndarray, np.ndarray]:
+def _survey(scene: Scene, motion: Motion, particles: tuple[Particle, ...]) -> tuple[Masks, np.ndarray, np.ndarray]:
     """Outlines of all tilts, the particle of each, and the greatest thickness (tilt, particle) in nm.
 
     Tilt by tilt, for all thicknesses together would be many times as large as the outlines; a particle out of view

@@ -48,8 +48,12 @@ def test_variance_and_autocorrelation_are_the_models(kind, mean):
     model = np.pad(light * convolve2d(shared, shared[::-1, ::-1]), 4)
     middle = len(model) // 2
     model[middle, middle] += white
-    error = model[middle, middle] * np.sqrt(2 / inner.size) * np.sqrt((model**2).sum()) / max(model[middle, middle], 1e-9)
-    assert inner.mean() == pytest.approx(full["dark_offset"] + full["gain"] * mean, abs=5 * np.sqrt(model.sum() / inner.size))
+    error = (
+        model[middle, middle] * np.sqrt(2 / inner.size) * np.sqrt((model**2).sum()) / max(model[middle, middle], 1e-9)
+    )
+    assert inner.mean() == pytest.approx(
+        full["dark_offset"] + full["gain"] * mean, abs=5 * np.sqrt(model.sum() / inner.size)
+    )
     off = inner - full["dark_offset"] - full["gain"] * mean
     for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (3, 0)):
         there = off[:, dy:, dx:] * off[:, : off.shape[1] - dy, : off.shape[2] - dx]

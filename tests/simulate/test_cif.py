@@ -165,7 +165,10 @@ BAD = {
     "no factors": (f"data_x\n{GROUP}{TETRAGONAL}{LOOP}Fm1 0 0 0 0.01\n", "Fm1"),
     "two structures": (f"data_x\n{LOOP}Si1 0 0 0 0.01\ndata_y\n{LOOP}Si1 0 0 0 0.01\n", "2 structures"),
     "occupancy 7": (f"data_x\n{GROUP}{TETRAGONAL}{LOOP}_atom_site_occupancy\nSi1 0 0 0 0.01 7\n", "occupancy 7"),
-    "occupancy below 0": (f"data_x\n{GROUP}{TETRAGONAL}{LOOP}_atom_site_occupancy\nSi1 0 0 0 0.01 -1\n", "occupancy -1"),
+    "occupancy below 0": (
+        f"data_x\n{GROUP}{TETRAGONAL}{LOOP}_atom_site_occupancy\nSi1 0 0 0 0.01 -1\n",
+        "occupancy -1",
+    ),
     "negative U": (f"data_x\n{GROUP}{TETRAGONAL}{LOOP}Si1 0 0 0 -0.1\n", "Si1 has a negative"),
     "negative tensor": (
         f"data_x\n{GROUP}{TETRAGONAL}{LOOP}Si1 0 0 0 0.01\nloop_\n_atom_site_aniso_label\n"

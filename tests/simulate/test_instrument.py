@@ -11,6 +11,7 @@ from stemtomo_dl.config import ELEMENTARY_CHARGE, check
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import tilt_rotation
 from stemtomo_dl.simulate import counts, render
+from stemtomo_dl.simulate.again import Again
 from stemtomo_dl.simulate.detector import Camera, make_sensor
 from stemtomo_dl.simulate.motion import accumulated_dose
 from stemtomo_dl.simulate.scene import Scene, Tilts, load_scene
@@ -72,6 +73,14 @@ def test_both_ways_agree_with_every_feature(changes):
         assert chi2 == pytest.approx(n, abs=5 * np.sqrt(2 * n))
 
 
+def deflected_like_the_direct_beam(share: float) -> Again:
+    """The second particle's reflection, which takes a share of any beam at 10 nm: the sphere is flat."""
+    width = (np.arcsin(np.sqrt(share)) / (np.pi * 100)) ** 2
+    g = np.array([[0.0, 9.0, 0.0]])  # px, as place
+    one = np.array([width])
+    return Again(1e6, 0.0, np.eye(2), np.array([0, 0, 1]), g, one, one, np.zeros(2), True)
+
+
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize(("sequential", "shares"), [(False, (0.5, 0.2, 0.0)), (True, (0.3, 0.2, 0.2))])
 def test_sequential_scattering_adds_the_vectors(dense, sequential, shares):
@@ -91,6 +100,7 @@ def test_sequential_scattering_adds_the_vectors(dense, sequential, shares):
         table=np.array([0, 6]),
         shares=np.array([0] * 3 + [0.5] * 3 + [0] * 3 + [0.4] * 3, "f4"),
         place=np.array([[18.0, 8.0], [8.0, 17.0]]),
+        again=deflected_like_the_direct_beam(0.4),
     )
     out, rng, shift = np.zeros((50, 26, 27), np.uint16), np.random.default_rng(3), np.zeros((50, 2))
     sensor, row = make_sensor(Camera(), (26, 27), rng), counts.Row(np.full((2, 50), 10.0), np.zeros(50), shift)
