@@ -195,7 +195,8 @@ def _from_table(
     u = rng.random() * hottest.shape[2]  # its digits serve three times
     level = min(int(place + (u % 1)), len(levels) - 1)
     other = min(int(mix * (hottest.shape[1] - 1) + (u * 1024) % 1), hottest.shape[1] - 1)
-    return float(hottest[level, other, int(u)])
+    # beyond the table's end the greatest count grows as the electrons do: noise hardly matters any more
+    return float(np.floor(hottest[level, other, int(u)] * max(1.0, electrons / levels[-1])))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
