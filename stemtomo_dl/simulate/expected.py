@@ -75,6 +75,7 @@ def _responses(scene: Scene, cast: Cast, view: View) -> Responses:
         rotation_deg=m.rotation_deg,
         film_element=scene.film.element,
         psf_px=cast.sensor.core,
+        blind=blind_pixels(cast.sensor),
     )
     specimens = [
         Specimen(

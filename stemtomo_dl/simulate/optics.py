@@ -13,7 +13,7 @@ from stemtomo_dl.simulate import diffuse
 BF, ADF, HAADF = 1, 2, 3  # zones of the detector; 0 is none of them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Optics:
     """An instrument with its virtual detectors, which are those of `virtual.detectors`."""
 
@@ -28,6 +28,7 @@ class Optics:
     haadf_from: float = 0.6
     film_element: str = "C"
     psf_px: float = 0.0  # rms of the camera's point spread
+    blind: np.ndarray | None = None  # (qy, qx) bool, pixels that are left out
 
     @property
     def disk_px(self) -> float:
@@ -50,7 +51,8 @@ def zones(optics: Optics) -> np.ndarray:
     y, x = np.indices(optics.detector)
     r = np.hypot(x - np.round(center[0]), y - np.round(center[1]))
     dark = (r > inner) & (r <= reach)
-    return np.select([r <= bright, dark & (r <= outer), dark], [BF, ADF, HAADF], 0).astype("i8")
+    zone = np.select([r <= bright, dark & (r <= outer), dark], [BF, ADF, HAADF], 0).astype("i8")
+    return zone if optics.blind is None else np.where(optics.blind, 0, zone)
 
 
 def rings(optics: Optics) -> np.ndarray:

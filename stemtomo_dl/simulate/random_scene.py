@@ -35,7 +35,8 @@ def random_scene(rng: np.random.Generator) -> tuple[Scene, dict[str, str]]:
     tilts = _tilts(rng)
     field_nm = min(instrument["scan"]) * instrument["step_nm"]
     film = _film(field_nm, rng)
-    populations = [_population(cifs, instrument, film, tilts, rng) for _ in range(rng.integers(1, 4))]
+    kinds = int(rng.integers(1, 4))
+    populations = [_population(cifs, instrument, film, tilts, kinds, rng) for _ in range(kinds)]
     content = {
         "title": "a random scene",
         "seed": int(rng.integers(2**31)),
@@ -142,7 +143,11 @@ def _stated(instrument: Table, rng: np.random.Generator) -> Table:
 
 def _drift(instrument: Table, tilts: int, rng: np.random.Generator) -> Table:
     jumps = [
-        {"tilt": int(rng.integers(1, tilts)), "shift_px": _pair(5, rng), "row": int(rng.integers(instrument["scan"][0]))}
+        {
+            "tilt": int(rng.integers(1, tilts)),
+            "shift_px": _pair(5, rng),
+            "row": int(rng.integers(instrument["scan"][0])),
+        }
         for _ in range(rng.integers(1, 4))
     ]
     out: Table = {"walk_px": rng.uniform(0, 0.8), "beam_walk_px": rng.uniform(0, 0.1)}
@@ -176,11 +181,13 @@ def _film(field_nm: float, rng: np.random.Generator) -> Table:
     return out | _on(0.4, rng, contamination=dirt | {"per_um2": rng.uniform(0.1, 0.6) / (patch * 1e-3) ** 2})
 
 
-def _population(cifs: dict[str, str], instrument: Table, film: Table, tilts: Table, rng: np.random.Generator) -> Table:
-    """Particles of one kind."""
+def _population(
+    cifs: dict[str, str], instrument: Table, film: Table, tilts: Table, kinds: int, rng: np.random.Generator
+) -> Table:
+    """Particles of one kind among several; together they leave room for one another."""
     field_nm = min(instrument["scan"]) * instrument["step_nm"]
-    size = field_nm * log_between((0.1, 0.3), rng)
-    count = int(np.clip(np.round(log_between((0.05, 0.4), rng) * (field_nm / size) ** 2), 1, 20))
+    size = field_nm * log_between((0.1, 0.25), rng)
+    count = int(np.clip(np.round(log_between((0.06, 0.35), rng) / kinds * (field_nm / size) ** 2), 1, 20))
     out: Table = {
         "cif": str(rng.choice(sorted(cifs))),
         "count": count,
@@ -197,15 +204,16 @@ def _population(cifs: dict[str, str], instrument: Table, film: Table, tilts: Tab
     }
     if "needle" in film and rng.random() < 0.8:
         return out | {"support": "needle"}
-    return out | _on(0.4, rng, cluster_size=rng.uniform(1.5, 6), cluster=str(rng.choice(["", "powder"])))
+    return out | _on(0.4, rng, cluster_size=rng.uniform(1.5, 5), cluster=str(rng.choice(["", "powder"])))
 
 
 def _habit(rng: np.random.Generator) -> Table:
     how = rng.random()
     if how < 0.4:
-        return {"habit": str(rng.choice(_HABITS)), "aspect": rng.uniform(1.2, 4)}
+        return {"habit": str(rng.choice(_HABITS)), "aspect": rng.uniform(1.2, 3)}
     if how < 0.6:
-        return {"faces": [{"hkl": list(hkl), "distance": rng.uniform(0.7, 1.6)} for hkl in _AXES]}
+        forms = [(sign, hkl, rng.uniform(0.7, 1.6)) for hkl in _AXES for sign in (1, -1)]
+        return {"faces": [{"hkl": [sign * i for i in hkl], "distance": distance} for sign, hkl, distance in forms]}
     return {"shape": str(rng.choice(["sphere", "random"]))}
 
 

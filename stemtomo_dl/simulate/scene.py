@@ -60,7 +60,9 @@ class Microscope(Model):
     tilt_axis_deg: Finite
     rotation_deg: Finite = 0.0
     beam_offset_px: Pair = (0.0, 0.0)  # beam centre off the detector's middle (column, row), before any drift
-    probe_samples: Annotated[int, Field(ge=1, le=16)] = 1  # probe positions averaged per step and direction: thicknesses blur over a step
+    probe_samples: Annotated[int, Field(ge=1, le=16)] = (
+        1  # probe positions averaged per step and direction: thicknesses blur over a step
+    )
     raster: Raster = Raster()
     descan: Descan = Descan()
     ellipse: Ellipse = Ellipse()
@@ -73,7 +75,9 @@ class Microscope(Model):
         if (self.current_pa is None) == (self.electrons_per_pattern is None):
             raise ValueError("give electrons_per_pattern, or current_pa and dwell_ms")
         if self.electrons > _MOST_ELECTRONS:
-            raise ValueError(f"{self.electrons:.2g} electrons per pattern are more than {_MOST_ELECTRONS:.0e}; lower it")
+            raise ValueError(
+                f"{self.electrons:.2g} electrons per pattern are more than {_MOST_ELECTRONS:.0e}; lower it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from stemtomo_dl.geometry import field_centre, tilt_rotation
+from stemtomo_dl.simulate.crystal import read_structure
+from stemtomo_dl.simulate.habit import faces, shorthand
 from stemtomo_dl.simulate.random_scene import random_scene
 from stemtomo_dl.simulate.scene import Scene
 from stemtomo_dl.simulate.series import simulate
+from stemtomo_dl.simulate.shape import polyhedron
+from stemtomo_dl.simulate.stock import pseudo_cif
 
 SCENES = [random_scene(np.random.default_rng(seed))[0] for seed in range(200)]
 
@@ -77,7 +81,9 @@ def test_every_option_is_seen_on_and_off(option):
 def test_stated_values_are_off_by_no_more_than_the_contract_allows():
     for s in SCENES:
         m = s.instrument
-        assert (s.stated.pixel_inv_angstrom or m.pixel_inv_angstrom) / m.pixel_inv_angstrom == pytest.approx(1, abs=0.02)
+        assert (s.stated.pixel_inv_angstrom or m.pixel_inv_angstrom) / m.pixel_inv_angstrom == pytest.approx(
+            1, abs=0.02
+        )
         if s.stated.tilt_axis_deg is not None:
             assert abs(s.stated.tilt_axis_deg - m.tilt_axis_deg) <= 3
         assert s.tilts.sigma_deg <= 0.1
@@ -88,6 +94,15 @@ def test_one_seed_gives_one_scene():
     assert first == again
     assert cifs == same
     assert first != other
+
+
+@pytest.mark.parametrize("name", ["block", "rod", "plate", "octahedron", "truncated-octahedron"])
+def test_habits_close_without_any_symmetry(name):
+    structure = read_structure("pseudo", pseudo_cif(np.random.default_rng(1)), 1.5)
+    normals, distances = faces(structure, shorthand(name, 2.0))
+    body = polyhedron(normals, distances)
+    assert body.volume > 1
+    np.testing.assert_allclose((normals @ normals.T).min(1), -1)  # every face has its opposite
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 5))
