@@ -22,7 +22,6 @@ from stemtomo_dl.store.experiment import Origin, write_expected, write_experimen
 from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.truth import read_truth
 
-
 RANDOM = "random"  # stands for a scene that is drawn
 
 

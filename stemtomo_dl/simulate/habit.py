@@ -17,7 +17,7 @@ def shorthand(habit: HabitName, aspect: float) -> list[Face]:
     """The forms of a habit. They close for every crystal class; equivalent ones are named more than once."""
 
     def at(distance: float, *forms: Indices) -> list[Face]:
-        opposite = [(-h, -k, -l) for h, k, l in forms]  # faces of their own where there is no centre of symmetry
+        opposite = [(-hkl[0], -hkl[1], -hkl[2]) for hkl in forms]  # not the same faces in every class
         return [Face(hkl=hkl, distance=distance) for hkl in (*forms, *opposite)]
 
     match habit:

@@ -229,7 +229,7 @@ def _joined(cifs: dict[str, str], size_nm: float, rng: np.random.Generator) -> T
     """Twins or shells."""
     plane = [int(v) for v in rng.permutation([1, int(rng.integers(2)), 0])]
     out = _on(0.25, rng, twin={"plane": plane, "fraction": rng.uniform(0.3, 1), "offset": rng.uniform(-0.4, 0.4)})
-    shell = {"thickness_nm": size_nm * rng.uniform(0.05, 0.2)}
+    shell: Table = {"thickness_nm": size_nm * rng.uniform(0.05, 0.2)}
     if rng.random() < 0.5:
         shell |= {"cif": str(rng.choice(sorted(cifs))), "orientation": str(rng.choice(["parallel", "random"]))}
     return out | _on(0.25, rng, shell=shell)
