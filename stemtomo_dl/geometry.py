@@ -87,3 +87,33 @@ def detector_to_q(
 def disk_radius_px(convergence_mrad: float, wavelength_a: float, pixel_inv_angstrom: float) -> float:
     """Radius of a diffraction disk in detector pixels."""
     return convergence_mrad * 1e-3 / (wavelength_a * pixel_inv_angstrom)
+
+
+def virtual_radii(
+    center_px: np.ndarray, shape: tuple[int, int], disk_px: float, bf_disk_radii: float, haadf_from: float
+) -> tuple[float, float, float, float]:
+    """Where virtual detectors begin and end, px from the pixel that is nearest to the beam.
+
+    Parameters
+    ----------
+    center_px : (2,) array
+        Column, row of the beam.
+    shape : (int, int)
+        Rows and columns of the detector.
+    disk_px : float
+        Radius of the diffraction disks.
+    bf_disk_radii : float
+        Edge of the bright field in radii of the disks.
+    haadf_from : float
+        Where the high-angle dark field begins, as a share of its outer edge.
+
+    Returns
+    -------
+    bright, inner, outer, reach : float
+        Bright field is r ≤ bright; dark field inner < r ≤ reach, high-angle from ``outer`` on.
+    """
+    (cx, cy), (rows, columns) = center_px, shape
+    edge = min(cx, columns - 1 - cx, cy, rows - 1 - cy)
+    reach = max(0.97 * edge, 0.25 * max(rows, columns))  # a beam near an edge still leaves part of a ring
+    bright, outer = bf_disk_radii * disk_px + 0.5, haadf_from * reach
+    return bright, max(min(2.0 * disk_px + 1.5, 0.5 * outer), bright), outer, reach

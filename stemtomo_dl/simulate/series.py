@@ -14,8 +14,8 @@ import numpy as np
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import disk_radius_px, field_centre, tilt_rotation, wavelength
-from stemtomo_dl.records import Masks, Truth
-from stemtomo_dl.simulate import counts, diffraction, diffuse, render
+from stemtomo_dl.records import Masks, Truth, VirtualImages
+from stemtomo_dl.simulate import counts, diffraction, diffuse, expected, render
 from stemtomo_dl.simulate.crystal import Structure, read_structure
 from stemtomo_dl.simulate.detector import make_sensor
 from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint
@@ -27,7 +27,7 @@ from stemtomo_dl.simulate.scene import Microscope, Scene
 from stemtomo_dl.simulate.shape import Footprint
 
 # streams of random numbers: adding a particle does not change the drift
-_PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM = 1, 2, 3, 4, 5, 6
+_PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM, _IMAGES = 1, 2, 3, 4, 5, 6, 7
 _AHEAD = 4  # rows per thread that are drawn before the first is taken
 _AHEAD_BYTES = 2**28  # of all of them, beyond one per thread
 _MOST_ROW_BYTES = 2**30  # of one row of patterns
@@ -74,6 +74,16 @@ class Series:
     def listed_pixels(self) -> np.ndarray:
         """Pixels (qy, qx) bool that the instrument knows to be bad."""
         return self.cast.sensor.listed
+
+    @property
+    def blind_pixels(self) -> np.ndarray:
+        """Pixels (qy, qx) of the camera that tell nothing: gaps, dead and hot ones."""
+        return expected.blind_pixels(self.cast.sensor)
+
+    def images(self, tilt: int) -> VirtualImages:
+        """Virtual images of a tilt with their noise, without its patterns; see `simulate.expected`."""
+        rng = _generator(self.scene.seed, _IMAGES, tilt)
+        return expected.expected_images(self.scene, self.cast, *self._view(tilt), self._film(tilt), rng)
 
     def scan(self, tilt: int, threads: int | None = None) -> np.ndarray:
         """All patterns of a tilt, (y, x, qy, qx), in the camera's dtype."""

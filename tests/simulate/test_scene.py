@@ -3,9 +3,9 @@
 import pytest
 
 from stemtomo_dl import resources
-from stemtomo_dl.config import Experiment
+from stemtomo_dl.config import Experiment, check
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.simulate.scene import Tilts, load_scene
+from stemtomo_dl.simulate.scene import Scene, Tilts, load_scene
 from stemtomo_dl.simulate.series import simulate
 
 SCENES = resources.synthetic() / "scenes"
@@ -114,7 +114,7 @@ def test_experiment_file_states_what_the_scene_says_it_does():
         ),
     ],
 )
-def test_absurd_scenes_end_in_one_line(tmp_path, old, new, key):
+def test_absurd_scenes_are_not_built_and_end_in_one_line(tmp_path, old, new, key):
     text = (SCENES / "tiny.toml").read_text()
     assert old in text
     if key == "key 'overlap'":
@@ -125,3 +125,54 @@ def test_absurd_scenes_end_in_one_line(tmp_path, old, new, key):
         simulate(*load_scene(path))
     assert key in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_readmes_example_is_complete_and_plays(tmp_path):
+    text = (resources.synthetic() / "README.md").read_text(encoding="utf-8")
+    example = text.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "scene.toml").write_text(example, encoding="utf-8")
+    scene, cifs = load_scene(tmp_path / "scene.toml")
+    tables = {"raster", "descan", "ellipse", "camera"}
+    assert tables <= scene.instrument.model_fields_set
+    assert {"stated", "tilts", "drift", "film", "particles", "instrument"} <= scene.model_fields_set
+    series = simulate(scene, cifs)
+    assert len(series) == 8
+    assert series.scan(0).shape == series.shape
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "words"),
+    [
+        ("instrument", {"scan": [100000, 100000]}, "instrument.scan"),
+        ("instrument", {"detector": [64, 1000000]}, "instrument.detector"),
+        ("instrument", {"electrons_per_pattern": 1e15}, "electrons per pattern"),
+        ("instrument", {"convergence_mrad": 60.0}, "wider than the detector"),
+        ("instrument", {"probe_samples": 1000}, "instrument.probe_samples"),
+        ("instrument", {"pixel_inv_angstrom": 3.0}, "nothing diffracts"),
+        ("instrument", {"beam_offset_px": [500.0, 0.0]}, "off the detector"),
+        ("instrument", {"scan": [4096, 4096], "step_nm": 50.0}, "more than can be played"),
+        (None, {"d_min": 1e-6}, "d_min"),
+        (None, {"field_fraction": 1e6}, "field_fraction"),
+    ],
+)
+def test_absurd_scenes_end_in_one_line(table, keys, words):
+    content = load_scene(SCENES / "tiny.toml")[0].model_dump()
+    if table is None:
+        content |= keys
+    else:
+        content[table] |= keys
+    content["particles"][0] |= {"count": None, "per_um2": 200.0}
+    with pytest.raises(InputError, match=words) as caught:
+        check(Scene, content, "scene.toml")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("scene.toml: ")
+
+
+def test_what_goes_wrong_while_building_names_the_file(tmp_path, monkeypatch):
+    from stemtomo_dl import known
+
+    text = (SCENES / "tiny.toml").read_text().replace('shape = "sphere"', "faces = [{ hkl = [0, 0, 1] }]")
+    path = tmp_path / "open.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"open\.toml: key 'particles\.1\.faces': .*add a form"):
+        known.simulate(str(path), tmp_path / "out", None)
