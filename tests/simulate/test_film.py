@@ -114,7 +114,7 @@ def test_the_floor_is_the_face_that_the_beam_meets_first():
     z = h - np.arange(0, 12, 0.01)[:, None]
     last = np.where(np.abs(z - h) < 4 * np.sqrt(1 + sx**2 + sy**2), z, np.inf).min(0)
     np.testing.assert_allclose(bare[~hole], last[~hole], atol=0.011)
-    np.testing.assert_allclose((bare - floor)[~hole], mapped.added(x, y)[~hole])
+    np.testing.assert_allclose(bare[~hole] - floor[~hole], mapped.added(x, y)[~hole])
     assert mapped.added(x, y).max() > 4
 
 
