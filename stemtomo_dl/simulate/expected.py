@@ -74,7 +74,7 @@ def _responses(scene: Scene, cast: Cast, view: View) -> Responses:
         rings=beam.rings,
         rotation_deg=m.rotation_deg,
         film_element=scene.film.element,
-        psf_px=cast.sensor.core,
+        psf_px=m.camera.full()["psf_sigma_px"],
         blind=blind_pixels(cast.sensor),
     )
     specimens = [

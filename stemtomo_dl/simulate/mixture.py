@@ -12,12 +12,12 @@ from stemtomo_dl.geometry import disk_radius_px, g_to_detector, rotate_in_plane
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import diffraction, diffuse
 from stemtomo_dl.simulate.again import NOTHING, Again
+from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.counts import Mixture
 from stemtomo_dl.simulate.damage import fading
 from stemtomo_dl.simulate.detector import Sensor
 from stemtomo_dl.simulate.diffraction import Beam, Excited
 from stemtomo_dl.simulate.diffuse import Material
-from stemtomo_dl.simulate.sample import Particle
 
 Mapper = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
 
@@ -48,6 +48,7 @@ class View(Record):
     particle: np.ndarray = array("i8", "met")
     thickest: np.ndarray = array("f8", "met", "nm")
     dose_e_per_A2: float = 0.0  # that the sample has taken so far
+    film_at: int = 0  # how many of what is met come before the film
 
 
 def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:

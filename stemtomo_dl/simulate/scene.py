@@ -30,16 +30,15 @@ from stemtomo_dl.simulate.film import Film as Film  # the models of a scene are 
 from stemtomo_dl.simulate.motion import Drift as Drift
 from stemtomo_dl.simulate.motion import Jump as Jump
 from stemtomo_dl.simulate.motion import Tilts as Tilts
+from stemtomo_dl.simulate.population import MOST_BODIES, Population
 from stemtomo_dl.simulate.population import Face as Face
 from stemtomo_dl.simulate.population import Orientation as Orientation
-from stemtomo_dl.simulate.population import Population
 from stemtomo_dl.simulate.population import Shell as Shell
 from stemtomo_dl.simulate.population import Twin as Twin
 
 Pair = tuple[Finite, Finite]
 Pixels = Annotated[int, Field(ge=1, le=8192)]  # along one side of a scan or a detector
 
-_MOST_BODIES = 20_000  # of a scene
 _MOST_THICKNESSES = 2**28  # bodies × probes: what one tilt holds in memory is 8 bytes of each
 _LEAST_D = 0.2  # Å; nothing diffracts further
 _MOST_ELECTRONS = 1e9  # per pattern: counts are 32 bits wide
@@ -138,7 +137,7 @@ class Scene(Model):
             )
         area_um2 = m.scan[0] * m.scan[1] * (m.step_nm * self.field_fraction) ** 2 * 1e-6
         bodies = sum(p.count or (p.per_um2 or 0) * area_um2 for p in self.particles)
-        if bodies > _MOST_BODIES or bodies * m.scan[0] * m.scan[1] > _MOST_THICKNESSES:
+        if bodies > MOST_BODIES or bodies * m.scan[0] * m.scan[1] > _MOST_THICKNESSES:
             raise ValueError(
                 f"{bodies:.4g} particles in {m.scan[0]} × {m.scan[1]} probes are more than can be played; "
                 "lower particles.count or per_um2, or make the scan smaller"

@@ -16,13 +16,16 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import disk_radius_px, field_centre, tilt_rotation, wavelength
 from stemtomo_dl.records import Masks, Truth, VirtualImages
 from stemtomo_dl.simulate import counts, diffraction, diffuse, expected, render
+from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.crystal import Structure, read_structure
 from stemtomo_dl.simulate.detector import make_sensor
 from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint
-from stemtomo_dl.simulate.film import FilmMap, film_path, free_path, make_film
+from stemtomo_dl.simulate.film import film_path, free_path, make_film, seen_part
+from stemtomo_dl.simulate.film_map import FilmMap
+from stemtomo_dl.simulate.layers import film_between, order_met
 from stemtomo_dl.simulate.mixture import Cast, View, make_mixture
 from stemtomo_dl.simulate.motion import Motion, accumulated_dose, make_motion
-from stemtomo_dl.simulate.sample import Particle, coat_path, make_particles
+from stemtomo_dl.simulate.sample import coat_path, make_particles
 from stemtomo_dl.simulate.scene import Microscope, Scene
 from stemtomo_dl.simulate.shape import Footprint
 
@@ -121,6 +124,8 @@ class Series:
         electrons = microscope.electrons
         view, thickness = self._view(tilt)
         mixture, film = make_mixture(self.cast, view, pool.map), self._film(tilt)
+        if self.cast.sequential and view.film_at > 0:
+            mixture, thickness, film = film_between(mixture, thickness, film, view.film_at)
         shifts = beam_shifts(microscope.descan, microscope.scan)
         if dense is None:
             dense = render.dense_is_cheaper(electrons, microscope.detector, sensor)
@@ -143,16 +148,15 @@ class Series:
         microscope, motion = self.scene.instrument, self.motion
         seen = _footprints(self.scene, motion, self.cast.particles, tilt)
         rotation = tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg[tilt])
-        # Parts of one body have one centroid: rounded, so that they are met in one order at all tilts.
-        height = [round(float((rotation @ p.position_nm)[2]), 6) for p in self.cast.particles]
-        met = [p for p in np.argsort(height, kind="stable") if (seen[p].thickness > 0).any()]
+        order, before_film = order_met([p.position_nm for p in self.cast.particles], self.film, rotation)
+        met = [p for p in order if (seen[p].thickness > 0).any()]
         thickness = np.zeros((len(met), *microscope.scan))
         for k, p in enumerate(met):
             height_px, width_px = seen[p].thickness.shape
             thickness[k, seen[p].y0 : seen[p].y0 + height_px, seen[p].x0 : seen[p].x0 + width_px] = seen[p].thickness
         dose = float(accumulated_dose(self.scene, len(self))[tilt])
-        thickest = thickness.max((1, 2), initial=0)
-        return View(rotation, motion.centers_px[tilt], np.array(met, np.int64), thickest, dose), thickness
+        thickest, film_at = thickness.max((1, 2), initial=0), int(before_film[met].sum())
+        return View(rotation, motion.centers_px[tilt], np.array(met, np.int64), thickest, dose, film_at), thickness
 
     def _film(self, tilt: int) -> np.ndarray:
         """Share of the electrons that the support and amorphous coats take at a tilt, (y, x)."""
@@ -178,15 +182,20 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     ------
     InputError
         If a CIF cannot be understood, two of them share a name, a resolution limit leaves no reflections or too
-        many, a habit does not close or the field is full.
+        many, a habit does not close, the field is full, the film is seen edge-on or nothing is in view.
     """
     _check_effort(scene)
     structures, m = _structures(scene, cifs), scene.instrument
-    extent = (m.scan[1] * m.step_nm, m.scan[0] * m.step_nm)
-    film = make_film(scene.film, extent, _generator(scene.seed, _FILM))
-    particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES), film)
     motion = make_motion(scene, _generator(scene.seed, _MOTION))
+    part = seen_part(scene.film, m, motion.alpha_deg, motion.drift_px[:, None] + motion.row_px)
+    film = make_film(scene.film, part, _generator(scene.seed, _FILM))
+    particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES), film)
     masks, particle, thickest = _survey(scene, motion, particles)
+    if not len(masks):
+        raise InputError(
+            "key 'particles': no particle is in view at any tilt; check positions_nm and sizes against "
+            "instrument.scan and step_nm, and how far drift moves the field"
+        )
     cast = _cast(scene, list(structures.values()), particles, motion, thickest)
     return Series(scene, motion, cast, film, _truth(motion, particles, masks, particle))
 
@@ -241,10 +250,23 @@ def _footprints(scene: Scene, motion: Motion, particles: tuple[Particle, ...], t
     rotation = tilt_rotation(m.tilt_axis_deg, motion.alpha_deg[tilt])
     origin = field_centre(m.scan) + motion.drift_px[tilt]
     at = [origin + (rotation @ p.position_nm)[:2] / m.step_nm for p in particles]
-    return [
-        seen_footprint(p.solid.turned(rotation), xy, m.step_nm, probes, m.probe_samples)
-        for p, xy in zip(particles, at, strict=True)
-    ]
+    return [_footprint(p, rotation, xy, m, probes) for p, xy in zip(particles, at, strict=True)]
+
+
+def _footprint(
+    particle: Particle, rotation: np.ndarray, at_px: np.ndarray, microscope: Microscope, probes: Probes
+) -> Footprint:
+    """The thickness of a crystal, and the outline of the particle with its amorphous shell."""
+    solids = [particle.solid] if particle.coat is None else [particle.solid, particle.whole]
+    step, samples = microscope.step_nm, microscope.probe_samples
+    crystal, *whole = (seen_footprint(s.turned(rotation), at_px, step, probes, samples) for s in solids)
+    if not whole:
+        return crystal
+    thickness, (height, width) = np.zeros(whole[0].outline.shape), crystal.thickness.shape
+    if crystal.thickness.size:
+        y, x = crystal.y0 - whole[0].y0, crystal.x0 - whole[0].x0
+        thickness[y : y + height, x : x + width] = crystal.thickness
+    return Footprint(whole[0].y0, whole[0].x0, thickness, whole[0].outline)
 
 
 def _cast(

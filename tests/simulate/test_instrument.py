@@ -21,6 +21,7 @@ TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
 EXTREMES = (maximum_filter, minimum_filter)
 STILL = {"walk_px": 0, "beam_walk_px": 0, "height_nm": 0}
 BALL = {"cif": "rutile.cif", "count": 1, "size_nm": 44, "shape": "sphere", "positions_nm": [(3, -2, 0)]}
+AWAY = BALL | {"positions_nm": [(187.46, -311.98, 1000)]}  # in view at −20° only, the last tilt
 
 
 def changed(**tables) -> Scene:
@@ -33,8 +34,11 @@ def changed(**tables) -> Scene:
 
 def stacked(**changes) -> Series:
     """All three particles in one column at one tilt, 8000 electrons per pattern."""
-    rods = TINY.particles[0].model_dump() | {"positions_nm": [(3, 2, 8), (-4, 0, -9)], "min_gap_nm": None}
-    sphere = TINY.particles[1].model_dump() | {"positions_nm": [(0, -3, 30)], "min_gap_nm": None}
+    rods = TINY.particles[0].model_dump() | {
+        "positions_nm": [(4, -4, -27), (10, -23, -107)],
+        "min_gap_nm": None,
+    }
+    sphere = TINY.particles[1].model_dump() | {"positions_nm": [(-4, 3, 28)], "min_gap_nm": None}
     instrument = {"electrons_per_pattern": 8000, "camera": {"dtype": "uint32"}} | changes.pop("instrument", {})
     return simulate(changed(particles=[rods, sphere], tilts={"angles": [14.0]}, instrument=instrument, **changes), CIFS)
 
@@ -117,8 +121,7 @@ def test_sequential_scattering_adds_the_vectors(dense, sequential, shares):
 def test_descan_is_seen_in_the_centroids():
     descan = {"fast_px": (2.0, -1.0), "slow_px": (0.5, 3.0), "fast_bow_px": (0.0, 0.8), "slow_bow_px": (-0.6, 0.0)}
     m = {"descan": descan, "electrons_per_pattern": 20_000, "detector": (41, 41), "beam_offset_px": (0, 0)}
-    away = BALL | {"positions_nm": [(1e4, 0, 0)]}
-    series = simulate(changed(particles=[away], film={"thickness_nm": 0}, instrument=m, drift=STILL), CIFS)
+    series = simulate(changed(particles=[AWAY], film={"thickness_nm": 0}, instrument=m, drift=STILL), CIFS)
     scan = series.scan(0).astype(float)
     total, (i, j) = scan.sum((2, 3)), np.indices((41, 41))
     found = np.stack([(scan * j).sum((2, 3)) / total, (scan * i).sum((2, 3)) / total], -1) - 20
@@ -136,8 +139,7 @@ def test_dose_comes_from_current_and_dwell():
     assert scene.instrument.electrons == pytest.approx(electrons) == pytest.approx(998.6, rel=1e-3)
     stated = scene.experiment(["Ti"]).beam
     assert (stated.current_pa, stated.dwell_ms, stated.electrons_per_pattern) == (0.08, 2.0, None)
-    away = BALL | {"positions_nm": [(1e4, 0, 0)]}
-    scan = simulate(changed(instrument=m, particles=[away], film={"thickness_nm": 0}), CIFS).scan(0)
+    scan = simulate(changed(instrument=m, particles=[AWAY], film={"thickness_nm": 0}), CIFS).scan(0)
     assert scan.sum((2, 3)).mean() == pytest.approx(electrons, abs=5 * np.sqrt(electrons / (24 * 32)))
     for wrong in ({"current_pa": 1.0}, {"electrons_per_pattern": 5, "current_pa": 1.0, "dwell_ms": 1.0}, {}):
         with pytest.raises(InputError, match="instrument"):
@@ -264,8 +266,7 @@ def test_dose_adds_up_in_the_order_of_the_scans():
 
 def test_film_is_met_probe_by_probe():
     holes = {"thickness_nm": 60, "holes": {"diameter_nm": 40, "period_nm": 64}}
-    away = BALL | {"positions_nm": [(1e4, 0, 0)]}
-    series = simulate(changed(particles=[away], film=holes, instrument={"electrons_per_pattern": 4000}), CIFS)
+    series = simulate(changed(particles=[AWAY], film=holes, instrument={"electrons_per_pattern": 4000}), CIFS)
     scan, share = series.scan(2), series._film(2)
     assert (share == 0).any()
     assert share.max() > 0.3

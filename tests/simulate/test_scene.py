@@ -38,7 +38,7 @@ def test_shipped_scenes_go_by_name(tmp_path, monkeypatch):
     [
         ("seed = 7", "sed = 7", "sed"),
         ("sigma_deg = 0.05", "sigma_dg = 0.05", "tilts.sigma_dg"),
-        ("z_sigma_nm = 5", "z_sigma = 5", "particles.0.z_sigma"),
+        ("min_gap_nm = 4", "min_gap = 4", "particles.0.min_gap"),
         ("electrons_per_pattern = 400", "electrons_per_pattern = -1", "instrument.electrons_per_pattern"),
         ("step_nm = 4.0", "", "instrument.step_nm"),
         ("angles = [30, 14, 0, -20]", "start = 3", "tilts"),
