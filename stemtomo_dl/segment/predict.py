@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from stemtomo_dl.records import Masks
 from stemtomo_dl.segment.networks.prompted import REGION, Detections, Encoded, PromptedNetwork
 
 _TILE, _HALO = 512, 96  # px of the scaled image: what is computed at once, and how far tiles overlap on each side
+_LEAST_TRUST = 0.75  # a particle whose size is further off a scale's range is left to other scales
 _COARSEST = 64  # px: an image is not shrunk below this
 
 
@@ -33,8 +34,8 @@ class Tuning:
         The raw score is heat^a · quality^(1 − a).
     most_overlap : float
         Of two outlines that overlap more than this (intersection over union), the surer one stays.
-    sizes_px : pair of float
-        Diameters in the scaled image that a scale is trusted with.
+    largest_px : float
+        Up to this diameter in the scaled image a scale is trusted, down to half of what the next finer one is.
     calibration : pair of float
         Slope and offset of the logit of the probability over that of the raw score.
     scales : tuple of float
@@ -45,7 +46,7 @@ class Tuning:
     least_score: float = 0.4
     heat_power: float = 0.5
     most_overlap: float = 0.6
-    sizes_px: tuple[float, float] = (5.0, 140.0)
+    largest_px: float = 120.0
     calibration: tuple[float, float] = (1.0, 0.0)
     scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
 
@@ -99,8 +100,8 @@ def outlines(
         parts = []
         for sheet in _sheets(network, planes, tuning):
             found = network.detect(sheet.encoded, tuning.least_heat, most)[0]
-            parts.append(_placed(sheet, found, shape, network.mask_stride, tuning))
-        return _distinct(_joined(parts, shape), tuning)
+            parts.append(_found(sheet, found, shape, network.mask_stride, tuning))
+        return _distinct(Masks.concatenate(parts), tuning)
     boxes = np.asarray(boxes, "f4").reshape(-1, 4)
     middle, side = (boxes[:, :2] + boxes[:, 2:]) / 2, np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1), 1))
     middle = np.clip(middle, 0, np.array(shape[::-1]) - 1e-3)
@@ -113,21 +114,20 @@ def outlines(
             sheet_boxes = torch.from_numpy(_to_sheet(boxes[mine], sheet)).to(sheet.encoded.heat.device)
             image = torch.zeros(len(mine), dtype=torch.long, device=sheet_boxes.device)
             found = network.draw(sheet.encoded, image, sheet_boxes, sheet_boxes.new_ones(len(mine)))
-            placed = _placed(sheet, found, shape, network.mask_stride, replace(tuning, heat_power=0.0))
-            drawn |= {int(n): _chosen(placed, [k]) for k, n in enumerate(mine)}
-    return _joined([drawn[n] for n in range(len(boxes))], shape)
+            drawn |= dict(zip(mine.tolist(), _drawn(sheet, found, shape, network.mask_stride), strict=True))
+    return Masks.concatenate([_masks(shape, [], np.zeros(0)), *(drawn[n] for n in range(len(boxes)))])
 
 
 def _sheets(network: PromptedNetwork, planes: np.ndarray, tuning: Tuning) -> Iterator[_Sheet]:
     """All tiles at all scales. Every size belongs to the scales that trust it; the outermost take what is beyond."""
     h, w = planes.shape[1:]
     image = torch.from_numpy(np.ascontiguousarray(planes)).to(next(network.parameters()).device)
-    scales = [s for s in tuning.scales if s >= 1 or min(h, w) * s >= _COARSEST]
-    for scale in scales:
+    scales = sorted((s for s in tuning.scales if s >= 1 or min(h, w) * s >= _COARSEST), reverse=True)
+    for finer, scale in zip([None, *scales], scales, strict=False):
         size = (max(round(h * scale), 1), max(round(w * scale), 1))
         scaled = _resized(image, size)
-        low = 0.0 if scale == max(scales) else tuning.sizes_px[0] / scale
-        high = np.inf if scale == min(scales) else tuning.sizes_px[1] / scale
+        low = 0.0 if finer is None else tuning.largest_px / finer / 2
+        high = np.inf if scale == scales[-1] else tuning.largest_px / scale
         each = (size[0] / h, size[1] / w)
         for y0, y1, top, bottom in _spans(size[0]):
             for x0, x1, left, right in _spans(size[1]):
@@ -162,40 +162,52 @@ def _padded(tile: Tensor, multiple: int) -> Tensor:
 
 
 def _to_sheet(boxes: np.ndarray, sheet: _Sheet) -> np.ndarray:
-    each, corner = np.array(sheet.scale[::-1] * 2), np.array(sheet.corner[::-1] * 2)
-    return np.asarray(boxes * each - corner, "f4")
+    """Boxes in px of the image as boxes in px of the tile."""
+    return np.asarray(boxes * np.array(sheet.scale[::-1] * 2) - np.array(sheet.corner[::-1] * 2), "f4")
 
 
-def _placed(sheet: _Sheet, found: Detections, shape: tuple[int, int], mask_stride: int, tuning: Tuning) -> Masks:
-    """Detections of a tile as outlines in the image; those that other tiles find as well are left to them."""
-    each, corner = np.array(sheet.scale[::-1] * 2), np.array(sheet.corner[::-1] * 2)
-    boxes = (found.boxes.cpu().numpy() + corner) / each
-    heat, quality = found.heat.cpu().numpy().astype(float), found.quality.cpu().numpy().astype(float)
-    score = np.clip(heat, 1e-6, 1) ** tuning.heat_power * np.clip(quality, 1e-6, 1) ** (1 - tuning.heat_power)
+def _to_image(boxes: Tensor, sheet: _Sheet) -> np.ndarray:
+    """The way back."""
+    return np.asarray((boxes.cpu().numpy() + np.array(sheet.corner[::-1] * 2)) / np.array(sheet.scale[::-1] * 2))
+
+
+def _found(sheet: _Sheet, found: Detections, shape: tuple[int, int], mask_stride: int, tuning: Tuning) -> Masks:
+    """Detections of a tile as outlines in the image, without those that are other tiles' or scales' to find."""
+    boxes = _to_image(found.boxes, sheet)
+    heat, quality = (v.cpu().numpy().astype(float).clip(1e-6, 1) for v in (found.heat, found.quality))
+    score = heat**tuning.heat_power * quality ** (1 - tuning.heat_power)
     side = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3), 1))
-    with np.errstate(divide="ignore"):
-        score *= np.clip(side / sheet.trusted[0], 0, 1) * np.clip(sheet.trusted[1] / side, 0, 1)
-    score = _calibrated(score, tuning.calibration)
+    low, high = sheet.trusted
+    trust = np.minimum(np.clip(side / max(low, 1e-9), 0, 1), np.clip(high / side, 0, 1))
+    score = _calibrated(score * trust, tuning.calibration)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    mine = ((middle >= sheet.core[:2]) & (middle < sheet.core[2:])).all(1) & (score >= tuning.least_score)
-    crops, origin, kept = [], [], []
+    here = ((middle >= sheet.core[:2]) & (middle < sheet.core[2:])).all(1)
+    mine = np.flatnonzero(here & (trust > _LEAST_TRUST) & (score >= tuning.least_score))
     logits = found.logits.cpu().numpy()
-    for n in np.flatnonzero(mine | (tuning.heat_power == 0.0)):
-        crop, at = _crop(logits[n], boxes[n], sheet, shape, mask_stride)
-        if crop.any() or tuning.heat_power == 0.0:
-            crops.append(crop)
-            origin.append(at)
-            kept.append(n)
-    return _masks(shape, crops, np.array(origin, "i4").reshape(-1, 2), score[kept])
+    pieces = [_crop(logits[n], boxes[n], sheet, shape, mask_stride) for n in mine]
+    return _chosen(_masks(shape, pieces, score[mine]), [k for k, (crop, _) in enumerate(pieces) if crop.any()])
 
 
-def _masks(shape: tuple[int, int], crops: list[np.ndarray], origin: np.ndarray, score: np.ndarray) -> Masks:
-    return Masks(shape, tuple(crops), origin, np.zeros(len(crops), "i4"), score.astype("f4"), np.zeros(1))
+def _drawn(sheet: _Sheet, found: Detections, shape: tuple[int, int], mask_stride: int) -> list[Masks]:
+    """Detections of a tile as outlines in the image, one by one; the score is the quality."""
+    logits, quality = found.logits.cpu().numpy(), found.quality.cpu().numpy()
+    boxes = _to_image(found.boxes, sheet)
+    pieces = [_crop(one, box, sheet, shape, mask_stride) for one, box in zip(logits, boxes, strict=True)]
+    return [_masks(shape, [piece], quality[k : k + 1]) for k, piece in enumerate(pieces)]
+
+
+def _masks(shape: tuple[int, int], pieces: list[tuple[np.ndarray, tuple[int, int]]], score: np.ndarray) -> Masks:
+    """Crops with their first pixels as a record."""
+    origin = np.array([at for _, at in pieces], "i4").reshape(-1, 2)
+    crops = tuple(crop for crop, _ in pieces)
+    return Masks(shape, crops, origin, np.zeros(len(crops), "i4"), score.astype("f4"), np.zeros(1))
 
 
 def _chosen(masks: Masks, which: np.ndarray | list[int]) -> Masks:
     """Some of the masks, in the order asked for."""
-    return _masks(masks.shape, [masks.crops[i] for i in which], masks.origin[which], masks.score[which])
+    rows = np.asarray(which, int)
+    crops = tuple(masks.crops[i] for i in rows)
+    return Masks(masks.shape, crops, masks.origin[rows], masks.tilt[rows], masks.score[rows], masks.alpha_deg)
 
 
 def _calibrated(score: np.ndarray, line: tuple[float, float]) -> np.ndarray:
@@ -228,12 +240,6 @@ def _crop(
         return np.zeros((1, 1), bool), (spans[0][0], spans[1][0])
     tight = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
     return tight, (spans[0][0] + int(ys[0]), spans[1][0] + int(xs[0]))
-
-
-def _joined(parts: list[Masks], shape: tuple[int, int]) -> Masks:
-    crops = [c for p in parts for c in p.crops]
-    origin = np.concatenate([np.zeros((0, 2), "i4"), *(p.origin for p in parts)])
-    return _masks(shape, crops, origin, np.concatenate([np.zeros(0), *(p.score for p in parts)]))
 
 
 def _distinct(found: Masks, tuning: Tuning) -> Masks:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -12,6 +13,7 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import habit
 from stemtomo_dl.simulate.crystal import Structure
+from stemtomo_dl.simulate.damage import Damage
 from stemtomo_dl.simulate.population import Orientation, Population, Shell, Twin
 from stemtomo_dl.simulate.shape import Solid, directions, enclosed, hollow
 
@@ -20,23 +22,43 @@ _SIZE_TRIES = 10000
 
 
 @dataclass(frozen=True, eq=False)
-class Part(Record):
-    """One crystal of a body; its centroid is the solid's origin."""
+class Particle(Record):
+    """One crystal in the sample frame at α = 0, the individual of a twin, or a crystalline shell.
+
+    Its centroid is the solid's origin. While its body has no place yet, positions are relative to the body's origin.
+    """
 
     structure: Structure
     solid: Solid
     mean_free_path_nm: float | None  # None: by composition and density
     u: np.ndarray = array("f8", "3 3")
-    offset_nm: np.ndarray = array("f8", "3", "nm, of the centroid from the body's")
+    position_nm: np.ndarray = array("f8", "3", "nm")
+    mosaic_deg: float = 0.0  # rms tilt of the mosaic blocks
+    damage: Damage | None = None
+    coat: Solid | None = None  # an amorphous shell, in the frame of the solid, which is its core
+    coat_mean_free_path_nm: float = np.inf
+
+    @property
+    def ub(self) -> np.ndarray:
+        """UB (3, 3), 1/Å: g = R·UB·h."""
+        return np.asarray(self.u @ self.structure.b)
+
+    @property
+    def whole(self) -> Solid:
+        """What the outline shows: the solid, and the amorphous shell round it."""
+        return self.solid if self.coat is None else replace(self.coat, core=None)
+
+    def moved(self, by: np.ndarray) -> Particle:
+        """The particle after a shift (3,) in nm."""
+        return replace(self, position_nm=self.position_nm + by)
 
 
 @dataclass(frozen=True, eq=False)
 class Body(Record):
-    """What holds together: a crystal, twins, or a core and its shell. An amorphous shell is a coat, not a part."""
+    """What holds together: a crystal, twins, or a core and its shell, about the origin of the hull."""
 
     hull: Solid
-    parts: tuple[Part, ...]
-    coat: Solid | None = None
+    parts: tuple[Particle, ...]
 
 
 def make_body(population: Population, structures: Mapping[str, Structure], rng: np.random.Generator, key: str) -> Body:
@@ -55,11 +77,15 @@ def make_body(population: Population, structures: Mapping[str, Structure], rng: 
     structure = structures[population.cif]
     u = _orientation(population.orientation, structure, rng)
     solid = _solid(population, structure, u, rng, key)
-    twin, path = population.twin, population.mean_free_path_nm
-    parts: tuple[Part, ...] = (Part(structure, solid, path, u, np.zeros(3)),)
+    crystal = Particle(
+        structure, solid, population.mean_free_path_nm, u, np.zeros(3), population.mosaic_deg, population.damage
+    )
+    twin, shell, cut = population.twin, population.shell, None
+    parts: tuple[Particle, ...] = (crystal,)
     if twin is not None and rng.uniform() < twin.fraction:
-        parts = _twins(twin, structure, solid, u, path)
-    return Body(solid, parts) if population.shell is None else _coated(population.shell, solid, parts, structures, rng)
+        cut = _cut(twin, crystal)
+        parts = _twins(twin, crystal, cut)
+    return Body(solid, parts) if shell is None else _shelled(shell, crystal, parts, cut, structures, rng)
 
 
 def _orientation(wanted: Orientation, structure: Structure, rng: np.random.Generator) -> np.ndarray:
@@ -116,49 +142,71 @@ def _rounded(sharp: Solid, rounding: float) -> Solid:
     return enclosed(sharp.normals, sharp.distances, radius)[0]
 
 
-def _twins(twin: Twin, structure: Structure, solid: Solid, u: np.ndarray, path_nm: float | None) -> tuple[Part, Part]:
+class _Cut(NamedTuple):
+    """A composition plane in the frame of a body: where it is, and a ball about the origin that both sides share."""
+
+    normal: np.ndarray  # (3,) from the first individual to the second
+    level: float  # nm from the origin, less than ``room``
+    room: float  # nm, radius of a ball within the body
+
+
+def _cut(twin: Twin, crystal: Particle) -> _Cut:
+    """Where a body is divided. Whatever the offset, both individuals keep some of the ball, and so of the body."""
+    solid = crystal.solid
+    normal = crystal.ub @ np.array(twin.composition or twin.plane)
+    room = min(float(solid.distances.min(initial=np.inf)), solid.radius - float(np.linalg.norm(solid.center)))
+    return _Cut(normal / np.linalg.norm(normal), twin.offset * room, room)
+
+
+def _twins(twin: Twin, crystal: Particle, cut: _Cut) -> tuple[Particle, ...]:
     """The two individuals on either side of the composition plane, the second after the twin operation."""
+    structure = crystal.structure
     axis = structure.b @ twin.plane if twin.plane is not None else structure.direct @ np.array(twin.axis)
     operation = Rotation.from_rotvec(np.radians(twin.angle_deg) * axis / np.linalg.norm(axis)).as_matrix()
-    normal = u @ structure.b @ np.array(twin.composition or twin.plane)
-    normal /= np.linalg.norm(normal)
-    # a ball about the centroid that fits: whatever the offset, both individuals keep some of it
-    room = min(float(solid.distances.min(initial=np.inf)), solid.radius - float(np.linalg.norm(solid.center)))
-    level = twin.offset * room
-    first, first_at = _half(solid, normal, level, room)
-    second, second_at = _half(solid, -normal, -level, room)
-    return (
-        Part(structure, first, path_nm, u, first_at),
-        Part(structure, second, path_nm, np.asarray(u @ operation), second_at),
-    )
+    halves = zip((crystal.u, np.asarray(crystal.u @ operation)), _halves(crystal.solid, cut), strict=True)
+    return tuple(replace(crystal, u=u, solid=solid, position_nm=at) for u, (solid, at) in halves)
 
 
-def _half(solid: Solid, normal: np.ndarray, level: float, room: float) -> tuple[Solid, np.ndarray]:
-    """What of a body lies below a plane, and where its centroid is in the body's frame."""
-    inside = (level - room) / 2 * normal  # surely within the half
-    whole = solid.moved(-inside)
-    normals = np.concatenate([whole.normals, normal[None]])
-    distances = np.append(whole.distances, level - normal @ inside)
-    half, centroid = enclosed(normals, distances, whole.radius, whole.center)
-    return half, inside + centroid
+def _halves(solid: Solid, cut: _Cut) -> list[tuple[Solid, np.ndarray]]:
+    """What of a body lies on either side of a plane, and where the centroids (3,) are in the body's frame."""
+    out = []
+    for sign in (1, -1):
+        normal, level = sign * cut.normal, sign * cut.level
+        inside = (level - cut.room) / 2 * normal  # surely within the half
+        whole = solid.moved(-inside)
+        normals = np.concatenate([whole.normals, normal[None]])
+        distances = np.append(whole.distances, level - normal @ inside)
+        half, centroid = enclosed(normals, distances, whole.radius, whole.center)
+        out.append((half, inside + centroid))
+    return out
 
 
-def _coated(
+def _shelled(
     shell: Shell,
-    solid: Solid,
-    parts: tuple[Part, ...],
+    crystal: Particle,
+    parts: tuple[Particle, ...],
+    cut: _Cut | None,
     structures: Mapping[str, Structure],
     rng: np.random.Generator,
 ) -> Body:
-    """A body with a shell of even thickness."""
-    thick = shell.thickness_nm
+    """A body with a shell of even thickness: one more crystal, or a coat on each part."""
+    thick, solid = shell.thickness_nm, crystal.solid
     outer, at = enclosed(solid.normals, solid.distances + thick, solid.radius + thick, solid.center)
-    layer = hollow(outer, solid.moved(-at))
-    moved = tuple(Part(p.structure, p.solid, p.mean_free_path_nm, p.u, p.offset_nm - at) for p in parts)
     if shell.cif is None:
-        return Body(outer, moved, layer)
-    u = parts[0].u
+        around = outer.moved(at)  # in the frame of the core
+        pieces = [(around, np.zeros(3))] if cut is None else _halves(around, cut)
+        coats = [hollow(o.moved(o_at - p.position_nm), p.solid) for p, (o, o_at) in zip(parts, pieces, strict=True)]
+        path = shell.mean_free_path_nm
+        parts = tuple(replace(p, coat=c, coat_mean_free_path_nm=path) for p, c in zip(parts, coats, strict=True))
+        return Body(outer, tuple(p.moved(-at) for p in parts))
+    u = crystal.u
     if shell.orientation == "random":
         u = np.asarray(Rotation.from_quat(rng.normal(size=4)).as_matrix())
-    around = Part(structures[shell.cif], layer, shell.mean_free_path_nm, u, np.zeros(3))
-    return Body(outer, (*moved, around))
+    layer = replace(
+        crystal,
+        structure=structures[shell.cif],
+        solid=hollow(outer, solid.moved(-at)),
+        mean_free_path_nm=shell.mean_free_path_nm,
+        u=u,
+    )
+    return Body(outer, (*(p.moved(-at) for p in parts), layer))

@@ -17,8 +17,8 @@ from stemtomo_dl.simulate.shape import Solid
 Placed = tuple[Solid, np.ndarray]  # a body and where its origin lies (3,), nm
 
 _TOLERANCE = 1e-4  # nm
-_STEEPEST = 20.0  # tangent of the largest angle between the line and the planes' normals that are tried
-_MOST = 200  # steps of the ellipsoid method, each shrinks it by a fifth
+_STEEPEST = 2e4  # tangent of the largest angle between the line and the planes' normals that are tried
+_MOST = 400  # steps of the ellipsoid method, each shrinks it by a fifth
 
 
 def arrival(solid: Solid, through: np.ndarray, direction: np.ndarray, others: Sequence[Placed]) -> float:

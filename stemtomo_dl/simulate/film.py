@@ -1,21 +1,24 @@
 """The support: an amorphous film with holes, wrinkles and dirt, and a needle for what sticks to its rim.
 
-All features are functions of the place in the sample frame, so they tilt and drift with the particles.
+All features are functions of the place in the sample frame, so they tilt and drift with the particles. The film's
+middle lies at z = 0 or its wrinkles' height; particles lie on its upper face, which the beam meets first at α = 0,
+and dirt lies on that face too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from stemtomo_dl.config import Finite, Model, Positive
+from stemtomo_dl.config import Model, Positive
+from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import field_centre
-from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import diffuse
-from stemtomo_dl.simulate.population import NonNegative
+from stemtomo_dl.simulate.distortion import Probes, regular_probes, row_chords
+from stemtomo_dl.simulate.film_map import FilmMap
+from stemtomo_dl.simulate.population import Degrees, Nanometre, Spread
 from stemtomo_dl.simulate.shape import Solid, enclosed
 
 if TYPE_CHECKING:
@@ -23,16 +26,21 @@ if TYPE_CHECKING:
 
 _WAVES = 48  # plane waves of a wrinkled film
 _NEWTON_STEPS = 12  # for the place where a beam meets a wrinkled film
-_STEEPEST = 20.0  # a film seen edge-on is at most this many times as thick as from above
-_REACH = 3.0  # features are drawn in a disk of so many field diagonals: a tilted field shows more of the film
+_STEEPEST = 20.0  # a steep part of a film is at most this many times as thick as from above
+_MOST_TILTED = 87.0  # deg; further on it is seen edge-on, over 20 times as long as the field is wide
+_NEEDLE = 20.0  # field diagonals that a needle is long
+_MOST = 20000  # holes, and as many patches of dirt
 _SIDES = 24  # faces round a needle
+
+
+Thickness = Annotated[float, Field(ge=0, le=1000)]  # nm
 
 
 class Holes(Model):
     """Round holes: a square array where ``period_nm`` is given, scattered with ``per_um2`` otherwise."""
 
     diameter_nm: Positive
-    diameter_sigma: NonNegative = 0.0  # of the logarithm; of scattered holes
+    diameter_sigma: Spread = 0.0  # of scattered holes
     period_nm: Positive | None = None
     per_um2: Positive | None = None
 
@@ -63,16 +71,16 @@ class Contamination(Model):
 
     per_um2: Positive
     diameter_nm: Positive
-    diameter_sigma: NonNegative = 0.0  # of the logarithm
-    thickness_nm: Positive  # in the middle of a patch; it falls as (1 − r²)²
+    diameter_sigma: Spread = 0.0
+    thickness_nm: Thickness  # in the middle of a patch; it falls as (1 − r²)²
 
 
 class Needle(Model):
     """A blunt cone that lies in the film's plane and reaches into the field, opaque where it is thick."""
 
-    tip_nm: tuple[Finite, Finite] = (0.0, 0.0)  # where it ends, x and y in the sample frame
-    azimuth_deg: Finite = 0.0  # the way in which it points, from x toward y
-    radius_nm: Positive = 20.0  # at the tip
+    tip_nm: tuple[Nanometre, Nanometre] = (0.0, 0.0)  # where it ends, x and y in the sample frame
+    azimuth_deg: Degrees = 0.0  # the way in which it points, from x toward y
+    radius_nm: Annotated[float, Field(ge=0.1, le=1e5)] = 20.0  # at the tip
     half_angle_deg: Annotated[float, Field(ge=0, le=60)] = 8.0
     mean_free_path_nm: Positive = 60.0  # of what it is made of
 
@@ -80,7 +88,7 @@ class Needle(Model):
 class Film(Model):
     """The amorphous support; it scatters once, diffusely."""
 
-    thickness_nm: NonNegative = 0.0
+    thickness_nm: Thickness = 0.0
     element: str = "C"
     mean_free_path_nm: Positive | None = None  # None: by the density that is usual for the element
     holes: Holes | None = None
@@ -89,63 +97,57 @@ class Film(Model):
     needle: Needle | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class FilmMap(Record):
-    """Where the features of one film lie, in the sample frame at α = 0.
+class Seen(NamedTuple):
+    """A rectangle of a film's plane about the origin, as half lengths in nm along the tilt axis and across it."""
 
-    A square array of holes has one entry in ``holes`` and a ``period`` along ``azimuth``; the height is a sum of
-    waves ``amplitude`` · cos(k·r + φ) with ``waves`` = (k_x, k_y, φ).
-    """
-
-    amplitude: float  # nm
-    period: float  # nm; inf where holes do not repeat
-    azimuth: float  # rad
-    needle: tuple[Solid, np.ndarray] | None  # and the place (3,) of its centroid, nm
-    waves: np.ndarray = array("f8", "wave 3", "rad/nm, rad/nm, rad")
-    holes: np.ndarray = array("f8", "hole 3", "nm: x, y, radius")
-    dirt: np.ndarray = array("f8", "patch 3", "nm: x, y, radius")
-
-    def height(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Height z of the film, and its slopes along x and y, each of the shape of x and y."""
-        out = np.zeros((3, *np.shape(x)))
-        for kx, ky, phase in self.waves:
-            turn = kx * x + ky * y + phase
-            sine = np.sin(turn)
-            out[0] += np.cos(turn)
-            out[1] -= kx * sine
-            out[2] -= ky * sine
-        out *= self.amplitude
-        return out[0], out[1], out[2]
-
-    def in_hole(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether there is no film, bool of the shape of x and y."""
-        out = np.zeros(np.shape(x), bool)
-        for hx, hy, radius in self.holes:
-            dx, dy = x - hx, y - hy
-            if np.isfinite(self.period):
-                c, s = np.cos(self.azimuth), np.sin(self.azimuth)
-                dx, dy = c * dx + s * dy, c * dy - s * dx
-                dx, dy = (d - self.period * np.round(d / self.period) for d in (dx, dy))
-            out |= dx**2 + dy**2 < radius**2
-        return out
-
-    def added(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Share of the dirt's thickness, of the shape of x and y; patches that overlap add up."""
-        out = np.zeros(np.shape(x))
-        for px, py, radius in self.dirt:
-            out += np.clip(1 - ((x - px) ** 2 + (y - py) ** 2) / radius**2, 0, None) ** 2
-        return out
+    along: float
+    across: float
+    axis_deg: float
 
 
-def make_film(film: Film, extent_nm: tuple[float, float], rng: np.random.Generator) -> FilmMap:
-    """Draw the features of a film.
+def seen_part(film: Film, microscope: Microscope, alpha_deg: np.ndarray, drift_px: np.ndarray) -> Seen:
+    """The part of a film's plane that comes into view in a series.
+
+    A tilted field shows 1/cos α as much of the film across the axis; where beams meet a wrinkled film is off that
+    by its height times tan α.
 
     Parameters
     ----------
-    extent_nm : (float, float)
-        Width and height of the field of view.
+    alpha_deg : (tilt,) array
+        True angles.
+    drift_px : (tilt, row, 2) array
+        Drift of every scan row.
+
+    Raises
+    ------
+    InputError
+        If the film would be seen edge-on.
     """
-    reach = _REACH * float(np.hypot(*extent_nm))
+    m, steepest = microscope, float(np.abs(np.cos(np.radians(alpha_deg))).min())
+    if (film.thickness_nm > 0 or film.contamination is not None) and steepest < np.cos(np.radians(_MOST_TILTED)):
+        worst = alpha_deg[np.abs(np.cos(np.radians(alpha_deg))).argmin()]
+        raise InputError(
+            f"key 'tilts': at {worst:.4g}° the film is seen edge-on; stay {90 - _MOST_TILTED:g}° away from 90°, "
+            "or leave out what film.thickness_nm and film.contamination add"
+        )
+    wide, high = (m.raster.fast_scale * m.scan[1], m.raster.slow_scale * m.scan[0])
+    wide += (
+        abs(np.tan(np.radians(m.raster.shear_deg))) * high + 2 * abs(m.raster.flyback_px) + 8 * m.raster.row_jitter_px
+    )
+    diagonal = float(np.hypot(wide, high)) + 2 * float(np.abs(drift_px).max(initial=0)) * np.sqrt(2) + 2
+    half = diagonal / 2 * m.step_nm
+    tall = 0.0 if film.wrinkles is None else 4 * film.wrinkles.height_nm
+    return Seen(half + tall, (half + tall) / max(steepest, np.cos(np.radians(_MOST_TILTED))), m.tilt_axis_deg)
+
+
+def make_film(film: Film, seen: Seen, rng: np.random.Generator) -> FilmMap:
+    """Draw the features of a film in the part of it that is seen.
+
+    Raises
+    ------
+    InputError
+        If there are too many to draw.
+    """
     waves, amplitude = np.zeros((0, 3)), 0.0
     if film.wrinkles is not None:
         # a Gaussian spectrum of variance 2/length² per axis has the correlation exp(−r²/length²)
@@ -157,13 +159,13 @@ def make_film(film: Film, extent_nm: tuple[float, float], rng: np.random.Generat
         period, azimuth = film.holes.period_nm, rng.uniform(0, np.pi / 2)
         holes = np.array([[*rng.uniform(-0.5, 0.5, 2) * period, film.holes.diameter_nm / 2]])
     elif film.holes is not None and film.holes.per_um2 is not None:
-        holes = _scatter(film.holes.per_um2, film.holes.diameter_nm, film.holes.diameter_sigma, reach, rng)
-    dirt = np.zeros((0, 3))
+        holes = _scatter("holes", film.holes, film.holes.per_um2, seen, rng)
+    dirt, dirt_thickness = np.zeros((0, 3)), 0.0
     if film.contamination is not None:
-        c = film.contamination
-        dirt = _scatter(c.per_um2, c.diameter_nm, c.diameter_sigma, reach, rng)
-    needle = None if film.needle is None else _cone(film.needle, reach)
-    return FilmMap(amplitude, period, azimuth, needle, waves, holes, dirt)
+        dirt = _scatter("contamination", film.contamination, film.contamination.per_um2, seen, rng)
+        dirt_thickness = film.contamination.thickness_nm
+    needle = None if film.needle is None else _cone(film.needle, 2 * _NEEDLE * seen.along)
+    return FilmMap(amplitude, film.thickness_nm, dirt_thickness, period, azimuth, needle, waves, holes, dirt)
 
 
 def free_path(film: Film, voltage_kv: float) -> float:
@@ -172,7 +174,12 @@ def free_path(film: Film, voltage_kv: float) -> float:
 
 
 def film_path(
-    film: Film, film_map: FilmMap, rotation: np.ndarray, drift_px: np.ndarray, microscope: Microscope
+    film: Film,
+    film_map: FilmMap,
+    rotation: np.ndarray,
+    drift_px: np.ndarray,
+    microscope: Microscope,
+    probes: Probes | None = None,
 ) -> np.ndarray:
     """Length of the beam's way through the support at a tilt, in nm of film, (y, x).
 
@@ -185,22 +192,21 @@ def film_path(
         R(a, α) of the stage.
     drift_px : (2,) array
         Where the sample's origin is seen, off the field's centre, px (x, y).
+    probes : Probes or None
+        Where the probes really are; None: on a regular raster.
     """
-    rows, columns = microscope.scan
+    probes = probes or regular_probes(microscope.scan)
     centre = field_centre(microscope.scan) + drift_px
-    lab_x = (np.arange(columns) - centre[0]) * microscope.step_nm
-    lab_y = (np.arange(rows) - centre[1]) * microscope.step_nm
-    path = np.zeros((rows, columns))
+    lab_x = (probes.x - centre[0]) * microscope.step_nm
+    lab_y = (probes.y - centre[1]) * microscope.step_nm
+    path = np.zeros(lab_x.shape)
     if film.thickness_nm > 0 or len(film_map.dirt):
-        x, y, obliquity = _meet(film_map, rotation, *np.meshgrid(lab_x, lab_y))
-        thickness = np.full(x.shape, film.thickness_nm)
-        if film.contamination is not None:
-            thickness += film.contamination.thickness_nm * film_map.added(x, y)
-        path = np.where(film_map.in_hole(x, y), 0, thickness * obliquity)
+        x, y, obliquity = _meet(film_map, rotation, lab_x, np.repeat(lab_y[:, None], lab_x.shape[1], axis=1))
+        path = np.where(film_map.in_hole(x, y), 0, (film.thickness_nm + film_map.added(x, y)) * obliquity)
     if film.needle is not None and film_map.needle is not None:
         solid, place = film_map.needle
         seen = rotation @ place
-        chord = solid.turned(rotation).thickness(lab_x - seen[0], lab_y - seen[1])
+        chord = row_chords(solid.turned(rotation), lab_x - seen[0], lab_y - seen[1])
         path += chord * free_path(film, microscope.voltage_kv) / film.needle.mean_free_path_nm
     return path
 
@@ -226,12 +232,21 @@ def _meet(
     return x, y, 1 / np.maximum(steepness, 1 / _STEEPEST)
 
 
-def _scatter(per_um2: float, diameter: float, sigma: float, reach: float, rng: np.random.Generator) -> np.ndarray:
-    """Round features (feature, 3): x, y, radius in nm, as a Poisson process over a disk."""
-    count = rng.poisson(per_um2 * 1e-6 * np.pi * reach**2)
-    r, phi = reach * np.sqrt(rng.uniform(size=count)), rng.uniform(0, 2 * np.pi, count)
-    radius = diameter / 2 * np.exp(sigma * rng.normal(size=count))
-    return np.column_stack([r * np.cos(phi), r * np.sin(phi), radius])
+def _scatter(key: str, what: Holes | Contamination, per_um2: float, seen: Seen, rng: np.random.Generator) -> np.ndarray:
+    """Round features (feature, 3): x, y, radius in nm, as a Poisson process over all that touch what is seen."""
+    rim = what.diameter_nm / 2 * np.exp(3 * what.diameter_sigma)
+    half = np.array([seen.along, seen.across]) + rim
+    mean = per_um2 * 1e-6 * 4 * float(half.prod())
+    if mean > _MOST:
+        raise InputError(
+            f"key 'film.{key}.per_um2': about {mean:.2g} of them come into view, more than {_MOST}; "
+            "ask for fewer or smaller ones, or tilt less far"
+        )
+    count = rng.poisson(mean)
+    u, v = rng.uniform(-1, 1, (2, count)) * half[:, None]
+    c, s = np.cos(np.radians(seen.axis_deg)), np.sin(np.radians(seen.axis_deg))
+    radius = what.diameter_nm / 2 * np.exp(what.diameter_sigma * rng.normal(size=count))
+    return np.column_stack([c * u - s * v, s * u + c * v, radius])
 
 
 def _cone(needle: Needle, length: float) -> tuple[Solid, np.ndarray]:

@@ -8,29 +8,42 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from stemtomo_dl.config import Finite, Model, Positive
+from stemtomo_dl.config import Model
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import tilt_rotation
 from stemtomo_dl.records import Record, array
-from stemtomo_dl.simulate.distortion import Pair
-from stemtomo_dl.simulate.population import NonNegative
+from stemtomo_dl.simulate.population import Nanometre
 
 if TYPE_CHECKING:
     from stemtomo_dl.simulate.scene import Scene
 
 Index = Annotated[int, Field(ge=0)]
+Angle = Annotated[float, Field(ge=-180, le=180)]  # deg
+Error = Annotated[float, Field(ge=0, le=10)]  # deg
+Pixels = Annotated[float, Field(ge=-1e4, le=1e4)]
+Wandering = Annotated[float, Field(ge=0, le=1e3)]  # px
+Shift = tuple[Pixels, Pixels]
+_MOST_TILTS = 10000
 _UNEVEN, _MISSING, _ROWS = 0, 1, 2  # children of the stream of random numbers, so that one does not change another
 
 
 class Tilts(Model):
-    """Stated angles, the order in which they are taken, and how far the goniometer misses them."""
+    """Stated angles, the order in which they are taken, and how far the goniometer misses them.
 
-    start: Finite | None = None
-    stop: Finite | None = None
-    step: Positive | None = None
-    angles: list[Finite] = []
-    sigma_deg: NonNegative = 0.0
-    uneven_deg: NonNegative = 0.0  # rms departure from even steps, which the goniometer states (to 0.01°)
+    The true angle is angle_scale · stated + angle_offset_deg, less the play of the drive, plus noise. The goniometer
+    is right in the direction in which the series begins; when it turns round, the stage stands still until the play
+    ``backlash_deg`` is taken up, and lags behind by that much as long as it goes the other way.
+    """
+
+    start: Angle | None = None
+    stop: Angle | None = None
+    step: Annotated[float, Field(gt=0, le=360)] | None = None
+    angles: Annotated[list[Angle], Field(max_length=_MOST_TILTS)] = []
+    sigma_deg: Error = 0.0  # rms of what each angle misses by itself
+    angle_offset_deg: Angle = 0.0
+    angle_scale: Annotated[float, Field(ge=0.5, le=2)] = 1.0
+    backlash_deg: Error = 0.0
+    uneven_deg: Error = 0.0  # rms departure from even steps, which the goniometer states (to 0.01°)
     order: Literal["given", "up", "down", "dose-symmetric"] = "given"  # dose-symmetric: 0, +, −, … from the flattest
     missing: list[Index] | Annotated[float, Field(ge=0, lt=1)] = []  # scans by their turn, from 0, or a share of them
 
@@ -39,6 +52,10 @@ class Tilts(Model):
         given = [v is not None for v in (self.start, self.stop, self.step)]
         if any(given) == bool(self.angles) or (any(given) and not all(given)):
             raise ValueError("give start, stop and step, or angles")
+        if self.start is not None and self.stop is not None and self.step is not None:
+            count = abs(self.stop - self.start) / self.step
+            if count > _MOST_TILTS:
+                raise ValueError(f"step = {self.step:g} makes {count:.2g} tilts, more than {_MOST_TILTS}; enlarge it")
         return self
 
     def stated_deg(self) -> list[float]:
@@ -58,25 +75,37 @@ class Tilts(Model):
                 return sorted(angles, key=lambda a: (abs(a), -a))
         return angles
 
+    def true_deg(self, stated: np.ndarray) -> np.ndarray:
+        """Where the stage stands without noise, (tilt,), at stated angles (tilt,) in the order of their time."""
+        driven = self.angle_scale * stated + self.angle_offset_deg
+        steps = np.diff(driven)
+        moved = steps[steps != 0]
+        if not len(moved):
+            return np.asarray(driven)
+        way, lag = np.sign(moved[0]), np.zeros(len(driven))
+        for i, step in enumerate(way * steps):
+            lag[i + 1] = np.clip(lag[i] - step, 0, self.backlash_deg)
+        return np.asarray(driven + way * lag)
+
 
 class Jump(Model):
     """A sudden shift of the field of view that stays from this scan on, or from a row of it."""
 
     tilt: Index  # scans by their turn, from 0
-    shift_px: Pair
+    shift_px: Shift
     row: Index = 0
 
 
 class Drift(Model):
     """How the field of view and the beam wander from tilt to tilt, and the field within a scan."""
 
-    walk_px: NonNegative = 0.0
+    walk_px: Wandering = 0.0
     jumps: list[Jump] = []
-    height_nm: Finite = 0.0  # how far the film lies off the tilt axis, along z at α = 0
-    lateral_nm: Finite = 0.0  # how far the field's centre lies off the tilt axis, across it (x turned toward y)
-    beam_walk_px: NonNegative = 0.0
-    steady_px: Pair = (0.0, 0.0)  # from the first row of a scan to its last, the same in every scan (x, y)
-    scan_px: NonNegative = 0.0  # rms of what comes on top of it, drawn anew for every scan
+    height_nm: Nanometre = 0.0  # how far the film lies off the tilt axis, along z at α = 0
+    lateral_nm: Nanometre = 0.0  # how far the field's centre lies off the tilt axis, across it (x turned toward y)
+    beam_walk_px: Wandering = 0.0
+    steady_px: Shift = (0.0, 0.0)  # from the first row of a scan to its last, the same in every scan (x, y)
+    scan_px: Wandering = 0.0  # rms of what comes on top of it, drawn anew for every scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +127,7 @@ def make_motion(scene: Scene, rng: np.random.Generator) -> Motion:
 
     The drift is a random walk from zero at the first tilt, plus jumps, plus what a field off the tilt axis shows:
     a film at the height h and the lateral distance d, r = (0, 0, h) + d·n with n across the axis, is seen at
-    R(a, α)·r − d·n. It goes on through tilts that are missing.
+    R(a, α)·r − d·n. Drift and stage go on through tilts that are missing.
 
     Raises
     ------
@@ -109,7 +138,7 @@ def make_motion(scene: Scene, rng: np.random.Generator) -> Motion:
     even = np.array(scene.tilts.stated_deg())
     stated = even + scene.tilts.uneven_deg * children[_UNEVEN].normal(size=len(even))
     stated = np.round(stated, 2) if scene.tilts.uneven_deg else stated
-    alpha = stated + scene.tilts.sigma_deg * rng.normal(size=len(stated))
+    alpha = scene.tilts.true_deg(stated) + scene.tilts.sigma_deg * rng.normal(size=len(stated))
     drift = _walk(len(stated), scene.drift.walk_px, rng)
     drift = drift[:, None] + _within(scene, len(stated), children[_ROWS])
     rotation, axis = tilt_rotation(microscope.tilt_axis_deg, alpha), np.radians(microscope.tilt_axis_deg)
@@ -125,11 +154,13 @@ def make_motion(scene: Scene, rng: np.random.Generator) -> Motion:
 
 
 def accumulated_dose(scene: Scene, tilts: int) -> np.ndarray:
-    """What the sample has taken by the middle of every scan, e/Å² of its surface: (tilt,).
+    """What the sample has taken by the middle of every scan, e/Å² across the beam: (tilt,).
 
-    Scans come in the order in which they were taken; a missing tilt was not exposed.
+    Every probe has the area of its true raster step to itself; shear leaves that area as it is. Scans come in the
+    order in which they were taken; a missing tilt was not exposed.
     """
-    each = scene.instrument.electrons / (10 * scene.instrument.step_nm) ** 2
+    m = scene.instrument
+    each = m.electrons / ((10 * m.step_nm) ** 2 * m.raster.fast_scale * m.raster.slow_scale)
     return np.asarray((np.arange(tilts) + 0.5) * each)
 
 

@@ -6,12 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from stemtomo_dl.config import Count, Finite, Model, Positive
+from stemtomo_dl.config import Model, Positive
 from stemtomo_dl.simulate.damage import Damage
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Vector = tuple[Finite, Finite, Finite]
+Spread = Annotated[float, Field(ge=0, le=2)]  # rms of a logarithm
+Nanometre = Annotated[float, Field(ge=-1e6, le=1e6)]
+Degrees = Annotated[float, Field(ge=-360, le=360)]
+Index = Annotated[int, Field(ge=-100, le=100)]
+Place = tuple[Nanometre, Nanometre, Nanometre]
+Size = Annotated[float, Field(ge=0.1, le=1e4)]  # nm
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
+MOST_BODIES = 5000  # in a scene
 
 
 def _not_zero(indices: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -20,7 +27,7 @@ def _not_zero(indices: tuple[int, int, int]) -> tuple[int, int, int]:
     return indices
 
 
-Indices = Annotated[tuple[int, int, int], AfterValidator(_not_zero)]
+Indices = Annotated[tuple[Index, Index, Index], AfterValidator(_not_zero)]
 HabitName = Literal["block", "rod", "plate", "octahedron", "truncated-octahedron"]
 
 
@@ -28,7 +35,7 @@ class Face(Model):
     """A crystal form: a face and all its equivalents, at ``distance`` · size/2 from the centre."""
 
     hkl: Indices
-    distance: Positive = 1.0
+    distance: Ratio = 1.0
 
 
 class Orientation(Model):
@@ -41,8 +48,8 @@ class Orientation(Model):
     kind: Literal["random", "lying", "upright", "fixed"] = "random"
     direction: Indices = (0, 0, 1)
     plane: Indices | None = None
-    spread_deg: NonNegative = 0.0
-    rotation_vector_deg: Vector = (0.0, 0.0, 0.0)
+    spread_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotation_vector_deg: tuple[Degrees, Degrees, Degrees] = (0.0, 0.0, 0.0)
 
 
 class Twin(Model):
@@ -54,7 +61,7 @@ class Twin(Model):
 
     axis: Indices | None = None  # [uvw]
     plane: Indices | None = None  # (hkl)
-    angle_deg: Finite = 180.0
+    angle_deg: Degrees = 180.0
     composition: Indices | None = None  # (hkl) between the individuals; without it the twin plane
     offset: Annotated[float, Field(gt=-1, lt=1)] = 0.0  # of the composition plane from the body's centre, in inradii
     fraction: Share = 1.0  # of the particles that are twinned
@@ -71,11 +78,12 @@ class Twin(Model):
 class Shell(Model):
     """A layer round a particle: a crystal of its own where it has a CIF, amorphous otherwise.
 
-    A crystalline shell is a particle of its own in the truth; an amorphous one only scatters diffusely, as the
-    film does, and the particle's outline is that of its core.
+    A crystalline shell is a particle of its own in the truth. An amorphous one belongs to the particle: it only
+    scatters diffusely, as the film does, but the particle's outline is that of core and shell together. Of a twin,
+    each individual has the shell on its side of the composition plane.
     """
 
-    thickness_nm: Positive
+    thickness_nm: Annotated[float, Field(gt=0, le=1e4)]
     cif: str | None = None
     orientation: Literal["parallel", "random"] = "parallel"  # of the shell's axes to the core's
     mean_free_path_nm: Positive = 150.0
@@ -84,35 +92,41 @@ class Shell(Model):
 class Population(Model):
     """Particles of one kind.
 
-    ``size_nm`` is twice the distance of a face whose ``distance`` is 1, or a diameter. ``min_gap_nm`` is the
+    ``size_nm`` is twice the distance of a face whose ``distance`` is 1, or a diameter.
+
+    Particles lie on the face of the film that the beam meets first at α = 0, the one toward −z. Each falls straight
+    down (along +z) until it meets the film or a particle; those in an agglomerate come from all sides and stay where
+    they first touch, so that they pile up on the film. No body enters another or the film. ``min_gap_nm`` is the
     least clearance between outlines at α = 0; without it outlines may overlap. In an agglomerate it keeps the first
-    particle from what was there before; the others touch in space and overlap in projection.
+    particle from what was there before. ``positions_nm`` are centroids, taken as they are: bodies must not overlap
+    there, but they may hang in the vacuum, lie on the other face or be embedded in film or needle.
     """
 
     cif: str
-    count: Count | None = None  # in the field
+    count: Annotated[int, Field(ge=1, le=MOST_BODIES)] | None = None  # in the field
     per_um2: Positive | None = None  # instead of count: of that part of the field where centres lie
     count_law: Literal["fixed", "poisson"] = "fixed"  # poisson: the number is drawn, its mean as given
-    size_nm: Positive
-    size_sigma: NonNegative = 0.0  # of the logarithm
-    size_limits_nm: tuple[Positive, Positive] | None = None  # sizes outside are drawn again
-    faces: list[Face] = []
+    size_nm: Size
+    size_sigma: Spread = 0.0
+    size_limits_nm: tuple[Size, Size] | None = None  # sizes outside are drawn again
+    faces: Annotated[list[Face], Field(max_length=24)] = []
     habit: HabitName | None = None  # a shorthand for faces, see habit.py
-    aspect: Positive = 3.0  # of a rod's length to its width, of a plate's width to its height
+    aspect: Ratio = 3.0  # of a rod's length to its width, of a plate's width to its height
     shape: Literal["faces", "sphere", "random"] = "faces"
-    irregularity: NonNegative = 0.0  # of the logarithm of every face's distance
+    irregularity: Spread = 0.0  # of every face's distance
     rounding: Share = 0.0  # 0: sharp; 1: the largest ball about the centre that fits
     twin: Twin | None = None
     shell: Shell | None = None
     orientation: Orientation = Orientation()
-    mosaic_deg: NonNegative = 0.0  # rms tilt of the mosaic blocks
+    mosaic_deg: Annotated[float, Field(ge=0, le=2)] = 0.0  # rms tilt of the mosaic blocks; beyond 2° they are grains
     damage: Damage | None = None  # None: as good at the end of the series as at its start
     support: Literal["film", "needle"] = "film"  # needle: they stick to the rim of film.needle
-    cluster_size: Annotated[float, Field(ge=1)] = 1.0  # mean number of particles that touch in one agglomerate
+    cluster_size: Annotated[float, Field(ge=1, allow_inf_nan=False)] = (
+        1.0  # mean number of particles that touch in one agglomerate
+    )
     cluster: str = ""  # populations of one name share their agglomerates
     min_gap_nm: NonNegative | None = None
-    positions_nm: list[Vector] = []
-    z_sigma_nm: NonNegative = 0.0
+    positions_nm: Annotated[list[Place], Field(max_length=MOST_BODIES)] = []
     mean_free_path_nm: Positive | None = None  # of diffuse scattering; None: by composition and density
 
     @model_validator(mode="after")

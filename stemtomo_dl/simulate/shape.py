@@ -12,6 +12,7 @@ from stemtomo_dl.records import Record, array
 
 _TANGENTS = 400  # planes that stand for a ball where corners are needed: they lie at most 0.9 % of the radius outside
 _RAYS = 20000  # for the volume of rounded bodies, good to 1e-4
+GRID = 33  # points per direction of a body's far side
 
 ORIGIN = np.zeros(3)
 
@@ -69,8 +70,33 @@ class Solid(Record):
 
     def thickness(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Length of the chords along z at x (column) and y (row), nm: (row, column), nm."""
-        out = np.asarray(_chords(self.normals, self.distances, self.radius, self.center, x, y))
+        low, high = _chords(self.normals, self.distances, self.radius, self.center, x, y)
+        out = np.asarray(high - low)
         return out if self.core is None else out - self.core.thickness(x, y)
+
+    def far_side(self) -> np.ndarray:
+        """Points (point, 3) of the surface that looks toward +z, nm: a grid, corners and, of a polyhedron, edges.
+
+        A ball's last point is among them; the corners of a rounded body lie a little outside it.
+        """
+        less, more = self.reach()
+        x, y = (np.linspace(-a, b, GRID) for a, b in zip(less, more, strict=True))
+        low, high = _chords(self.normals, self.distances, self.radius, self.center, x, y)
+        row, column = np.nonzero(high > low)
+        parts = [np.column_stack([x[column], y[row], high[row, column]]), self.vertices]
+        if not len(self.vertices):
+            parts.append(self.center[None] + [0, 0, self.radius])
+        if np.isinf(self.radius):
+            parts.append(self._edges())
+        return np.concatenate(parts)
+
+    def _edges(self) -> np.ndarray:
+        """Points (point, 3) along the edges of a polyhedron: they join corners that two faces share."""
+        on = np.abs(self.vertices @ self.normals.T - self.distances) < 1e-6 * self.bound()
+        shared = np.triu(on.astype(int) @ on.T.astype(int) >= 2, 1)
+        first, second = (self.vertices[i] for i in np.nonzero(shared))
+        t = np.linspace(0, 1, GRID)[1:-1, None, None]
+        return np.asarray((first + t * (second - first)).reshape(-1, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,9 +228,12 @@ def footprint(solid: Solid, at_px: np.ndarray, step_nm: float, shape: tuple[int,
 @njit(cache=True, nogil=True)
 def _chords(
     normals: np.ndarray, distances: np.ndarray, radius: float, center: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> np.ndarray:
-    """Chord lengths along z by clipping each line with the ball and every half-space (Kay & Kajiya's slabs)."""
-    out = np.zeros((len(y), len(x)))
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where lines along z enter and leave, (row, column) each, alike where they miss.
+
+    Each line is clipped with the ball and every half-space (Kay & Kajiya's slabs).
+    """
+    entry, exit_ = np.zeros((len(y), len(x))), np.zeros((len(y), len(x)))
     for j in range(len(y)):
         for i in range(len(x)):
             inside = radius * radius - (x[i] - center[0]) ** 2 - (y[j] - center[1]) ** 2
@@ -221,5 +250,6 @@ def _chords(
                     low = max(low, room / slope)
                 elif room < 0:
                     high = low
-            out[j, i] = max(0.0, high - low)
-    return out
+            if high > low:
+                entry[j, i], exit_[j, i] = low, high
+    return entry, exit_

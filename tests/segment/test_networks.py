@@ -70,7 +70,7 @@ def test_boxes_are_drawn_in_their_order_at_any_size():
     image = scene((720, 900), *RECTANGLES)
     order = [3, 0, 4, 2, 1]
     boxes = [(x - 2, y - 2, x + w + 2, y + h + 2) for y, x, h, w in (RECTANGLES[i] for i in order)]
-    found = outlines(Known(), image, Tuning(sizes_px=(8, 40)), np.array(boxes))
+    found = outlines(Known(), image, Tuning(largest_px=40), np.array(boxes))
     for mask, i in zip(full(found), order, strict=True):
         true = scene((720, 900), RECTANGLES[i])[0] > 0
         assert (mask & true).sum() / (mask | true).sum() > 0.9
@@ -80,10 +80,10 @@ def test_boxes_are_drawn_in_their_order_at_any_size():
 def test_overlapping_outlines_stay_and_doubles_go():
     from stemtomo_dl.segment.predict import _distinct, _masks
 
-    square, shifted = np.ones((10, 10), bool), np.array([[0, 0], [0, 4], [0, 1]], "i4")
-    three = _masks((30, 30), [square] * 3, shifted, np.array([0.9, 0.8, 0.7]))
+    square, corners = np.ones((10, 10), bool), [(0, 0), (0, 4), (0, 1)]
+    three = _masks((30, 30), [(square, c) for c in corners], np.array([0.9, 0.8, 0.7]))
     kept = _distinct(three, Tuning(most_overlap=0.6))
-    np.testing.assert_array_equal(kept.origin, shifted[:2])
+    np.testing.assert_array_equal(kept.origin, corners[:2])
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -6,7 +6,8 @@ import pytest
 from stemtomo_dl.segment.planes import PLANES, normalised, planes
 
 
-def test_scale_and_offset_do_not_matter(rng=np.random.default_rng(0)):
+def test_scale_and_offset_do_not_matter():
+    rng = np.random.default_rng(0)
     image = rng.gamma(2.0, size=(64, 80))
     np.testing.assert_allclose(normalised(3000 * image + 17), normalised(image), atol=1e-4)
     np.testing.assert_allclose(normalised(-image), -normalised(image), atol=1e-5)

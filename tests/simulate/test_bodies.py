@@ -85,12 +85,12 @@ def test_volumes_and_centroids_equal_voxels(keys):
 def test_twins_share_one_body_between_them(keys):
     made = body(**keys)
     grid = voxels(20, 0.5)
-    first, second = (inside(p.solid, grid - p.offset_nm) for p in made.parts)
+    first, second = (inside(p.solid, grid - p.position_nm) for p in made.parts)
     assert not (first & second).any()
     np.testing.assert_array_equal(first | second, inside(made.hull, grid))
     plane = np.array(keys["twin"].get("composition") or keys["twin"]["plane"])
     normal = made.parts[0].u @ made.parts[0].structure.b @ plane
-    apart = made.parts[1].offset_nm - made.parts[0].offset_nm
+    apart = made.parts[1].position_nm - made.parts[0].position_nm
     assert apart @ normal > 0
     assert (grid[first] @ normal).max() <= (grid[second] @ normal).min()
 
@@ -122,7 +122,7 @@ def test_shells_are_even_and_their_axes_parallel_or_not():
     assert not np.allclose(other.parts[0].u, other.parts[1].u)
     coated = body(habit="block", shell={"thickness_nm": 3})
     assert len(coated.parts) == 1
-    assert coated.coat.volume == pytest.approx(26**3 - 20**3)
+    assert coated.parts[0].coat.volume == pytest.approx(26**3 - 20**3)
 
 
 def test_rounding_goes_from_sharp_to_a_ball():
@@ -227,7 +227,7 @@ def test_sizes_have_the_stated_moments_and_limits():
     assert 16 <= min(sizes) < 17
     assert 21.5 < max(sizes) <= 22
     with pytest.raises(InputError, match=r"particles\.0\.size_limits_nm"):
-        body(shape="sphere", size_sigma=5, size_limits_nm=(19.9999, 20.0001))
+        body(shape="sphere", size_sigma=2, size_limits_nm=(19.99999, 20.00001))
 
 
 @pytest.mark.parametrize(

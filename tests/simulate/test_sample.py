@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.optimize import linprog
 
 from stemtomo_dl import resources
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import field_centre, tilt_rotation
+from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.crystal import read_structure
-from stemtomo_dl.simulate.film import make_film
+from stemtomo_dl.simulate.film import make_film, seen_part
 from stemtomo_dl.simulate.sample import coat_path, make_particles
 from stemtomo_dl.simulate.scene import Scene, load_scene
 from stemtomo_dl.simulate.series import simulate
-from stemtomo_dl.simulate.shape import footprint
+from stemtomo_dl.simulate.shape import directions, footprint
 
 TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
 CIFS = CIFS | {"anatase.cif": (resources.synthetic() / "structures/anatase.cif").read_text()}
@@ -28,9 +30,8 @@ def scene(*populations, **tables) -> Scene:
 
 
 def particles(described: Scene, seed: int = 1):
-    m = described.instrument
-    extent = (m.scan[1] * m.step_nm, m.scan[0] * m.step_nm)
-    film = make_film(described.film, extent, np.random.default_rng(seed + 1000))
+    part = seen_part(described.film, described.instrument, np.array([60.0]), np.zeros((1, 24, 2)))
+    film = make_film(described.film, part, np.random.default_rng(seed + 1000))
     return make_particles(described, STRUCTURES, np.random.default_rng(seed), film), film
 
 
@@ -52,9 +53,9 @@ def test_agglomerated_particles_touch_and_do_not_interpenetrate(seed):
     assert deep.max() < 1e-6
     touching = deep > -0.01
     assert touching.any(1).sum() >= 4  # all but those that stand alone
-    covered = [seen(p) for p in made]
-    pairs = [(i, j) for i, j in zip(*np.nonzero(touching), strict=True) if i < j]
-    assert any((covered[i] & covered[j]).any() for i, j in pairs)  # and shadow each other
+    lowest = np.array([p.position_nm[2] + p.solid.vertices[:, 2].max() for p in made])
+    assert lowest.max() < -2.5  # the face of a film of 5 nm
+    assert (touching.any(1) | (lowest > -2.6)).all()  # each lies on the film or on another
 
 
 def seen(particle, rotation=None) -> np.ndarray:
@@ -64,6 +65,20 @@ def seen(particle, rotation=None) -> np.ndarray:
     out = np.zeros((64, 64), bool)
     out[crop.y0 : crop.y0 + crop.outline.shape[0], crop.x0 : crop.x0 + crop.outline.shape[1]] = crop.outline
     return out
+
+
+def test_agglomerated_particles_shadow_each_other():
+    made, _ = particles(scene(CLUSTER | {"count": 24, "cluster_size": 24}))
+    assert np.sum([seen(p) for p in made], 0).max() > 1
+
+
+def test_agglomerates_are_piles():
+    """Of many balls on one spot some lie on the film, each of them sharply, and others on these."""
+    made, _ = particles(scene({"count": 40, "shape": "sphere", "cluster_size": 40}))
+    z = np.array([p.position_nm[2] for p in made])
+    assert z.max() == pytest.approx(-2.5 - 6, abs=0.01)
+    assert (np.abs(z - z.max()) < 0.01).sum() >= 5
+    assert (z < z.max() - 6).sum() >= 5
 
 
 def test_agglomerates_have_the_stated_mean_size():
@@ -119,7 +134,7 @@ def test_twins_and_shells_are_particles_of_their_own_in_the_truth():
 
 
 def test_trajectories_follow_the_stage_for_every_part():
-    twin = {"count": 2, "habit": "rod", "size_nm": 18, "z_sigma_nm": 20, "twin": {"plane": (1, 0, 1), "offset": 0.2}}
+    twin = {"count": 2, "habit": "rod", "size_nm": 18, "twin": {"plane": (1, 0, 1), "offset": 0.2}}
     described = scene(twin, tilts={"angles": [40.0, 0.0, -40.0], "sigma_deg": 0}, instrument={"step_nm": 1.0})
     described = described.model_copy(
         update={"instrument": described.instrument.model_copy(update={"scan": (120, 140)}), "field_fraction": 0.5}
@@ -135,35 +150,107 @@ def test_trajectories_follow_the_stage_for_every_part():
             np.testing.assert_allclose(weigh, at, atol=0.05)
 
 
-def test_particles_follow_the_wrinkles_and_avoid_the_holes():
-    support = {"holes": {"diameter_nm": 40, "period_nm": 60}, "wrinkles": {"height_nm": 20, "length_nm": 100}}
-    made, film = particles(scene({"count": 30, "shape": "sphere", "size_nm": 4}, film=support))
-    x, y, z = np.array([p.position_nm for p in made]).T
-    assert not film.in_hole(x, y).any()
-    np.testing.assert_allclose(z, film.height(x, y)[0])
-    assert np.std(z) > 3
+SHAPES = {
+    "sphere": {"shape": "sphere", "size_nm": 14},
+    "block": {"habit": "block", "size_nm": 12},
+    "rod": {"habit": "rod", "size_nm": 9, "orientation": {"kind": "lying"}},
+    "rounded": {"habit": "block", "size_nm": 14, "rounding": 0.5},
+    "shelled": {"habit": "block", "size_nm": 9, "shell": {"thickness_nm": 3}},
+    "twinned": {"habit": "block", "size_nm": 12, "twin": {"plane": (1, 0, 1)}},
+}
+FILMS = {
+    "flat": {},
+    "wrinkled": {"wrinkles": {"height_nm": 15, "length_nm": 80}},
+    "dirty": {"contamination": {"per_um2": 150, "diameter_nm": 60, "thickness_nm": 9}},
+    "holey": {"holes": {"diameter_nm": 40, "period_nm": 60}, "wrinkles": {"height_nm": 8, "length_nm": 80}},
+}
 
 
-def test_particles_on_the_needle_touch_it_or_each_other():
-    needle = {"needle": {"tip_nm": (0, 0), "radius_nm": 12}}
-    made, film = particles(scene({"count": 6, "shape": "random", "support": "needle"}, film=needle))
-    solid, place = film.needle
+def surface(solid) -> np.ndarray:
+    """Points of a convex body's surface along rays from its centroid, (point, 3)."""
+    rays = directions(6000)
+    with np.errstate(divide="ignore"):
+        out = (solid.distances / np.maximum(rays @ solid.normals.T, 1e-9)).min(1, initial=np.inf)
+    if np.isfinite(solid.radius):
+        along = rays @ solid.center
+        out = np.minimum(out, along + np.sqrt(along**2 - solid.center @ solid.center + solid.radius**2))
+    return rays * out[:, None]
+
+
+@pytest.mark.parametrize("film", FILMS.values(), ids=FILMS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_particles_rest_on_the_film(shape, film):
+    """No point of a body is behind the film's upper face, and some point touches it."""
+    made, mapped = particles(scene({"count": 4, "min_gap_nm": 1, **shape}, film=film))
+    bodies = [made[i : i + len(made) // 4] for i in range(0, len(made), len(made) // 4)]
+    for body in bodies:
+        x, y, z = np.concatenate([surface(p.whole) + p.position_nm for p in body]).T
+        # the points sampled lie about 0.5 nm apart, a rounded body's corners 0.9 % outside, and rims are taken wide
+        assert (mapped.floor(x, y) - z).min() > -0.02
+        assert (mapped.floor(x, y, rim=1.0) - z).min() < 0.35
+        if len(body) == 1:
+            assert not mapped.in_hole(*body[0].position_nm[:2])
+
+
+def test_the_film_is_as_thick_as_it_is_said_to_be():
+    for thickness in (0, 5, 80):
+        (made,), _ = particles(scene({"count": 1, "shape": "sphere"}, film={"thickness_nm": thickness}))
+        assert made.position_nm[2] == pytest.approx(-thickness / 2 - 6, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bodies_never_enter_each_other(seed):
+    """A crowd that may overlap in projection lies in layers; a ball that is told its place is in the way of all."""
+    crowd = {"count": 25, "shape": "random", "irregularity": 0.1, "size_nm": 14}
+    told = {"count": 1, "habit": "block", "size_nm": 20, "positions_nm": [(4, -6, -20)]}
+    made, _ = particles(scene(crowd, crowd | {"cluster_size": 5}, told), seed)
+    np.testing.assert_array_equal(made[-1].position_nm, [4, -6, -20])
+    deep = np.array([[depth(a, b) if a is not b else -9 for b in made] for a in made])
+    assert deep.max() < 1e-6
+    assert np.sum([seen(p) for p in made], 0).max() > 1
+    lowest = np.array([p.position_nm[2] + p.solid.vertices[:, 2].max() for p in made[:-1]])
+    assert lowest.max() < -2.5
+    assert ((deep[:-1] > -0.01).any(1) | (lowest > -2.6)).all()
+
+
+def test_told_places_that_overlap_are_refused():
+    two = {"count": 2, "shape": "sphere", "size_nm": 20}
+    particles(scene(two | {"positions_nm": [(0, 0, 0), (0, 14.2, 14.2)]}))
+    with pytest.raises(InputError, match=r"particles\.0\.positions_nm\.1"):
+        particles(scene(two | {"positions_nm": [(0, 0, 0), (0, 14, 14)]}))
+    with pytest.raises(InputError, match=r"particles\.1\.positions_nm\.0"):
+        particles(
+            scene(two | {"positions_nm": [(0, 0, 0), (0, 30, 0)]}, two | {"positions_nm": [(9, 9, 9), (0, -30, 0)]})
+        )
+
+
+@pytest.mark.parametrize("film", [0, 5])
+def test_particles_on_the_needle_touch_it_or_each_other(film):
+    needle = {"thickness_nm": film, "needle": {"tip_nm": (0, 0), "radius_nm": 12}}
+    made, mapped = particles(scene({"count": 12, "shape": "random", "support": "needle"}, film=needle))
+    solid, place = mapped.needle
+    sides = set()
     for p in made:
         others = [q for q in made if q is not p]
-        body = type(p)(p.structure, solid, 1.0, p.u, place)
+        body = Particle(p.structure, solid, 1.0, p.u, place)
         depths = [depth(p, q) for q in (*others, body)]
         assert max(depths) < 1e-6
         assert max(depths) > -0.01
+        sides.add(bool(p.position_nm[2] > 0))
+        if film:
+            assert p.position_nm[2] + p.solid.vertices[:, 2].max() < -2.5
+    assert len(sides) == (1 if film else 2)  # all round it, but not through a film
     with pytest.raises(InputError, match=r"particles\.0\.support"):
         particles(scene({"count": 1, "shape": "sphere", "support": "needle"}))
+    beside = {"needle": {"tip_nm": (-400, 0)}}
+    with pytest.raises(InputError, match=r"film\.needle\.tip_nm"):
+        particles(scene({"count": 1, "shape": "sphere", "support": "needle"}, film=beside))
 
 
-def test_an_amorphous_shell_lengthens_the_way_and_leaves_the_outline():
+def test_an_amorphous_shell_lengthens_the_way():
     coated = {"count": 1, "shape": "sphere", "positions_nm": [(8, -4, 3)], "size_nm": 30}
     shell = {"shell": {"thickness_nm": 6, "mean_free_path_nm": 60}}
-    (bare,), _ = particles(scene(coated))
     (made,), _ = particles(scene(coated | shell))
-    np.testing.assert_array_equal(seen(bare), seen(made))
     m = TINY.instrument
     path = coat_path((made,), tilt_rotation(31, 20), np.zeros(2), m, 120.0) * 60 / 120
     at = (tilt_rotation(31, 20) @ [8, -4, 3])[:2]
@@ -173,9 +260,88 @@ def test_an_amorphous_shell_lengthens_the_way_and_leaves_the_outline():
     np.testing.assert_allclose(path, expected, atol=1e-9)
 
 
-def test_too_large_a_particle_is_refused():
-    with pytest.raises(InputError, match=r"particles\.0\.size_nm"):
-        particles(scene({"count": 1, "shape": "sphere", "size_nm": 400}))
+@pytest.mark.parametrize("twin", [None, {"plane": (1, 0, 1), "offset": 0.2}])
+def test_outlines_hold_the_amorphous_shell_and_thicknesses_do_not(twin):
+    """Against points: those of the core make the thickness, those of core and shell the outline, of twins by halves."""
+    coated = {"count": 1, "habit": "block", "positions_nm": [(8, -4, 30)], "size_nm": 26, "twin": twin}
+    shell = {"shell": {"thickness_nm": 6}}
+    tilts = {"angles": [30.0], "sigma_deg": 0}
+    series = simulate(scene(coated | shell, tilts=tilts), CIFS)
+    bare = simulate(scene(coated, tilts=tilts), CIFS)
+    np.testing.assert_allclose(series._view(0)[1], bare._view(0)[1], atol=1e-9)
+    truth, parts = series.truth, series.cast.particles
+    assert len(truth.masks) == len(parts) == (1 if twin is None else 2)
+    hull = np.zeros((24, 32), bool)
+    for i, p in enumerate(parts):
+        room = p.solid.distances + 6 * (
+            np.abs(p.solid.normals @ p.ub @ [1, 0, 1]) < 0.99 * np.linalg.norm(p.ub @ [1, 0, 1])
+        )
+        room = room if twin else p.solid.distances + 6
+        points = np.random.default_rng(0).uniform(-40, 40, (400_000, 3))
+        held = points[(points @ p.solid.normals.T <= room).all(1)] + p.position_nm
+        at = np.round((held @ tilt_rotation(31, 30)[:2].T) / 4 + truth.drift_px[0] + [15.5, 11.5]).astype(int)
+        mask = truth.masks.full(i)
+        assert (mask <= covered(at)).all()
+        core = bare.truth.masks.full(i)
+        assert (core <= mask).all()
+        assert mask.sum() > 1.2 * core.sum()
+        hull |= mask
+    whole = simulate(scene({**coated, "size_nm": 38, "twin": None}, tilts=tilts), CIFS).truth.masks.full(0)
+    np.testing.assert_array_equal(hull, whole)
+
+
+def covered(at: np.ndarray) -> np.ndarray:
+    out = np.zeros((24, 32), bool)
+    inside = ((at >= 0) & (at < [32, 24])).all(1)
+    out[at[inside, 1], at[inside, 0]] = True
+    return out
+
+
+@pytest.mark.parametrize(
+    ("population", "key"),
+    [
+        ({"count": 1, "count_law": "poisson", "shape": "sphere"}, None),
+        ({"per_um2": 1e-9, "count_law": "poisson", "shape": "sphere"}, "raise per_um2"),
+        ({"per_um2": 1e-9, "shape": "sphere"}, "raise per_um2"),
+        ({"per_um2": 1e12, "shape": "sphere"}, "more than 5000"),
+        ({"per_um2": 1e300, "count_law": "poisson", "shape": "sphere"}, "more than 5000"),
+        ({"count": 1, "shape": "sphere", "size_nm": 9000}, r"particles\.0\.size_nm"),
+    ],
+)
+def test_absurd_numbers_and_sizes_are_refused(population, key):
+    if key is None:
+        assert particles(scene(population))
+    else:
+        with pytest.raises(InputError, match=key):
+            particles(scene(population))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"count": 1_000_000},
+        {"size_nm": 0},
+        {"size_nm": 1e-9},
+        {"size_nm": 1e30},
+        {"size_sigma": 50},
+        {"irregularity": 50},
+        {"aspect": 1e9},
+        {"shell": {"thickness_nm": 1e9}},
+        {"faces": [{"hkl": (1, 2, 3)}] * 1000},
+        {"faces": [{"hkl": (10**30, 0, 0)}]},
+        {"positions_nm": [(1e300, 0, 0)]},
+        {"cluster_size": float("inf")},
+    ],
+    ids=str,
+)
+def test_keys_have_bounds(keys):
+    with pytest.raises(ValidationError):
+        scene({"count": 1, "shape": "faces" if "faces" in keys else "sphere"} | keys)
+
+
+def test_nothing_in_view_is_refused():
+    with pytest.raises(InputError, match=r"no particle is in view.*positions_nm"):
+        simulate(scene({"count": 1, "shape": "sphere", "positions_nm": [(5000, 0, 0)]}), CIFS)
 
 
 def test_face_down_orientation():
