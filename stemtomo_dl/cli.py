@@ -93,16 +93,25 @@ for _name, _help in {
 @app.command()
 def simulate(
     scene: Annotated[
-        str, typer.Argument(metavar="SCENE.toml", help="The scene; a shipped one goes by name: demo, tiny.")
+        str,
+        typer.Argument(
+            metavar="SCENE.toml", help="The scene; a shipped one goes by name: demo, tiny. 'random' draws a small one."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the experiment.")],
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Another seed than the scene's; which random scene.")
+    ] = None,
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="Virtual images (images.h5) and the truth, without any scan.")
+    ] = False,
 ) -> None:
     """A synthetic experiment with its truth beside it; started again it goes on."""
     from stemtomo_dl import known
 
     with _progress() as progress:
-        n = known.simulate(scene, output, progress)
-    typer.echo(f"{n} scans: {output / 'experiment.toml'}")
+        n = known.simulate(scene, output, progress, seed, images_only)
+    typer.echo(f"{n} scans: {output / ('images.h5' if images_only else 'experiment.toml')}")
 
 
 @app.command()

@@ -63,30 +63,57 @@ def excitation_error(g: np.ndarray, wavelength_a: float) -> np.ndarray:
         return np.sqrt(k * k - g[..., 0] ** 2 - g[..., 1] ** 2) - (k + g[..., 2])
 
 
-def g_to_detector(
-    g: np.ndarray, wavelength_a: float, pixel_inv_angstrom: float, rotation_deg: float, center_px: np.ndarray
-) -> np.ndarray:
-    """Detector position (column, row) of reflections with lab vectors g (…, 3).
+def g_to_detector(g: np.ndarray, pixel_inv_angstrom: float, rotation_deg: float, center_px: np.ndarray) -> np.ndarray:
+    """Detector position (column, row) of reflections with lab vectors g (…, 3): +g_x along columns, +g_y along rows.
 
-    The diffracted beam leaves along (g_x, g_y, sqrt(K² − g_xy²)); a flat detector sees it at K tan 2θ.
+    The calibrated detector is linear in the transverse wave vector, which is what a diffracted beam keeps: it leaves
+    along (g_x, g_y, sqrt(K² − g_xy²)). A camera that is linear in tan 2θ shows it further out by (g_xy/K)²/2.
     """
-    k = 1 / wavelength_a
-    xy = g[..., :2]
-    with np.errstate(invalid="ignore"):
-        u = xy * (k / np.sqrt(k * k - (xy**2).sum(-1)))[..., None]
-    return rotate_in_plane(u, rotation_deg) / pixel_inv_angstrom + center_px
+    return rotate_in_plane(g[..., :2], rotation_deg) / pixel_inv_angstrom + center_px
 
 
 def detector_to_q(
     px: np.ndarray, wavelength_a: float, pixel_inv_angstrom: float, rotation_deg: float, center_px: np.ndarray
 ) -> np.ndarray:
-    """Lab reciprocal vectors (…, 3), on the Ewald sphere, of detector positions (…, 2) (column, row)."""
-    k = 1 / wavelength_a
-    u = rotate_in_plane((px - center_px) * pixel_inv_angstrom, -rotation_deg)
-    shrink = 1 / np.sqrt(1 + (u**2).sum(-1, keepdims=True) / k**2)
-    return np.concatenate([u * shrink, k * (shrink - 1)], -1)
+    """Lab reciprocal vectors (…, 3), on the Ewald sphere, of detector positions (…, 2) (column, row).
+
+    NaN where a position lies beyond the sphere's rim.
+    """
+    xy = rotate_in_plane((px - center_px) * pixel_inv_angstrom, -rotation_deg)
+    z = excitation_error(np.concatenate([xy, np.zeros_like(xy[..., :1])], -1), wavelength_a)
+    return np.concatenate([xy, z[..., None]], -1)
 
 
 def disk_radius_px(convergence_mrad: float, wavelength_a: float, pixel_inv_angstrom: float) -> float:
     """Radius of a diffraction disk in detector pixels."""
     return convergence_mrad * 1e-3 / (wavelength_a * pixel_inv_angstrom)
+
+
+def virtual_radii(
+    center_px: np.ndarray, shape: tuple[int, int], disk_px: float, bf_disk_radii: float, haadf_from: float
+) -> tuple[float, float, float, float]:
+    """Where virtual detectors begin and end, px from the pixel that is nearest to the beam.
+
+    Parameters
+    ----------
+    center_px : (2,) array
+        Column, row of the beam.
+    shape : (int, int)
+        Rows and columns of the detector.
+    disk_px : float
+        Radius of the diffraction disks.
+    bf_disk_radii : float
+        Edge of the bright field in radii of the disks.
+    haadf_from : float
+        Where the high-angle dark field begins, as a share of its outer edge.
+
+    Returns
+    -------
+    bright, inner, outer, reach : float
+        Bright field is r ≤ bright; dark field inner < r ≤ reach, high-angle from ``outer`` on.
+    """
+    (cx, cy), (rows, columns) = center_px, shape
+    edge = min(cx, columns - 1 - cx, cy, rows - 1 - cy)
+    reach = max(0.97 * edge, 0.25 * max(rows, columns))  # a beam near an edge still leaves part of a ring
+    bright, outer = bf_disk_radii * disk_px + 0.5, haadf_from * reach
+    return bright, max(min(2.0 * disk_px + 1.5, 0.5 * outer), bright), outer, reach

@@ -11,6 +11,8 @@ import numpy as np
 from stemtomo_dl.errors import InputError
 
 _SAME_A = 0.1  # Å; images of an atom that are no further apart are one atom on a special position
+_APART_A = 0.5  # places that are no further apart cannot both be occupied
+_METRIC = 0.01  # by so much, of its size, symmetry may change the metric tensor of a cell
 _CLOSEST_A = 0.9  # Å; atoms of heavier elements than hydrogen keep further apart
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _NUMBERS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
@@ -53,7 +55,7 @@ def read_contents(name: str, text: str) -> Contents:
         raise InputError(f"{name}: cannot be read as a structure: {_line(e)}") from e
     if not block.find_value("_cell_length_a") or not small.cell.is_crystal() or not small.cell.volume > 1:
         raise InputError(f"{name}: cell is missing or impossible; give _cell_length_a … _cell_angle_gamma")
-    sites = tuple(site for site in small.sites if np.isfinite(site.fract.tolist()).all() and site.occ > 0)
+    sites = tuple(site for site in small.sites if np.isfinite(site.fract.tolist()).all() and site.occ != 0)
     if not sites:
         raise InputError(f"{name}: atoms are missing: none has coordinates and an occupancy above 0")
     for site in sites:
@@ -62,7 +64,40 @@ def read_contents(name: str, text: str) -> Contents:
     tensors = _aniso_b(block)
     aniso = tuple(_tensor(site, tensors) for site in sites)
     candidates = [Contents(small.cell, ops, sites, aniso) for ops in _symmetries(name, block, small.cell)]
-    return min(candidates, key=lambda c: _misfit(c, block)) if len(candidates) > 1 else candidates[0]
+    contents = min(candidates, key=lambda c: _misfit(c, block)) if len(candidates) > 1 else candidates[0]
+    _check_cell(name, contents)
+    _check_sites(name, contents)
+    return contents
+
+
+def _check_cell(name: str, contents: Contents) -> None:
+    """Every operation must leave the metric tensor as it is: else cell and space group do not belong together."""
+    metric = contents.matrix().T @ contents.matrix()
+    lengths = np.sqrt(np.diag(metric))
+    turned = np.swapaxes(rotations(contents.operations), 1, 2) @ metric @ rotations(contents.operations)
+    if (np.abs(turned - metric) > _METRIC * np.outer(lengths, lengths)).any():
+        axes = " ".join(f"{v:g}" for v in contents.cell.parameters)
+        raise InputError(f"{name}: the cell {axes} does not have the symmetry of the space group; correct one of them")
+
+
+def _check_sites(name: str, contents: Contents) -> None:
+    """No more than one atom in a place, and displacements that some motion can have."""
+    for site, aniso in zip(contents.sites, contents.aniso, strict=True):
+        where = f"{name}: atom {site.label}"
+        if not 0 < site.occ <= 1 + _METRIC:
+            raise InputError(f"{where} has occupancy {site.occ:g}; give a share from 0 to 1")
+        if site.u_iso < 0 or (aniso is not None and np.linalg.eigvalsh(aniso).min() < -1e-4):
+            raise InputError(f"{where} has a negative displacement parameter; correct its U or B, or leave it out")
+        together = 0.0
+        for other in contents.sites:
+            apart = _distances(contents, site, other)
+            images = (apart < _APART_A).sum() / stabiliser(contents, other)
+            together += other.occ * images
+        if together > 1.05:
+            raise InputError(
+                f"{where} and others, or its own images by symmetry, lie within {_APART_A} Å with {together:.3g} atoms "
+                "in one place; correct coordinates, occupancies or space group"
+            )
 
 
 def rotations(operations: gemmi.GroupOps) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from stemtomo_dl.simulate.again import NOTHING, Again, scatter_again
 from stemtomo_dl.simulate.cone import cell_at
 from stemtomo_dl.simulate.detector import Sensor, read_out
 
@@ -39,6 +40,7 @@ class Mixture(NamedTuple):
     table: np.ndarray  # (particle,)
     shares: np.ndarray  # f4, all tables
     place: np.ndarray  # (reflection, 2) px (column, row) of the disks' centres, the ellipse included
+    again: Again = NOTHING  # reflections of beams that a particle above has deflected
 
 
 class Row(NamedTuple):
@@ -160,13 +162,23 @@ def _fate(
 
     One uniform number u decides everything: each choice uses it up to its share and stretches what is left.
     """
-    column, row = mix.center[0], mix.center[1]
+    column, row, deflected = mix.center[0], mix.center[1], False
     cell, cells = cell_at(px, py, mix.rings), 3 * mix.rings * mix.rings
     for k in range(met):
         p = stack.particle[k]
         if u < stack.diffuse[k]:
             return _quantile(u / stack.diffuse[k], mix.radii[mix.material[p]]), column, row
         u = (u - stack.diffuse[k]) / (1 - stack.diffuse[k])
+        if deflected:
+            x, y, back = column - mix.center[0], row - mix.center[1], mix.again.to_wave
+            kx, ky = back[0, 0] * x + back[0, 1] * y, back[1, 0] * x + back[1, 1] * y
+            kx, ky = kx + mix.again.cone * px, ky + mix.again.cone * py
+            thickness = (stack.below[k] + stack.above[k]) * mix.step_nm[p]
+            reflection, u = scatter_again(rng, u, kx, ky, thickness, p, mix.again)
+            if reflection >= 0:
+                dx, dy = _on_detector(mix.again.g[reflection], back)
+                column, row, u = column + dx, row + dy, rng.random()
+            continue
         below, count = stack.below[k], mix.first[p + 1] - mix.first[p]
         if u < stack.above[k]:
             below, u = below + 1, u / stack.above[k]
@@ -184,8 +196,16 @@ def _fate(
         row += mix.place[reflection, 1] - mix.center[1]
         if not mix.sequential:
             return -1.0, column, row
+        deflected = True
         u = rng.random()  # a fresh one: a weak reflection's share leaves too few digits of the old
     return -1.0, column, row
+
+
+@njit(cache=True, nogil=True)
+def _on_detector(g: np.ndarray, to_wave: np.ndarray) -> tuple[float, float]:
+    """What moves the beam on the detector, px (column, row), if its transverse wave vector gains g's."""
+    area = to_wave[0, 0] * to_wave[1, 1] - to_wave[0, 1] * to_wave[1, 0]
+    return (to_wave[1, 1] * g[0] - to_wave[0, 1] * g[1]) / area, (to_wave[0, 0] * g[1] - to_wave[1, 0] * g[0]) / area
 
 
 @njit(cache=True, nogil=True)

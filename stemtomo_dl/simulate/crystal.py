@@ -60,7 +60,7 @@ class Structure(Record):
         return np.asarray(normals / np.linalg.norm(normals, axis=1, keepdims=True))
 
 
-def read_structure(name: str, cif: str, d_min: float) -> Structure:
+def read_structure(name: str, cif: str, d_min: float, limit: str = "d_min") -> Structure:
     """Structure and reflections of a CIF.
 
     Parameters
@@ -71,6 +71,8 @@ def read_structure(name: str, cif: str, d_min: float) -> Structure:
         Text of the CIF.
     d_min : float
         Resolution limit, Å.
+    limit : str
+        What the user gave to set that limit, for messages.
 
     Raises
     ------
@@ -81,9 +83,12 @@ def read_structure(name: str, cif: str, d_min: float) -> Structure:
     cell = contents.cell
     if 4 / 3 * np.pi * cell.volume / d_min**3 > _MOST_REFLECTIONS:
         raise InputError(
-            f"{name}: too many reflections in a cell of {cell.volume:.0f} Å³ to {d_min:.2f} Å; raise d_min"
+            f"{limit}: too many reflections of {name}, whose cell has {cell.volume:.0f} Å³, to {d_min:.2g} Å; "
+            "set a coarser limit with d_min"
         )
     half = _half_sphere(contents, d_min)
+    if not len(half):
+        raise InputError(f"{limit}: {name} has no reflection to {d_min:.4g} Å; set a finer limit")
     factors = structure_factors(contents, half)
     return Structure(
         name=name,

@@ -6,10 +6,8 @@ after the last one passes unscattered. Another theory (Bloch waves) only has to 
 
 Thicknesses and excitation errors are both along the beam, so a crystal that lies obliquely needs no further
 factor: t/ξ and t·s are the same along the beam and along its normal, to g/K (a few %). Where two particles scatter
-one electron in sequence, the lower one's table serves as it is: it is meant for the undeflected direction, and a
-beam deflected by g would see the errors s(h) − h·g/K, as if the crystal were turned by λg. So the double
-reflections have the right places and the right sum, but not each its own intensity. docs/theory/forward-model.md
-has the formulas, and says where they hold.
+one electron in sequence, `simulate.again` takes over. docs/theory/forward-model.md has the formulas, and says where
+they hold.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ from stemtomo_dl.simulate.crystal import Structure
 
 LADDER_NM = 1.0  # spacing of the thicknesses between which shares are linear
 MOST_KINEMATIC = 0.5  # the kinematic shares of a particle are scaled so as never to exceed this
+UNCOUPLED = 1e-16  # 1/Å², in place of 1/ξ²: not 0, so that s = 0 is no special case
 WEAKEST = 1e-5  # reflections that take no more than this at any thickness are left out
-_MOSAIC_REACH = 3.5  # mosaic blocks tilted by more than so many rms are left out
-_MOST_NODES = 129  # of the average over mosaic blocks
+_MOSAIC_REACH = 4.0  # mosaic blocks tilted by more than so many rms are left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +86,7 @@ def excite(
     thickness_nm: float,
     mosaic_deg: float = 0.0,
     fading: np.ndarray | None = None,
+    deflection: float = 0.0,
 ) -> Excited:
     """Find the reflections that take more than `WEAKEST` at some thickness up to the one given.
 
@@ -101,13 +100,16 @@ def excite(
         Rms tilt of the mosaic blocks about any axis.
     fading : (reflection,) array or None
         What damage has left of |F|² of the structure's reflections.
+    deflection : float
+        Transverse wave vector, 1/Å, by which crystals above may have deflected the beam, in any direction.
     """
     g = structure.hkl @ ub_lab.T
     s = excitation_error(g, beam.wavelength_a)
     extinction = extinction_distance(structure, beam, fading)
     across = np.hypot(g[:, 0], g[:, 1])  # a tilt δ about an axis in the plane moves s by δ·(g across the axis)
     spread = np.radians(mosaic_deg) * across
-    nearest = np.maximum(np.abs(s) - across * beam.convergence_mrad * 1e-3 - _MOSAIC_REACH * spread, 0)
+    oblique = beam.convergence_mrad * 1e-3 + deflection * beam.wavelength_a
+    nearest = np.maximum(np.abs(s) - across * oblique - _MOSAIC_REACH * spread, 0)
     strength = np.minimum(1 / (1 + (nearest * extinction) ** 2), (np.pi * 10 * thickness_nm / extinction) ** 2)
     index = np.flatnonzero(strength > WEAKEST)  # NaN, beyond the sphere's rim, compares as no
     # s(δ) = s − g_xy·δ/K for a beam whose transverse wave vector is δ = K·convergence·direction
@@ -128,43 +130,48 @@ def ladder(thickness_nm: float) -> tuple[int, float]:
     return steps, thickness_nm / steps
 
 
-def two_beam_shares(excited: Excited, steps: int, step_nm: float) -> np.ndarray:
+def table_shape(excited: Excited, steps: int) -> tuple[int, int, int]:
+    """Shape (thickness, cell, reflection) of a particle's table of shares."""
+    return steps + 1, excited.slope.shape[1], len(excited.index)
+
+
+def two_beam_shares(excited: Excited, steps: int, step_nm: float, out: np.ndarray | None = None) -> np.ndarray:
     """Cumulative shares (thickness, cell, reflection) of the two-beam theory.
 
     p = sin²(π t √(s² + 1/ξ²)) / (1 + (sξ)²) for each reflection by itself (Hirsch et al. 1965), t along the beam.
     Together they take 1 − Π(1 − p), as if each met what the others leave, and share it as p₁ : p₂ : …; so a
     reflection alone keeps its p, weak ones keep theirs, and no more is taken than there is.
+
+    Parameters
+    ----------
+    out : array of `table_shape` or None
+        Receives the shares, f4.
     """
     strength = excited.extinction**-2
-    return _cumulate(excited, strength, strength, steps, step_nm, True)
+    return _cumulate(excited, strength, strength, steps, step_nm, True, out)
 
 
-def kinematic_shares(excited: Excited, steps: int, step_nm: float, scale: float) -> np.ndarray:
-    """Cumulative shares (thickness, cell, reflection) of the kinematic theory, I = scale·(π t/ξ)² sinc²(t s)."""
+def kinematic_shares(
+    excited: Excited, steps: int, step_nm: float, scale: float, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Cumulative shares as `two_beam_shares`, of the kinematic theory, I = scale·(π t/ξ)² sinc²(t s)."""
     strength = scale * excited.extinction**-2
-    uncoupled = np.full(len(strength), 1e-16)  # not 0, so that s = 0 is no special case
-    return _cumulate(excited, strength, uncoupled, steps, step_nm, False)
-
-
-def _mosaic_nodes(spread: float, thickness_nm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tilts of mosaic blocks in rms, and their weights, for an average over a Gaussian.
-
-    The trapezoid rule is as good as exact once neighbours differ by less than a fringe, 1/t in s.
-    """
-    if spread == 0:
-        return np.zeros(1), np.ones(1)
-    fringes = 2 * _MOSAIC_REACH * spread * thickness_nm * 10
-    nodes = np.linspace(-_MOSAIC_REACH, _MOSAIC_REACH, min(7 + 2 * int(np.ceil(fringes / 2)), _MOST_NODES))
-    weights = np.exp(-(nodes**2) / 2)
-    return nodes, weights / weights.sum()
+    uncoupled = np.full(len(strength), UNCOUPLED)
+    return _cumulate(excited, strength, uncoupled, steps, step_nm, False, out)
 
 
 def _cumulate(
-    excited: Excited, strength: np.ndarray, coupling: np.ndarray, steps: int, step_nm: float, shared: bool
+    excited: Excited,
+    strength: np.ndarray,
+    coupling: np.ndarray,
+    steps: int,
+    step_nm: float,
+    shared: bool,
+    out: np.ndarray | None,
 ) -> np.ndarray:
-    nodes, weights = _mosaic_nodes(float(excited.spread.max(initial=0)), steps * step_nm)
-    s, slope, spread = excited.s, excited.slope, excited.spread
-    return np.asarray(_fill(s, slope, spread, nodes, weights, strength, coupling, steps, step_nm * 10, shared))
+    out = np.empty(table_shape(excited, steps), np.float32) if out is None else out
+    _fill(excited.s, excited.slope, excited.spread, strength, coupling, step_nm * 10, shared, out)
+    return out
 
 
 @njit(cache=True, nogil=True)
@@ -172,29 +179,48 @@ def _fill(
     s: np.ndarray,
     slope: np.ndarray,
     spread: np.ndarray,
-    nodes: np.ndarray,
-    weights: np.ndarray,
     strength: np.ndarray,
     coupling: np.ndarray,
-    steps: int,
     step_a: float,
     shared: bool,
-) -> np.ndarray:
+    out: np.ndarray,
+) -> None:
     """Running sums over reflections of strength·sin²(π t √(s² + coupling)) / (s² + coupling), over mosaic blocks."""
-    cells = slope.shape[1]
-    out = np.zeros((steps + 1, cells, len(s)), np.float32)
-    for b in range(1, steps + 1):
-        for c in range(cells):
-            total, taken = 0.0, 0.0
-            for r in range(len(s)):
-                share = 0.0
-                for n in range(len(nodes)):
-                    effective = (s[r] + slope[r, c] + nodes[n] * spread[r]) ** 2 + coupling[r]
-                    wave = np.sin(np.pi * b * step_a * np.sqrt(effective))
-                    share += weights[n] * strength[r] / effective * wave**2
-                total += share
-                taken += (1 - taken) * share
-                out[b, c, r] = total
-            if shared and total > 0:
-                out[b, c] *= taken / total
-    return out
+    steps, cells = out.shape[0] - 1, out.shape[1]
+    curve = np.empty(steps + 1)
+    for c in range(cells):
+        total, taken = np.zeros(steps + 1), np.zeros(steps + 1)
+        for r in range(len(s)):
+            curve[:] = 0
+            _add_curves(s[r] + slope[r, c], spread[r], strength[r], coupling[r], step_a, curve)
+            for b in range(steps + 1):
+                total[b] += curve[b]
+                taken[b] += (1 - taken[b]) * curve[b]
+                out[b, c, r] = total[b]
+        for b in range(steps + 1):
+            if shared and total[b] > 0:
+                out[b, c] *= taken[b] / total[b]
+
+
+@njit(cache=True, nogil=True)
+def _add_curves(s: float, spread: float, strength: float, coupling: float, step_a: float, curve: np.ndarray) -> None:
+    """Add the mean over mosaic blocks of strength·sin²(π t √(s² + coupling)) / (s² + coupling) at t = 0, step, 2 step …
+
+    As a function of s no part of it oscillates faster than with the period 1/t, and the Fourier transform of a
+    Gaussian of rms σ is below 1e-8 beyond 1/σ; so a sum over blocks σ/(tσ + 1) apart equals the integral.
+    """
+    t = step_a * (len(curve) - 1)
+    half = int(np.ceil(_MOSAIC_REACH * (t * spread + 1))) if spread > 0 else 0
+    weight = 0.0
+    for n in range(-half, half + 1):
+        weight += np.exp(-((n / (t * spread + 1)) ** 2) / 2)
+    for n in range(-half, half + 1):
+        tilt = n / (t * spread + 1)  # of a block, in rms
+        effective = (s + tilt * spread) ** 2 + coupling
+        amount = strength / effective * np.exp(-(tilt**2) / 2) / weight / 2
+        # v = 1 − cos(bθ) = 2 sin²(bθ/2) by v(b + 1) = 2v(b) − v(b − 1) + 2(1 − cos θ)(1 − v(b)), exact for small θ too
+        first = 2 * np.sin(np.pi * step_a * np.sqrt(effective)) ** 2
+        before, here = first, 0.0
+        for b in range(len(curve)):
+            curve[b] += amount * here
+            before, here = here, 2 * here - before + 2 * first * (1 - here)

@@ -21,6 +21,8 @@ from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.simulate.crystal import Species, Structure, scattering_power
 from stemtomo_dl.simulate.damage import Damage, fading
 
+FINE = 4  # parts of a pixel in each direction, over which densities are averaged
+UNBENT = np.eye(2)
 _QUANTILES = 2048
 _Q_MAX = 12.0  # 1/Å; what goes further is a thousandth of all elastic scattering
 _CUTOFF_MRAD = 20.0  # θ_C of the inelastic scattering, Iakoubovskii et al. 2008
@@ -162,8 +164,18 @@ def _fold_disk(radius: np.ndarray, share: np.ndarray, disk_px: float) -> np.ndar
     return np.quantile(landed, np.linspace(0, 1, _QUANTILES + 1))
 
 
-def template(table: np.ndarray, center_px: np.ndarray, shape: tuple[int, int], samples: int = 4) -> np.ndarray:
-    """Share of a distribution's electrons in every detector pixel, (row, column).
+def template(
+    table: np.ndarray, center_px: np.ndarray, shape: tuple[int, int], ellipse: np.ndarray = UNBENT
+) -> np.ndarray:
+    """Share of a distribution's electrons in every detector pixel, (row, column); parameters as `fine_template`."""
+    fine = fine_template(table, center_px, shape, ellipse)
+    return np.asarray(fine.reshape(shape[0], FINE, shape[1], FINE).sum((1, 3)))
+
+
+def fine_template(
+    table: np.ndarray, center_px: np.ndarray, shape: tuple[int, int], ellipse: np.ndarray = UNBENT
+) -> np.ndarray:
+    """Share of a distribution's electrons in every one of `FINE`² parts of a pixel, (fine row, fine column).
 
     Parameters
     ----------
@@ -171,16 +183,18 @@ def template(table: np.ndarray, center_px: np.ndarray, shape: tuple[int, int], s
         Quantiles, px.
     center_px : (2,) array
         The beam (column, row).
-    samples : int
-        Points per pixel and direction over which the density is averaged.
+    shape : (int, int)
+        Rows and columns of whole pixels.
+    ellipse : (2, 2) array
+        What the projector does to vectors (column, row); it keeps areas.
     """
-    offsets = (np.arange(samples) + 0.5) / samples - 0.5
+    offsets, back = (np.arange(FINE) + 0.5) / FINE - 0.5, np.linalg.inv(ellipse)
     x = (np.arange(shape[1])[:, None] + offsets).ravel() - center_px[0]
-    y = (np.arange(shape[0])[:, None] + offsets).ravel() - center_px[1]
-    half = 0.5 / samples
-    radii = np.arange(0.0, np.hypot(np.abs(x).max(), np.abs(y).max()) + 2 * half, half / 4)
+    y = ((np.arange(shape[0])[:, None] + offsets).ravel() - center_px[1])[:, None]
+    radius = np.hypot(back[0, 0] * x + back[0, 1] * y, back[1, 0] * x + back[1, 1] * y)
+    half = 0.5 / FINE
+    radii = np.arange(0.0, radius.max() + 2 * half, half / 4)
     within = np.interp(radii, table, np.linspace(0, 1, len(table)), right=1.0)
     outer, inner = np.interp(radii + half, radii, within), np.interp(radii - half, radii, within)
     density = (outer - inner) / (np.pi * ((radii + half) ** 2 - np.maximum(radii - half, 0) ** 2))
-    fine = np.interp(np.hypot(x, y[:, None]), radii, density)
-    return np.asarray(fine.reshape(shape[0], samples, shape[1], samples).mean((1, 3)))
+    return np.asarray(np.interp(radius, radii, density) / FINE**2)

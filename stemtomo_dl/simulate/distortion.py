@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from scipy.ndimage import map_coordinates
+from pydantic import Field
 
 from stemtomo_dl.config import Finite, Model, Positive
 from stemtomo_dl.geometry import field_centre
 from stemtomo_dl.records import Record, array
-from stemtomo_dl.simulate.population import NonNegative
 from stemtomo_dl.simulate.shape import Footprint, Solid, footprint
 
 Pair = tuple[Finite, Finite]
+Scale = Annotated[float, Field(ge=0.1, le=10)]
+_Shift = Annotated[float, Field(ge=-256, le=256)]  # px; more would move the beam off most detectors
+Moved = tuple[_Shift, _Shift]
 
 
 class Raster(Model):
     """Where the probe really goes. Rows run along x; that is what the lab frame's x means."""
 
-    shear_deg: Finite = 0.0  # by how much the slow axis leans toward x
-    fast_scale: Positive = 1.0  # true over stated step, along a row
-    slow_scale: Positive = 1.0  # true over stated distance of rows
-    flyback_px: Finite = 0.0  # how far the first probe of a row lies ahead (+x) of its place: the beam comes from there
+    shear_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0  # by how much the slow axis leans toward x
+    fast_scale: Scale = 1.0  # true over stated step, along a row
+    slow_scale: Scale = 1.0  # true over stated distance of rows
+    flyback_px: Annotated[float, Field(ge=-1e4, le=1e4)] = (
+        0.0  # how far the first probe of a row lies ahead (+x) of its place: the beam comes from there
+    )
     flyback_decay_px: Positive = 4.0  # probes after which 1/e of it is left
-    row_jitter_px: NonNegative = 0.0  # rms shift of whole rows along x
+    row_jitter_px: Annotated[float, Field(ge=0, le=1e3)] = 0.0  # rms shift of whole rows along x
 
 
 class Descan(Model):
     """How the beam moves on the detector while the probe scans, px (column, row); none at the field's centre."""
 
-    fast_px: Pair = (0.0, 0.0)  # from the first probe of a row to its last
-    slow_px: Pair = (0.0, 0.0)  # from the first row to the last
-    fast_bow_px: Pair = (0.0, 0.0)  # at both ends of a row against its middle, quadratic in between
-    slow_bow_px: Pair = (0.0, 0.0)  # in the first and the last row against the middle one
+    fast_px: Moved = (0.0, 0.0)  # from the first probe of a row to its last
+    slow_px: Moved = (0.0, 0.0)  # from the first row to the last
+    fast_bow_px: Moved = (0.0, 0.0)  # at both ends of a row against its middle, quadratic in between
+    slow_bow_px: Moved = (0.0, 0.0)  # in the first and the last row against the middle one
 
 
 class Ellipse(Model):
     """The projector's elliptical distortion; it keeps areas, so that the mean camera length is what is stated."""
 
-    ratio: Positive = 1.0  # of the long axis to the short one that a circle becomes
+    ratio: Annotated[float, Field(ge=0.5, le=2)] = 1.0  # of the long axis to the short one that a circle becomes
     azimuth_deg: Finite = 0.0  # of the long axis, from the detector's columns (x) toward its rows (y)
 
     def matrix(self) -> np.ndarray:
@@ -56,6 +61,12 @@ class Probes(Record):
     regular: bool  # whether that is at whole numbers
     x: np.ndarray = array("f8", "y x", "px")
     y: np.ndarray = array("f8", "y", "px")
+
+
+def regular_probes(shape: tuple[int, int]) -> Probes:
+    """Probes (rows, columns) at whole numbers."""
+    rows, columns = shape
+    return Probes(True, np.tile(np.arange(columns, dtype=float), (rows, 1)), np.arange(rows, dtype=float))
 
 
 def probe_places(raster: Raster, row_px: np.ndarray, columns: int, rng: np.random.Generator) -> Probes:
@@ -96,20 +107,21 @@ def seen_footprint(solid: Solid, at_px: np.ndarray, step_nm: float, probes: Prob
     columns = _span(near.any(0))
     x, y = (probes.x[rows, columns] - at_px[0]) * step_nm, (probes.y[rows] - at_px[1]) * step_nm
     offsets = ((np.arange(samples) + 0.5) / samples - 0.5) * step_nm
-    outline, thickness = np.zeros(x.shape, bool), np.zeros(x.shape)
+    outline, thickness = row_chords(solid, x, y) > 0, np.zeros(x.shape)
     for k in range(len(y)):
-        outline[k] = solid.thickness(x[k], y[k : k + 1])[0] > 0
         fine = solid.thickness((x[k][:, None] + offsets).ravel(), y[k] + offsets)
         thickness[k] = fine.reshape(samples, -1, samples).mean((0, 2))
     return Footprint(rows.start, columns.start, thickness, outline)
 
 
-def seen_picture(picture: np.ndarray, probes: Probes) -> np.ndarray:
-    """A picture (y, x) of a regular scan, interpolated to where the probes really are."""
-    if probes.regular:
-        return picture
-    y = np.broadcast_to(probes.y[:, None], probes.x.shape)
-    return np.asarray(map_coordinates(picture, [y, probes.x], order=1, mode="nearest"))
+def row_chords(solid: Solid, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Length of a solid's chords along z at x (row, column) of the rows y (row,), nm: (row, column), nm."""
+    if len(y) and (x == x[0]).all():
+        return solid.thickness(x[0], y)
+    out = np.zeros(x.shape)
+    for k in range(len(y)):
+        out[k] = solid.thickness(x[k], y[k : k + 1])[0]
+    return out
 
 
 def beam_shifts(descan: Descan, shape: tuple[int, int]) -> np.ndarray:

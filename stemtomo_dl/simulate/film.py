@@ -16,6 +16,7 @@ from stemtomo_dl.config import Model, Positive
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import field_centre
 from stemtomo_dl.simulate import diffuse
+from stemtomo_dl.simulate.distortion import Probes, regular_probes, row_chords
 from stemtomo_dl.simulate.film_map import FilmMap
 from stemtomo_dl.simulate.population import Degrees, Nanometre, Spread
 from stemtomo_dl.simulate.shape import Solid, enclosed
@@ -173,7 +174,12 @@ def free_path(film: Film, voltage_kv: float) -> float:
 
 
 def film_path(
-    film: Film, film_map: FilmMap, rotation: np.ndarray, drift_px: np.ndarray, microscope: Microscope
+    film: Film,
+    film_map: FilmMap,
+    rotation: np.ndarray,
+    drift_px: np.ndarray,
+    microscope: Microscope,
+    probes: Probes | None = None,
 ) -> np.ndarray:
     """Length of the beam's way through the support at a tilt, in nm of film, (y, x).
 
@@ -186,19 +192,21 @@ def film_path(
         R(a, α) of the stage.
     drift_px : (2,) array
         Where the sample's origin is seen, off the field's centre, px (x, y).
+    probes : Probes or None
+        Where the probes really are; None: on a regular raster.
     """
-    rows, columns = microscope.scan
+    probes = probes or regular_probes(microscope.scan)
     centre = field_centre(microscope.scan) + drift_px
-    lab_x = (np.arange(columns) - centre[0]) * microscope.step_nm
-    lab_y = (np.arange(rows) - centre[1]) * microscope.step_nm
-    path = np.zeros((rows, columns))
+    lab_x = (probes.x - centre[0]) * microscope.step_nm
+    lab_y = (probes.y - centre[1]) * microscope.step_nm
+    path = np.zeros(lab_x.shape)
     if film.thickness_nm > 0 or len(film_map.dirt):
-        x, y, obliquity = _meet(film_map, rotation, *np.meshgrid(lab_x, lab_y))
+        x, y, obliquity = _meet(film_map, rotation, lab_x, np.repeat(lab_y[:, None], lab_x.shape[1], axis=1))
         path = np.where(film_map.in_hole(x, y), 0, (film.thickness_nm + film_map.added(x, y)) * obliquity)
     if film.needle is not None and film_map.needle is not None:
         solid, place = film_map.needle
         seen = rotation @ place
-        chord = solid.turned(rotation).thickness(lab_x - seen[0], lab_y - seen[1])
+        chord = row_chords(solid.turned(rotation), lab_x - seen[0], lab_y - seen[1])
         path += chord * free_path(film, microscope.voltage_kv) / film.needle.mean_free_path_nm
     return path
 

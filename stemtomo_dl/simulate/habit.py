@@ -14,10 +14,11 @@ _REGULAR = 2 / np.sqrt(3)  # distance of squares over that of hexagons in the re
 
 
 def shorthand(habit: HabitName, aspect: float) -> list[Face]:
-    """The forms of a habit. They close for every crystal system; equivalent ones are named more than once."""
+    """The forms of a habit. They close for every crystal class; equivalent ones are named more than once."""
 
     def at(distance: float, *forms: Indices) -> list[Face]:
-        return [Face(hkl=hkl, distance=distance) for hkl in forms]
+        opposite = [(-hkl[0], -hkl[1], -hkl[2]) for hkl in forms]  # not the same faces in every class
+        return [Face(hkl=hkl, distance=distance) for hkl in (*forms, *opposite)]
 
     match habit:
         case "block":  # a cube where the crystal is cubic

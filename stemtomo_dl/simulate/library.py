@@ -7,19 +7,26 @@ diffuse profiles as full patterns, which are rendered here once for every thickn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
-from scipy.special import pdtr
+from scipy.special import ndtri, pdtr
 
-from stemtomo_dl.geometry import disk_radius_px, g_to_detector, wavelength
+from stemtomo_dl.geometry import g_to_detector, wavelength
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import cone, diffuse
 from stemtomo_dl.simulate.crystal import Structure
-from stemtomo_dl.simulate.diffraction import excite, make_beam, two_beam_shares
-
-BF, ADF, HAADF = 1, 2, 3  # zones of the detector; 0 is none of them
+from stemtomo_dl.simulate.damage import Damage, fading
+from stemtomo_dl.simulate.diffraction import (
+    MOST_KINEMATIC,
+    excite,
+    kinematic_bound,
+    kinematic_shares,
+    make_beam,
+    two_beam_shares,
+)
+from stemtomo_dl.simulate.optics import ADF, BF, Optics, rings, zones
 
 # What a table holds for an electron that meets a crystal and is not scattered diffusely: the share that any
 # reflection takes, and of it what lands in every zone; over the pixels of the dark field the sums of squares and
@@ -31,35 +38,10 @@ QUANTITIES = PEAK + GROUPS
 
 _SUB = 8  # places per pixel and direction to which the middles of disks are rounded
 _POINTS = 100.0  # per px², that fill a disk
+_NODES = 7  # per direction, that stand for a point spread
 _LEVELS = np.geomspace(0.5, 3e4, 90)  # electrons scattered diffusely per pattern
 _MIXES = 5  # crystal share of them: 0, ¼ … 1
 _DRAWS = 64  # equally likely values of the hottest diffuse pixel
-
-
-@dataclass(frozen=True)
-class Optics:
-    """An instrument with its virtual detectors, which are those of `virtual.detectors`."""
-
-    voltage_kv: float
-    convergence_mrad: float
-    pixel_inv_angstrom: float
-    detector: tuple[int, int]  # rows, columns
-    center_px: tuple[float, float]  # column, row
-    rings: int = 3  # of cells in the illumination cone
-    rotation_deg: float = 0.0
-    bf_disk_radii: float = 1.2
-    haadf_from: float = 0.6
-    film_element: str = "C"
-
-    @property
-    def disk_px(self) -> float:
-        """Radius of the illumination disk on the detector."""
-        return disk_radius_px(self.convergence_mrad, wavelength(self.voltage_kv), self.pixel_inv_angstrom)
-
-    def template(self, material: diffuse.Material) -> np.ndarray:
-        """Share (qy, qx) of a material's diffusely scattered electrons in every pixel."""
-        radii = diffuse.quantiles(material, self.voltage_kv, self.pixel_inv_angstrom, self.disk_px)
-        return diffuse.template(radii, np.array(self.center_px), self.detector)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,59 +65,57 @@ class Responses(Record):
     hottest: np.ndarray = array("i4", "level mix draw", "counts of the hottest pixel of the diffuse scattering")
 
 
-def zones(optics: Optics) -> np.ndarray:
-    """Virtual detector (qy, qx) of every pixel, by the rules of `virtual.detectors.DetectorMaps`."""
-    rows, columns = optics.detector
-    (cx, cy), disk = optics.center_px, optics.disk_px
-    edge = min(cx, columns - 1 - cx, cy, rows - 1 - cy)
-    reach = max(0.97 * edge, 0.25 * max(rows, columns))
-    y, x = np.indices(optics.detector)
-    r = np.hypot(x - np.round(cx), y - np.round(cy))
-    bright, outer = optics.bf_disk_radii * disk + 0.5, optics.haadf_from * reach
-    dark = (r > max(min(2.0 * disk + 1.5, 0.5 * outer), bright)) & (r <= reach)
-    return np.select([r <= bright, dark & (r <= outer), dark], [BF, ADF, HAADF], 0).astype("i8")
+@dataclass(frozen=True, eq=False)
+class Specimen(Record):
+    """One crystal of a library, in a row of orientations."""
+
+    structure: Structure
+    thickest_nm: float
+    ubs: np.ndarray = array("f8", "orientation 3 3", "1/Å, lab frame")
+    mosaic_deg: float = 0.0  # rms tilt of its mosaic blocks
+    damage: Damage | None = None
+    dose_e_per_A2: float = 0.0  # that has damaged it
+    kinematic: bool = False  # whether intensities are kinematic rather than two-beam
+    scale: float | None = None  # of kinematic ones; None: so that no more than half is scattered
+
+    @property
+    def material(self) -> diffuse.Material:
+        """What scatters diffusely in it."""
+        fresh = diffuse.crystal(self.structure)
+        if self.damage is None:
+            return fresh
+        return replace(fresh, damage=self.damage, dose_e_per_A2=self.dose_e_per_A2)
 
 
-def rings(optics: Optics) -> np.ndarray:
-    """Whole number of px (qy, qx) by which every pixel is away from the beam."""
-    y, x = np.indices(optics.detector)
-    return np.round(np.hypot(x - optics.center_px[0], y - optics.center_px[1])).astype("i8")
-
-
-def make_responses(
-    optics: Optics, crystals: Sequence[tuple[Structure, np.ndarray]], thickness_nm: Sequence[float], steps: int
-) -> Responses:
+def make_responses(optics: Optics, specimens: Sequence[Specimen], steps: int) -> Responses:
     """Fill the tables of one instrument.
 
     Parameters
     ----------
     optics : Optics
-    crystals : sequence of (Structure, (orientation, 3, 3) array)
-        UB in the lab frame, 1/Å, in equally many orientations for every crystal.
-    thickness_nm : sequence of float
-        Greatest thickness of every crystal.
+    specimens : sequence of Specimen
+        In equally many orientations each.
     steps : int
         Steps of the ladders of thicknesses.
     """
     zone, ring = zones(optics), rings(optics)
     film = optics.template(diffuse.amorphous(optics.film_element))
-    own = {s.name: optics.template(diffuse.crystal(s)) for s in {s.name: s for s, _ in crystals}.values()}
-    typical = np.mean([own[s.name] for s, _ in crystals], axis=0) if crystals else film
+    own = {m: optics.template(m) for m in {s.material for s in specimens}}
+    typical = np.mean([own[s.material] for s in specimens], axis=0) if specimens else film
+    orientations = len(specimens[0].ubs) if specimens else 1
+    table = np.zeros((len(specimens), orientations, steps + 1, QUANTITIES), np.float32)
+    profile = np.zeros((len(specimens), ring.max() + 1))
+    spread = _stencils(optics)
+    for k, specimen in enumerate(specimens):
+        for o, (shares, place) in enumerate(_disks(optics, specimen, steps)):
+            _respond(shares, place, *spread, zone, ring, film, typical, table[k, o], profile[k])
     dark = zone >= ADF
     f, c = film[dark], typical[dark]
-    orientations = len(crystals[0][1]) if crystals else 1
-    table = np.zeros((len(crystals), orientations, steps + 1, QUANTITIES), np.float32)
-    profile = np.zeros((len(crystals), ring.max() + 1))
-    spread = _stencils(optics)
-    for k, ((structure, ubs), top) in enumerate(zip(crystals, thickness_nm, strict=True)):
-        for o, ub in enumerate(ubs):
-            shares, place = _disks(optics, structure, ub, top, steps)
-            _respond(shares, place, *spread, zone, ring, film, typical, table[k, o], profile[k])
     return Responses(
         direct=_direct(optics, zone),
         table=table,
-        step_nm=np.array(thickness_nm, float) / steps,
-        diffuse=np.array([_in_zones(own[s.name], zone) for s, _ in crystals]).reshape(-1, 3),
+        step_nm=np.array([s.thickest_nm / steps for s in specimens], float),
+        diffuse=np.array([_in_zones(own[s.material], zone) for s in specimens]).reshape(-1, 3),
         film=_in_zones(film, zone),
         profile=profile / np.maximum(profile.sum(1, keepdims=True), 1e-30),
         ring_px=np.bincount(ring[dark], minlength=ring.max() + 1).astype(float),
@@ -154,27 +134,35 @@ def _in_zones(template: np.ndarray, zone: np.ndarray) -> np.ndarray:
 
 def _direct(optics: Optics, zone: np.ndarray) -> float:
     """Share of an evenly lit disk about the beam's centre that lands in bf."""
-    places = cone.points(optics.rings, optics.disk_px, _POINTS) + np.array(optics.center_px)
+    places = _filled(optics) + np.array(optics.center_px)
     column, row = np.floor(places + 0.5).astype(int).reshape(-1, 2).T
     inside = (row >= 0) & (row < zone.shape[0]) & (column >= 0) & (column < zone.shape[1])
     return float((zone[row[inside], column[inside]] == BF).sum() / len(row))
 
 
-def _disks(
-    optics: Optics, structure: Structure, ub: np.ndarray, top_nm: float, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cumulative shares (thickness, cell, reflection) of a crystal and where its disks are, (reflection, 2) px."""
-    wave = wavelength(optics.voltage_kv)
+def _disks(optics: Optics, specimen: Specimen, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of every orientation: cumulative shares (thickness, cell, reflection) and places of disks (reflection, 2), px."""
+    wave, top, structure = wavelength(optics.voltage_kv), specimen.thickest_nm, specimen.structure
     beam = make_beam(optics.voltage_kv, wave, optics.convergence_mrad, optics.rings, optics.rotation_deg)
-    excited = excite(structure, ub, beam, top_nm)
-    shares = two_beam_shares(excited, steps, top_nm / steps)
-    return shares, g_to_detector(
-        excited.g, wave, optics.pixel_inv_angstrom, optics.rotation_deg, np.array(optics.center_px)
-    )
+    left = fading(specimen.damage, specimen.dose_e_per_A2, structure.g_length) if specimen.damage else None
+    found = [excite(structure, ub, beam, top, specimen.mosaic_deg, left) for ub in specimen.ubs]
+    scale = specimen.scale
+    if specimen.kinematic and scale is None:
+        scale = min(1, MOST_KINEMATIC / max(1e-30, *(kinematic_bound(excited, top) for excited in found)))
+    out = []
+    for excited in found:
+        if scale is not None:
+            shares = kinematic_shares(excited, steps, top / steps, scale)
+        else:
+            shares = two_beam_shares(excited, steps, top / steps)
+        center = np.array(optics.center_px)
+        place = g_to_detector(excited.g, optics.pixel_inv_angstrom, optics.rotation_deg, center)
+        out.append((shares, place))
+    return out
 
 
 def _stencils(optics: Optics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How the cells of a disk spread over pixels, for every place of its middle within a pixel.
+    """How the cells of a disk spread over pixels, point spread included, for every place of its middle in a pixel.
 
     Returns
     -------
@@ -185,7 +173,7 @@ def _stencils(optics: Optics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weight : (entry,) array
         Share of all electrons of the disk, were it evenly lit.
     """
-    points = cone.points(optics.rings, optics.disk_px, _POINTS)
+    points = _filled(optics)
     cells, many = points.shape[:2]
     parts, weights = [], []
     for place in range(_SUB * _SUB):
@@ -197,6 +185,17 @@ def _stencils(optics: Optics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weights.append(count / (many * cells))
     first = np.cumsum([0] + [len(p) for p in parts])
     return first, np.concatenate(parts), np.concatenate(weights)
+
+
+def _filled(optics: Optics) -> np.ndarray:
+    """Equally likely places (cell, point, 2) of the electrons of a disk, px from its middle, point spread included."""
+    if optics.psf_px == 0:
+        return cone.points(optics.rings, optics.disk_px, _POINTS)
+    points = cone.points(optics.rings, optics.disk_px, _POINTS / _NODES)  # the spread fills in between
+    steps = ndtri((np.arange(_NODES) + 0.5) / _NODES)
+    steps *= optics.psf_px / steps.std()  # the tails that the nodes lack
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    return np.asarray((points[:, :, None] + grid).reshape(len(points), -1, 2))
 
 
 @njit(cache=True, nogil=True)
@@ -234,22 +233,38 @@ def _respond(
                     touched[many, 0], touched[many, 1] = p, q
                     many += 1
                 image[p, q] += amount * weight[e]
-        hot[:] = 0
-        for n in range(many):
-            p, q = touched[n]
-            v, z = image[p, q], zone[p, q]
-            image[p, q] = 0
-            out[b, TAKEN + z] += v
-            if z == BF:
-                continue
-            out[b, SQUARES] += v * v
-            out[b, CUBES] += v * v * v
-            out[b, ON_FILM] += v * film[p, q]
-            out[b, ON_CRYSTAL] += v * crystal[p, q]
-            profile[ring[p, q]] += v
-            _insert(hot, v)
-        for g in range(GROUPS):
-            out[b, PEAK + g] = hot[2**g - 1 : 2 ** (g + 1) - 1].mean()
+        _tally(image, touched[:many], zone, ring, film, crystal, out[b], profile, hot)
+
+
+@njit(cache=True, nogil=True)
+def _tally(
+    image: np.ndarray,
+    touched: np.ndarray,
+    zone: np.ndarray,
+    ring: np.ndarray,
+    film: np.ndarray,
+    crystal: np.ndarray,
+    out: np.ndarray,
+    profile: np.ndarray,
+    hot: np.ndarray,
+) -> None:
+    """Add a rendered pattern up to ``out`` (quantity) and ``profile``, and wipe it."""
+    hot[:] = 0
+    for n in range(len(touched)):
+        p, q = touched[n]
+        v, z = image[p, q], zone[p, q]
+        image[p, q] = 0
+        out[TAKEN + z] += v
+        if z == BF:
+            continue
+        out[SQUARES] += v * v
+        out[CUBES] += v * v * v
+        out[ON_FILM] += v * film[p, q]
+        out[ON_CRYSTAL] += v * crystal[p, q]
+        profile[ring[p, q]] += v
+        _insert(hot, v)
+    for g in range(GROUPS):
+        out[PEAK + g] = hot[2**g - 1 : 2 ** (g + 1) - 1].mean()
 
 
 @njit(cache=True, nogil=True)

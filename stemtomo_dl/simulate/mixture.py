@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.geometry import disk_radius_px, g_to_detector
+from stemtomo_dl.geometry import disk_radius_px, g_to_detector, rotate_in_plane
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import diffraction, diffuse
+from stemtomo_dl.simulate.again import NOTHING, Again
 from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.counts import Mixture
 from stemtomo_dl.simulate.damage import fading
@@ -17,8 +19,7 @@ from stemtomo_dl.simulate.detector import Sensor
 from stemtomo_dl.simulate.diffraction import Beam, Excited
 from stemtomo_dl.simulate.diffuse import Material
 
-Tables = tuple[Excited, np.ndarray]
-Mapper = Callable[[Callable[[int], Tables], Iterable[int]], Iterator[Tables]]
+Mapper = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +54,26 @@ class View(Record):
 def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:
     """What decides the fate of electrons at a tilt; ``parallel`` is a `map` that may use threads."""
     ladders = [diffraction.ladder(t) for t in view.thickest]
-    tables = list(parallel(lambda k: _tables(cast, view, k, *ladders[k]), range(len(ladders))))
-    first = np.cumsum([0] + [len(excited.index) for excited, _ in tables])
-    table = np.cumsum([0] + [shares.size for _, shares in tables])[:-1]
+    excited = list(parallel(lambda k: _excite(cast, view, k), range(len(ladders))))
+    shapes = [diffraction.table_shape(e, steps) for e, (steps, _) in zip(excited, ladders, strict=True)]
+    table = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    shares = np.empty(table[-1], np.float32)  # every table is filled in its place: all of them together are large
+
+    def fill(k: int) -> None:
+        out = shares[table[k] : table[k + 1]].reshape(shapes[k])
+        if cast.scale is None:
+            diffraction.two_beam_shares(excited[k], *ladders[k], out)
+        else:
+            diffraction.kinematic_shares(excited[k], *ladders[k], float(cast.scale[view.particle[k]]), out)
+
+    list(parallel(fill, range(len(ladders))))
     radii, material, mean_free_path = _diffuse(cast, view)
-    g = np.concatenate([excited.g for excited, _ in tables] or [np.zeros((0, 3))])
-    pixel, wavelength = cast.pixel_inv_angstrom, cast.beam.wavelength_a
-    place = g_to_detector(g, wavelength, pixel, cast.rotation_deg, np.zeros(2)) @ cast.ellipse.T
+    g = np.concatenate([e.g for e in excited] or [np.zeros((0, 3))])
+    place = g_to_detector(g, cast.pixel_inv_angstrom, cast.rotation_deg, np.zeros(2)) @ cast.ellipse.T
     return Mixture(
         center=view.center_px,
         ellipse=cast.ellipse,
-        disk_px=disk_radius_px(cast.beam.convergence_mrad, wavelength, pixel),
+        disk_px=disk_radius_px(cast.beam.convergence_mrad, cast.beam.wavelength_a, cast.pixel_inv_angstrom),
         rings=cast.beam.rings,
         sequential=cast.sequential,
         radii=radii,
@@ -71,10 +81,34 @@ def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:
         mean_free_path=mean_free_path,
         steps=np.array([n for n, _ in ladders], np.int64),
         step_nm=np.array([step for _, step in ladders], float),
-        first=first.astype(np.int64),
-        table=table.astype(np.int64),
-        shares=np.concatenate([shares.ravel() for _, shares in tables] or [np.zeros(0, np.float32)]),
+        first=np.cumsum([0, *(len(e.index) for e in excited)]).astype(np.int64),
+        table=table[:-1].astype(np.int64),
+        shares=shares,
         place=place + view.center_px,
+        again=_again(cast, view, excited) if cast.sequential and len(excited) > 1 else NOTHING,
+    )
+
+
+def _again(cast: Cast, view: View, excited: list[Excited]) -> Again:
+    """The reflections of every particle that beams from those above it may excite."""
+    beam, deflection, found = cast.beam, 0.0, []
+    for met, above in enumerate(excited):
+        found.append(_excite(cast, view, met, deflection))
+        deflection += float(np.hypot(*above.g[:, :2].T).max(initial=0))
+    extinction = np.concatenate([e.extinction for e in found])
+    scale = np.ones(len(found)) if cast.scale is None else cast.scale[view.particle]
+    strength = np.repeat(scale, [len(e.index) for e in found]) * extinction**-2
+    g = np.concatenate([e.g for e in found])
+    return Again(
+        wavenumber=1 / beam.wavelength_a,
+        cone=beam.convergence_mrad * 1e-3 / beam.wavelength_a,
+        to_wave=np.linalg.inv(cast.ellipse) * cast.pixel_inv_angstrom,
+        first=np.cumsum([0, *(len(e.index) for e in found)]).astype(np.int64),
+        g=np.column_stack([rotate_in_plane(g[:, :2], cast.rotation_deg), g[:, 2]]),
+        strength=strength,
+        coupling=strength if cast.scale is None else np.full(len(strength), diffraction.UNCOUPLED),
+        mosaic=np.radians([cast.particles[p].mosaic_deg for p in view.particle]),
+        shared=cast.scale is None,
     )
 
 
@@ -98,14 +132,10 @@ def _diffuse(cast: Cast, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.stack(list(tables.values())), np.array(rows, np.int64), np.array(paths, float)
 
 
-def _tables(cast: Cast, view: View, met: int, steps: int, step_nm: float) -> Tables:
-    """The excited reflections of one particle and their cumulative shares."""
-    index = view.particle[met]
-    particle = cast.particles[index]
+def _excite(cast: Cast, view: View, met: int, deflection: float = 0.0) -> Excited:
+    """The reflections of one particle that matter at a tilt, to beams deflected by up to so much (1/Å)."""
+    particle = cast.particles[view.particle[met]]
     structure, damage = particle.structure, particle.damage
     left = None if damage is None else fading(damage, view.dose_e_per_A2, structure.g_length)
     ub = view.rotation @ particle.ub
-    excited = diffraction.excite(structure, ub, cast.beam, view.thickest[met], particle.mosaic_deg, left)
-    if cast.scale is None:
-        return excited, diffraction.two_beam_shares(excited, steps, step_nm)
-    return excited, diffraction.kinematic_shares(excited, steps, step_nm, float(cast.scale[index]))
+    return diffraction.excite(structure, ub, cast.beam, view.thickest[met], particle.mosaic_deg, left, deflection)

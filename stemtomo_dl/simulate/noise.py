@@ -69,34 +69,38 @@ def draw_counts(
         Of `images.ImageSample`.
     """
     rows, columns = planes.shape[:2]
-    area, film_in, crystal_in = detectors.area_px, detectors.film, detectors.crystal
-    profile = _along_profile(_mean(planes), detectors, bragg)
-    flat = 1 / (area[1] + area[2])
+    area, profile = detectors.area_px, _along_profile(_mean(planes), detectors, bragg)
     for y in range(rows):
         for x in range(columns):
             p, e = planes[y, x], electrons * row_dose[y]
             v, u = 2 * (y + 0.5) / rows - 1, 2 * (x + 0.5) / columns - 1
-            out[0, y, x] = (
-                _poisson(rng, e * (detectors.direct * p[DIRECT] + p[IN_BF]) * _kept(shading[0], u, v)) / area[0]
-            )
+            bright = e * (detectors.direct * p[DIRECT] + p[IN_BF]) * _kept(shading[0], u, v)
             adf, haadf = e * p[IN_ADF] * _kept(shading[1], u, v), e * p[IN_HAADF] * _kept(shading[2], u, v)
+            out[0, y, x] = _poisson(rng, bright) / area[0]
             low, high = _poisson(rng, adf), _poisson(rng, haadf)
             out[1, y, x], out[2, y, x] = low / area[1], high / area[2]
-            n, dark = low + high, p[IN_ADF] + p[IN_HAADF]
-            if n == 0:
-                out[3, y, x] = out[4, y, x] = 0
-                continue
-            pairs = _pairs(rng, n, _squares(p, detectors) / (dark * dark), _cubes(p, detectors) / (dark * dark * dark))
-            along = 0.0  # Σvm/√Σm² for counts that are spread as expected
-            for k in range(len(p)):
-                along += profile[k] * p[k]
-            along *= n / dark
-            out[3, y, x] = max(n + 2 * pairs - along * along, 0.0) * flat
-            kept = (adf + haadf) / dark
-            f, c = p[BY_FILM], p[BY_CRYSTAL]
-            top = _from_table(rng, detectors.levels, detectors.hottest, kept * (f + c), c / max(f + c, 1e-12))
-            beneath = kept * flat * (f * (film_in[1] + film_in[2]) + c * (crystal_in[1] + crystal_in[2]))
-            out[4, y, x] = min(max(top, _greatest(rng, kept, p, beneath)), n)
+            out[3, y, x], out[4, y, x] = _scatter_and_peak(rng, p, low + high, adf + haadf, detectors, profile)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scatter_and_peak(
+    rng: np.random.Generator, p: np.ndarray, n: float, expected: float, detectors: Detectors, profile: np.ndarray
+) -> tuple[float, float]:
+    """Variance and maximum of a pattern whose dark field received n electrons, where ``expected`` were."""
+    if n == 0:
+        return 0.0, 0.0
+    area, film_in, crystal_in = detectors.area_px, detectors.film, detectors.crystal
+    flat, dark = 1 / (area[1] + area[2]), p[IN_ADF] + p[IN_HAADF]
+    pairs = _pairs(rng, n, _squares(p, detectors) / (dark * dark), _cubes(p, detectors) / (dark * dark * dark))
+    along = 0.0  # Σvm/√Σm² for counts that are spread as expected
+    for k in range(len(p)):
+        along += profile[k] * p[k]
+    along *= n / dark
+    kept = expected / dark
+    f, c = p[BY_FILM], p[BY_CRYSTAL]
+    top = _from_table(rng, detectors.levels, detectors.hottest, kept * (f + c), c / max(f + c, 1e-12))
+    beneath = kept * flat * (f * (film_in[1] + film_in[2]) + c * (crystal_in[1] + crystal_in[2]))
+    return max(n + 2 * pairs - along * along, 0.0) * flat, min(max(top, _greatest(rng, kept, p, beneath)), n)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -195,7 +199,8 @@ def _from_table(
     u = rng.random() * hottest.shape[2]  # its digits serve three times
     level = min(int(place + (u % 1)), len(levels) - 1)
     other = min(int(mix * (hottest.shape[1] - 1) + (u * 1024) % 1), hottest.shape[1] - 1)
-    return float(hottest[level, other, int(u)])
+    # beyond the table's end the greatest count grows as the electrons do: noise hardly matters any more
+    return float(np.floor(hottest[level, other, int(u)] * max(1.0, electrons / levels[-1])))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

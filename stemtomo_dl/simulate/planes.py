@@ -7,6 +7,8 @@ what film and crystals scatter diffusely. The last axis of the array is the plan
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -24,9 +26,37 @@ from stemtomo_dl.simulate.library import (
     TAKEN,
 )
 
+_STEEPEST = 4.0  # a face seen edge-on gives at most so many times the secondary electrons of a flat one
+
 DIRECT = TAKEN
 BY_FILM, BY_CRYSTAL = QUANTITIES, QUANTITIES + 1
 PLANES = QUANTITIES + 2
+
+
+class Part(NamedTuple):
+    """One crystal of a particle, or something amorphous (a table of zeros), as `ImageSample` has it."""
+
+    at: np.ndarray  # (2,) px (x, y)
+    rocking: np.ndarray  # (4,)
+    table: np.ndarray  # (orientation, thickness, quantity) of the library
+    step_nm: float  # of the table's thicknesses
+    mean_free_path: float  # nm
+    diffuse: np.ndarray  # (3,) share of its diffuse scattering in bf, adf and haadf
+    by: int  # the plane that notes what it scatters diffusely: BY_FILM or BY_CRYSTAL
+
+
+class Shifts(NamedTuple):
+    """How far (px) probes lie right of their regular places: the sum of a row's and a column's."""
+
+    row: np.ndarray  # (y,)
+    column: np.ndarray  # (x,)
+    least: float  # of the columns'
+    most: float
+
+
+def make_shifts(row: np.ndarray, column: np.ndarray) -> Shifts:
+    """Shifts from those of rows (y,) and columns (x,)."""
+    return Shifts(row, column, float(column.min()), float(column.max()))
 
 
 def blur(planes: np.ndarray, sigma_px: tuple[float, float]) -> None:
@@ -97,35 +127,16 @@ def lay_film(film: np.ndarray, in_zones: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def add_particle(
-    planes: np.ndarray,
-    thickness: np.ndarray,
-    origin: np.ndarray,
-    at: np.ndarray,
-    row_shift: np.ndarray,
-    rocking: np.ndarray,
-    table: np.ndarray,
-    step_nm: float,
-    mean_free_path: float,
-    diffuse: np.ndarray,
+def add_part(
+    planes: np.ndarray, thickness: np.ndarray, origin: np.ndarray, shifts: Shifts, part: Part
 ) -> tuple[float, float]:
-    """Let a particle take from the direct beam and give to the detectors.
+    """Let a part of a particle take from the direct beam and give to the detectors.
 
     Parameters
     ----------
     planes : (y, x, plane) array
     thickness : (row, column) array
-        nm; its first pixel lies at ``origin`` (row, column).
-    at, rocking
-        As `ImageSample` has them, of one particle.
-    row_shift : (y,) array
-        px by which a scan row is taken too far right.
-    table : (orientation, thickness, quantity) array
-        Of the library, in steps of ``step_nm``.
-    mean_free_path : float
-        nm.
-    diffuse : (3,) array
-        Share of diffuse scattering in bf, adf and haadf.
+        nm; its first pixel lies at ``origin`` (row, column), which may be left of the field.
 
     Returns
     -------
@@ -134,24 +145,86 @@ def add_particle(
     dark : float
         What its reflections send to the dark field, over all probes.
     """
-    height, width = thickness.shape
     met = np.zeros(QUANTITIES, np.float32)
     signal = dark = 0.0
-    for i in range(height):
-        y, shift = origin[0] + i, row_shift[origin[0] + i]
-        first = max(int(np.floor(-shift)), -origin[1])
-        last = min(int(np.ceil(width - shift)), planes.shape[1] - origin[1])
+    for i in range(len(thickness)):
+        y = origin[0] + i
+        first, last = _within(origin[1], thickness.shape[1], shifts, y, planes.shape[1])
         for j in range(first, last):
-            t = _between(thickness[i], j + shift)
+            x = j + shifts.row[y] + shifts.column[j]
+            t = _between(thickness[i], x - origin[1])
             if t <= 0:
                 continue
-            dx, dy = origin[1] + j + shift - at[0], y - at[1]
-            turn = rocking[0] + rocking[1] * dx + rocking[2] * dy + rocking[3] * (dx * dx + dy * dy)
-            _look_up(table, turn, t / step_nm, met)
-            share = 1 - np.exp(-t / mean_free_path)
-            dark += planes[y, origin[1] + j, DIRECT] * (1 - share) * (met[IN_ADF] + met[IN_HAADF])
-            signal += _scatter(planes[y, origin[1] + j], met, share, diffuse)
+            dx, dy = x - part.at[0], y - part.at[1]
+            turn = part.rocking[0] + part.rocking[1] * dx + part.rocking[2] * dy + part.rocking[3] * (dx * dx + dy * dy)
+            _look_up(part.table, turn, t / part.step_nm, met)
+            share = 1 - np.exp(-t / part.mean_free_path)
+            dark += planes[y, j, DIRECT] * (1 - share) * (met[IN_ADF] + met[IN_HAADF])
+            signal += _scatter(planes[y, j], met, share, part.diffuse, part.by)
     return signal, dark
+
+
+@njit(cache=True, nogil=True)
+def add_glow(
+    planes: np.ndarray,
+    thickness: np.ndarray,
+    origin: np.ndarray,
+    shifts: Shifts,
+    step_nm: float,
+    glow: tuple[float, float],
+) -> float:
+    """Put a particle's secondary electrons in the place of what the dark fields see; its squared signal per electron.
+
+    A face that leans by θ gives 1/cos θ times the electrons of a flat one (Seiler 1983, J. Appl. Phys. 54, R1); the
+    body counts as symmetric about the film, so that a face rises by half of the thickness.
+
+    Parameters
+    ----------
+    step_nm : float
+        Distance of probes, nm.
+    glow : (float, float)
+        What a flat face gives, per electron, and how much stronger than by the law edges are.
+    """
+    signal = 0.0
+    for i in range(len(thickness)):
+        y = origin[0] + i
+        above, below = thickness[max(i - 1, 0)], thickness[min(i + 1, len(thickness) - 1)]
+        first, last = _within(origin[1], thickness.shape[1], shifts, y, planes.shape[1])
+        for j in range(first, last):
+            x = j + shifts.row[y] + shifts.column[j] - origin[1]
+            if _between(thickness[i], x) <= 0:
+                continue
+            along = _between(thickness[i], x + 1) - _between(thickness[i], x - 1)
+            slope = np.hypot(along, _between(below, x) - _between(above, x)) / (4 * step_nm)
+            value = glow[0] * (1 + glow[1] * (min(np.sqrt(1 + slope * slope), _STEEPEST) - 1))
+            for z in (IN_ADF, IN_HAADF):
+                signal += (value - planes[y, j, z]) ** 2 / max(value, planes[y, j, z], 1e-4)
+                planes[y, j, z] = value
+    return signal
+
+
+@njit(cache=True, nogil=True)
+def moved(outline: np.ndarray, origin: np.ndarray, shifts: Shifts, columns: int) -> tuple[np.ndarray, int]:
+    """An outline (row, column) as probes that are off their places see it, to half a pixel; and its first column."""
+    low = _within(origin[1], outline.shape[1], shifts, origin[0], columns)[0]
+    high = low
+    for i in range(len(outline)):
+        first, last = _within(origin[1], outline.shape[1], shifts, origin[0] + i, columns)
+        low, high = min(low, first), max(high, last)
+    out = np.zeros((len(outline), max(high - low, 0)), np.bool_)
+    for i in range(len(outline)):
+        for j in range(low, high):
+            k = int(np.floor(j + shifts.row[origin[0] + i] + shifts.column[j] - origin[1] + 0.5))
+            out[i, j - low] = 0 <= k < outline.shape[1] and outline[i, k]
+    return out, low
+
+
+@njit(cache=True, nogil=True)
+def _within(x0: int, width: int, shifts: Shifts, y: int, columns: int) -> tuple[int, int]:
+    """The probes of row y, first to last + 1, that may see a crop that begins at column x0."""
+    first = int(np.floor(x0 - shifts.row[y] - shifts.most))
+    last = int(np.ceil(x0 + width - shifts.row[y] - shifts.least))
+    return min(max(first, 0), columns), max(min(last, columns), 0)
 
 
 @njit(cache=True, nogil=True)
@@ -179,8 +252,8 @@ def _look_up(table: np.ndarray, turn: float, height: float, out: np.ndarray) -> 
 
 
 @njit(cache=True, nogil=True)
-def _scatter(plane: np.ndarray, met: np.ndarray, share: float, diffuse: np.ndarray) -> float:
-    """Apply one particle to one probe; the squared signal per electron that it makes there."""
+def _scatter(plane: np.ndarray, met: np.ndarray, share: float, diffuse: np.ndarray, by: int) -> float:
+    """Apply one part to one probe; the squared signal per electron that it makes there."""
     direct = plane[DIRECT]
     scattered = direct * share
     passed = direct - scattered
@@ -189,7 +262,7 @@ def _scatter(plane: np.ndarray, met: np.ndarray, share: float, diffuse: np.ndarr
     plane[IN_BF] += scattered * diffuse[0] + passed * met[IN_BF]
     plane[IN_ADF] += adf
     plane[IN_HAADF] += haadf
-    plane[BY_CRYSTAL] += scattered
+    plane[by] += scattered
     plane[SQUARES] += passed * passed * met[SQUARES]
     plane[CUBES] += passed * passed * passed * met[CUBES]
     plane[ON_FILM] += passed * met[ON_FILM]

@@ -118,7 +118,7 @@ class Population(Model):
     twin: Twin | None = None
     shell: Shell | None = None
     orientation: Orientation = Orientation()
-    mosaic_deg: NonNegative = 0.0  # rms tilt of the mosaic blocks
+    mosaic_deg: Annotated[float, Field(ge=0, le=2)] = 0.0  # rms tilt of the mosaic blocks; beyond 2° they are grains
     damage: Damage | None = None  # None: as good at the end of the series as at its start
     support: Literal["film", "needle"] = "film"  # needle: they stick to the rim of film.needle
     cluster_size: Annotated[float, Field(ge=1, allow_inf_nan=False)] = (

@@ -8,12 +8,14 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from stemtomo_dl.records import Record, array
-from stemtomo_dl.simulate.images import ImageSample
+from stemtomo_dl.simulate.images import AMORPHOUS, Glow, ImageSample
 from stemtomo_dl.simulate.library import Responses
-from stemtomo_dl.simulate.shape import Solid
+from stemtomo_dl.simulate.readout import Readout
+from stemtomo_dl.simulate.shape import Solid, hollow
 from stemtomo_dl.simulate.support import log_between, random_support, smooth_noise
 from stemtomo_dl.simulate.training import ParticleSettings, RecordingSettings, TrainingSettings
 
+_NOISELESS = 1e7  # electrons per pattern: their noise is nothing to see
 _CANDIDATES = 6  # places that are tried for a particle: it takes the emptiest
 
 
@@ -42,20 +44,24 @@ def random_sample(settings: TrainingSettings, library: Library, rng: np.random.G
     typical = log_between(s.extreme_px if extreme else s.size_px, rng)
     step_nm = float(np.clip(log_between(s.size_nm, rng) / typical, *s.step_nm))
     size_px = _sizes(s, typical, shape, rng)
-    solids = _solids(s, library.bodies, size_px, step_nm, rng)
-    crystal = rng.integers(len(bench.rocking_deg), size=len(size_px))
+    whole = _solids(s, library.bodies, size_px, step_nm, rng)
+    solids, particle, crystal = _parts(s, whole, len(bench.rocking_deg), rng)
     return ImageSample(
         responses=bench.responses,
-        electrons=log_between(settings.recording.electrons, rng),
+        electrons=_electrons(settings.recording, rng),
         step_nm=step_nm,
         solids=solids,
         probe_samples=1,
-        at_px=_places(s, size_px, shape, rng),
+        particle=particle,
+        at_px=_places(s, size_px, shape, rng)[particle],
         crystal=crystal,
-        rocking=_rocking(s, bench, crystal, size_px, rng),
-        mean_free_path_nm=bench.mean_free_path_nm[crystal] * log_between(s.mean_free_path, rng),
+        rocking=_rocking(s, bench, crystal, size_px[particle], rng),
+        mean_free_path_nm=_paths(s, bench, crystal, rng),
         film=random_support(settings.film, shape, rng),
         blur_px=_blur(settings.recording, rng),
+        readout=_readout(settings.recording, rng),
+        glow=_glow(settings.recording, rng),
+        column_shift_px=_flyback(settings.recording, rng),
         **_rows(settings.recording, rng),
     )
 
@@ -94,8 +100,59 @@ def _solids(
             body = stretched(body, axes * min(1, s.extreme_px[1] * step_nm / axes.max()))
             out.append(body.turned(attitude))
         else:
-            out.append(replace(body, radius=body.radius * axes[0], volume=body.volume * axes[0] ** 3))
+            out.append(_scaled(body, axes[0]))
     return tuple(out)
+
+
+def _parts(
+    s: ParticleSettings, whole: tuple[Solid, ...], crystals: int, rng: np.random.Generator
+) -> tuple[tuple[Solid, ...], np.ndarray, np.ndarray]:
+    """What particles consist of: solids, and of each (part,) the particle and the crystal."""
+    parts: list[tuple[Solid, int, int]] = []
+    for n, solid in enumerate(whole):
+        own, other = rng.integers(crystals, size=2)
+        if rng.random() < s.amorphous_share:
+            own = AMORPHOUS
+        kind = rng.random()
+        if kind < s.twin_share:
+            first, second = _halves(solid, rng)
+            parts += [(first, n, own), (second, n, other)]
+        elif kind < s.twin_share + s.shell_share:
+            core = _scaled(solid, 1 - rng.uniform(*s.shell))
+            around = AMORPHOUS if rng.random() < s.amorphous_shell_share else other
+            parts += [(hollow(solid, core), n, around), (core, n, own)]
+        else:
+            parts.append((solid, n, own))
+    solids, particle, crystal = zip(*parts, strict=True) if parts else ((), (), ())
+    return solids, np.array(particle, np.int64), np.array(crystal, np.int64)
+
+
+def _halves(solid: Solid, rng: np.random.Generator) -> tuple[Solid, Solid]:
+    """A body on either side of a random plane near its middle, in its frame; corners stay those of the whole."""
+    normal = rng.normal(size=3)
+    normal /= np.linalg.norm(normal)
+    room = min(float(solid.distances.min(initial=np.inf)), solid.radius)
+    level = rng.uniform(-0.5, 0.5) * room
+    first, second = (
+        replace(
+            solid,
+            normals=np.concatenate([solid.normals, sign * normal[None]]),
+            distances=np.append(solid.distances, sign * level),
+        )
+        for sign in (1, -1)
+    )
+    return first, second
+
+
+def _scaled(solid: Solid, factor: float) -> Solid:
+    """A body, its faces and its ball, that is so many times as large."""
+    return replace(
+        solid,
+        volume=solid.volume * factor**3,
+        radius=solid.radius * factor,
+        distances=solid.distances * factor,
+        vertices=solid.vertices * factor,
+    )
 
 
 def stretched(solid: Solid, factors: np.ndarray) -> Solid:
@@ -161,10 +218,46 @@ def _rocking(
     return out
 
 
+def _paths(s: ParticleSettings, bench: Bench, crystal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mean free paths (part,) of diffuse scattering, nm."""
+    own = bench.mean_free_path_nm[crystal] * log_between(s.mean_free_path, rng)
+    return np.where(crystal == AMORPHOUS, log_between(s.amorphous_path_nm, rng), own)
+
+
+def _electrons(s: RecordingSettings, rng: np.random.Generator) -> float:
+    return _NOISELESS if rng.random() < s.noiseless_share else log_between(s.electrons, rng)
+
+
 def _blur(s: RecordingSettings, rng: np.random.Generator) -> tuple[float, float]:
     """Width of the probe and of drift within a scan, rms along y and x."""
-    probe, drift = rng.uniform(*s.probe_px), rng.uniform(*s.drift_px) * rng.permutation([1.0, rng.random()])
+    probe = rng.uniform(*(s.defocus_px if rng.random() < s.defocus_share else s.probe_px))
+    drift = rng.uniform(*s.drift_px) * rng.permutation([1.0, rng.random()])
     return float(np.hypot(probe, drift[0])), float(np.hypot(probe, drift[1]))
+
+
+def _readout(s: RecordingSettings, rng: np.random.Generator) -> Readout:
+    """The camera: most count electrons."""
+    if rng.random() >= s.camera_share:
+        return Readout()
+    spread, offset = rng.uniform(*s.gain_spread), rng.uniform(*s.dark_offset)
+    return Readout(log_between(s.gain, rng), spread, log_between(s.read_noise, rng), offset)
+
+
+def _glow(s: RecordingSettings, rng: np.random.Generator) -> Glow | None:
+    """Secondary electrons, where a field shows them."""
+    if rng.random() >= s.glow_share:
+        return None
+    film = log_between(s.glow_film, rng)
+    return Glow(film, film * log_between(s.glow, rng), log_between(s.glow_edge, rng))
+
+
+def _flyback(s: RecordingSettings, rng: np.random.Generator) -> np.ndarray:
+    """How far the probes of a row lie right of their places, (x,) px."""
+    if rng.random() >= s.flyback_share:
+        return np.zeros(s.shape[1])
+    return np.asarray(
+        rng.uniform(*s.flyback_px) * np.exp(-np.arange(s.shape[1]) / log_between(s.flyback_decay_px, rng))
+    )
 
 
 def _rows(s: RecordingSettings, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -174,6 +267,10 @@ def _rows(s: RecordingSettings, rng: np.random.Generator) -> dict[str, np.ndarra
     if rng.random() < s.jitter_share:
         sway = smooth_noise((rows, 1), rng.uniform(0.2, 1) * rows, rng)[:, 0]
         shift = rng.uniform(*s.jitter_px) * rng.normal(size=rows) + rng.uniform(*s.sway_px) * sway
-    dose = 1 + rng.uniform(*s.flicker) * rng.normal(size=rows)
-    shading = rng.uniform(*s.shading) / 2 * rng.normal(size=(3, 5))
+    if rng.random() < s.shear_share:
+        shift += np.tan(np.radians(rng.uniform(*s.shear_deg))) * (np.arange(rows) - (rows - 1) / 2)
+    flicker = s.streaks if rng.random() < s.streaks_share else s.flicker
+    dose = 1 + rng.uniform(*flicker) * rng.normal(size=rows)
+    strength = s.charging if rng.random() < s.charging_share else s.shading
+    shading = rng.uniform(*strength) / 2 * rng.normal(size=(3, 5))
     return {"row_shift_px": shift, "row_dose": np.maximum(dose, 0.1), "shading": shading}

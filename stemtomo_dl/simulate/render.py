@@ -14,14 +14,14 @@ from scipy.special import ndtr
 
 from stemtomo_dl.simulate import cone
 from stemtomo_dl.simulate.counts import Mixture, Row, Stack, meet, room, scatter
-from stemtomo_dl.simulate.detector import Sensor, read_out
+from stemtomo_dl.simulate.detector import Sensor, blurred, read_out
+from stemtomo_dl.simulate.diffuse import FINE, fine_template
 
 EVENT_NS = 70.0  # what an electron costs, measured
 PIXEL_NS, SPREAD_PIXEL_NS = 40.0, 180.0  # what a pixel costs where expected patterns are rendered, measured
 DIRECT_POINTS, BRAGG_POINTS = 200.0, 30.0  # per px², that fill a rendered disk: to 0.4 and 1 % of its height
 SPREAD_POINTS = 40.0, 6.0  # the same where the point spread's core smooths them
 _SMOOTH = 0.3  # px, sigma from which on it does
-_FINE = 4  # samples of a template per px and direction
 _REACH = 4.0  # sigmas after which a point spread ends
 _STEPS = 64  # of the table of the spread's integral, per px
 _NOTHING = 1e-7  # electrons that are not worth a disk
@@ -59,8 +59,10 @@ def make_canvas(mix: Mixture, sensor: Sensor, detector: tuple[int, int], shifts:
     widest = max(sensor.core, sensor.tail if sensor.tail_share > 0 else 0)
     pad, margin = int(np.ceil(_REACH * widest)), int(np.ceil(np.abs(shifts).max(initial=0)))
     shape = (detector[0] + 2 * (pad + margin), detector[1] + 2 * (pad + margin))
-    fine = [_template(table, mix.center + pad + margin, shape, mix.ellipse, sensor.core) for table in mix.radii]
-    coarse = np.stack([f.reshape(shape[0], _FINE, shape[1], _FINE).sum((1, 3)) for f in fine])
+    fine = [fine_template(table, mix.center + pad + margin, shape, mix.ellipse) for table in mix.radii]
+    if sensor.core > 0:
+        fine = [gaussian_filter(f, sensor.core * FINE, mode="nearest") for f in fine]
+    coarse = np.stack([f.reshape(shape[0], FINE, shape[1], FINE).sum((1, 3)) for f in fine])
     inner = slice(margin, shape[0] - margin), slice(margin, shape[1] - margin)
     within = np.stack([np.pad(f.cumsum(0).cumsum(1), ((1, 0), (1, 0))) for f in fine]) if margin else coarse[:, :0]
     per_area = SPREAD_POINTS if sensor.core >= _SMOOTH else (DIRECT_POINTS, BRAGG_POINTS)
@@ -70,23 +72,6 @@ def make_canvas(mix: Mixture, sensor: Sensor, detector: tuple[int, int], shifts:
         reach = int(np.ceil(_REACH * sensor.core))
         rise = ndtr(np.arange(-reach * _STEPS, reach * _STEPS + 1) / (_STEPS * sensor.core))
     return Canvas(pad, margin, np.ascontiguousarray(coarse[:, *inner]), within, direct, bragg, rise, _tail(sensor))
-
-
-def _template(
-    table: np.ndarray, center_px: np.ndarray, shape: tuple[int, int], ellipse: np.ndarray, core_px: float
-) -> np.ndarray:
-    """Share of a distribution's electrons in every part of a pixel, (fine row, fine column)."""
-    offsets, back = (np.arange(_FINE) + 0.5) / _FINE - 0.5, np.linalg.inv(ellipse)
-    x = (np.arange(shape[1])[:, None] + offsets).ravel() - center_px[0]
-    y = (np.arange(shape[0])[:, None] + offsets).ravel()[:, None] - center_px[1]
-    radius = np.hypot(back[0, 0] * x + back[0, 1] * y, back[1, 0] * x + back[1, 1] * y)
-    half = 0.5 / _FINE
-    radii = np.arange(0.0, radius.max() + 2 * half, half / 4)
-    within = np.interp(radii, table, np.linspace(0, 1, len(table)), right=1.0)
-    outer, inner = np.interp(radii + half, radii, within), np.interp(radii - half, radii, within)
-    density = (outer - inner) / (np.pi * ((radii + half) ** 2 - np.maximum(radii - half, 0) ** 2))
-    share = np.interp(radius, radii, density) / _FINE**2
-    return np.asarray(gaussian_filter(share, core_px * _FINE, mode="nearest")) if core_px > 0 else share
 
 
 def _tail(sensor: Sensor) -> np.ndarray:
@@ -122,7 +107,7 @@ def draw_patterns(
         else:
             mean = expected(electrons, mix, stack, met, row.film[x], row.shift[x], canvas)
             if sensor.tail_share > 0:
-                mean = (1 - sensor.tail_share) * mean + sensor.tail_share * _blurred(mean, canvas.tail)
+                mean = (1 - sensor.tail_share) * mean + sensor.tail_share * blurred(mean, canvas.tail)
             for i in range(rows):
                 for j in range(columns):
                     a, b = sensor.row_at[i], sensor.column_at[j]
@@ -166,7 +151,7 @@ def _moved(shift: np.ndarray, canvas: Canvas) -> np.ndarray:
     """All templates moved by descan, exactly up to the size of their fine parts."""
     out = np.empty_like(canvas.templates)
     rows, columns = out.shape[1], out.shape[2]
-    top, left = _FINE * (canvas.margin - shift[1]), _FINE * (canvas.margin - shift[0])
+    top, left = FINE * (canvas.margin - shift[1]), FINE * (canvas.margin - shift[0])
     i0, j0 = int(np.floor(top)), int(np.floor(left))
     v, u = top - i0, left - j0
     corner = np.empty((rows + 1, columns + 1))
@@ -174,10 +159,10 @@ def _moved(shift: np.ndarray, canvas: Canvas) -> np.ndarray:
         within = canvas.within[m]
         last = np.array([within.shape[0] - 1, within.shape[1] - 1])
         for i in range(rows + 1):
-            a = i0 + _FINE * i
+            a = i0 + FINE * i
             b = min(a + 1, last[0])
             for j in range(columns + 1):
-                c = j0 + _FINE * j
+                c = j0 + FINE * j
                 d = min(c + 1, last[1])
                 corner[i, j] = (1 - v) * ((1 - u) * within[a, c] + u * within[a, d]) + v * (
                     (1 - u) * within[b, c] + u * within[b, d]
@@ -185,21 +170,6 @@ def _moved(shift: np.ndarray, canvas: Canvas) -> np.ndarray:
         for i in range(rows):
             for j in range(columns):
                 out[m, i, j] = corner[i + 1, j + 1] - corner[i, j + 1] - corner[i + 1, j] + corner[i, j]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _blurred(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A picture convolved with weights along both axes; nothing beyond its edges."""
-    reach, half, out = len(weights) // 2, np.zeros_like(image), np.zeros_like(image)
-    rows, columns = image.shape
-    for i in range(rows):
-        for n in range(-reach, reach + 1):
-            if 0 <= i + n < rows:
-                half[i] += weights[n + reach] * image[i + n]
-    for n in range(-reach, reach + 1):
-        first, last = max(0, -n), min(columns, columns - n)
-        out[:, first:last] += weights[n + reach] * half[:, first + n : last + n]
     return out
 
 

@@ -11,10 +11,10 @@ from stemtomo_dl.geometry import field_centre
 from stemtomo_dl.simulate.body import Body, Particle, make_body
 from stemtomo_dl.simulate.crystal import Structure
 from stemtomo_dl.simulate.deposit import Deposit
+from stemtomo_dl.simulate.distortion import Probes, regular_probes, seen_footprint
 from stemtomo_dl.simulate.film_map import FilmMap
 from stemtomo_dl.simulate.population import MOST_BODIES
 from stemtomo_dl.simulate.scene import Microscope, Scene
-from stemtomo_dl.simulate.shape import footprint
 
 _RAREST = 0.01  # least number of bodies expected in the field: fewer are redrawn for ever
 
@@ -58,13 +58,15 @@ def coat_path(
     drift_px: np.ndarray,
     microscope: Microscope,
     mean_free_path_nm: float,
+    probes: Probes | None = None,
 ) -> np.ndarray:
     """Length of the beam's way through amorphous shells at a tilt, in nm of a film of that mean free path, (y, x)."""
+    probes = probes or regular_probes(microscope.scan)
     out, origin = np.zeros(microscope.scan), field_centre(microscope.scan) + drift_px
     for p in particles:
         if p.coat is not None:
             at = origin + (rotation @ p.position_nm)[:2] / microscope.step_nm
-            seen = footprint(p.coat.turned(rotation), at, microscope.step_nm, microscope.scan, microscope.probe_samples)
+            seen = seen_footprint(p.coat.turned(rotation), at, microscope.step_nm, probes, microscope.probe_samples)
             height, width = seen.thickness.shape
             scale = mean_free_path_nm / p.coat_mean_free_path_nm
             out[seen.y0 : seen.y0 + height, seen.x0 : seen.x0 + width] += seen.thickness * scale

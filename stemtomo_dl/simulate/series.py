@@ -14,12 +14,12 @@ import numpy as np
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import disk_radius_px, field_centre, tilt_rotation, wavelength
-from stemtomo_dl.records import Masks, Truth
-from stemtomo_dl.simulate import counts, diffraction, diffuse, render
+from stemtomo_dl.records import Masks, Truth, VirtualImages
+from stemtomo_dl.simulate import counts, diffraction, diffuse, expected, render
 from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.crystal import Structure, read_structure
 from stemtomo_dl.simulate.detector import make_sensor
-from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint, seen_picture
+from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint
 from stemtomo_dl.simulate.film import film_path, free_path, make_film, seen_part
 from stemtomo_dl.simulate.film_map import FilmMap
 from stemtomo_dl.simulate.layers import film_between, order_met
@@ -30,8 +30,11 @@ from stemtomo_dl.simulate.scene import Microscope, Scene
 from stemtomo_dl.simulate.shape import Footprint
 
 # streams of random numbers: adding a particle does not change the drift
-_PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM = 1, 2, 3, 4, 5, 6
+_PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM, _IMAGES = 1, 2, 3, 4, 5, 6, 7
 _AHEAD = 4  # rows per thread that are drawn before the first is taken
+_AHEAD_BYTES = 2**28  # of all of them, beyond one per thread
+_MOST_ROW_BYTES = 2**30  # of one row of patterns
+_MOST_DRAWN = 1e6  # electrons per pattern that are drawn one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,21 @@ class Series:
         """Type of the counts, as the camera stores them."""
         return np.dtype(self.scene.instrument.camera.full()["dtype"])
 
+    @property
+    def listed_pixels(self) -> np.ndarray:
+        """Pixels (qy, qx) bool that the instrument knows to be bad."""
+        return self.cast.sensor.listed
+
+    @property
+    def blind_pixels(self) -> np.ndarray:
+        """Pixels (qy, qx) of the camera that tell nothing: gaps, dead and hot ones."""
+        return expected.blind_pixels(self.cast.sensor)
+
+    def images(self, tilt: int) -> VirtualImages:
+        """Virtual images of a tilt with their noise, without its patterns; see `simulate.expected`."""
+        rng = _generator(self.scene.seed, _IMAGES, tilt)
+        return expected.expected_images(self.scene, self.cast, *self._view(tilt), self._film(tilt), rng)
+
     def scan(self, tilt: int, threads: int | None = None) -> np.ndarray:
         """All patterns of a tilt, (y, x, qy, qx), in the camera's dtype."""
         out = np.empty(self.shape, self.dtype)
@@ -89,12 +107,13 @@ class Series:
             different counts for one seed; None takes the faster.
         """
         threads = threads or os.cpu_count() or 1
+        ahead = threads * max(1, min(_AHEAD, _AHEAD_BYTES // (threads * _row_bytes(self.scene))))
         with ThreadPoolExecutor(threads) as pool:
             draw = self._row_drawer(tilt, dense, pool)
             pending: deque[Future[np.ndarray]] = deque()
             for y in range(self.shape[0]):
                 pending.append(pool.submit(draw, y))
-                if len(pending) > _AHEAD * threads:
+                if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -144,9 +163,10 @@ class Series:
         scene, m, drift = self.scene, self.scene.instrument, self.motion.drift_px[tilt]
         rotation = tilt_rotation(m.tilt_axis_deg, self.motion.alpha_deg[tilt])
         mean_free_path = free_path(scene.film, m.voltage_kv)
-        path = film_path(scene.film, self.film, rotation, drift, m)
-        path += coat_path(self.cast.particles, rotation, drift, m, mean_free_path)
-        return 1 - np.exp(-seen_picture(path, _probes(scene, self.motion, tilt)) / mean_free_path)
+        probes = _probes(scene, self.motion, tilt)
+        path = film_path(scene.film, self.film, rotation, drift, m, probes)
+        path += coat_path(self.cast.particles, rotation, drift, m, mean_free_path, probes)
+        return 1 - np.exp(-path / mean_free_path)
 
 
 def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
@@ -161,23 +181,42 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     Raises
     ------
     InputError
-        If a CIF cannot be understood, two of them share a name, a habit does not close, the field is full, the
-        film is seen edge-on or nothing is in view.
+        If a CIF cannot be understood, two of them share a name, a resolution limit leaves no reflections or too
+        many, a habit does not close, the field is full, the film is seen edge-on or nothing is in view.
     """
+    _check_effort(scene)
     structures, m = _structures(scene, cifs), scene.instrument
     motion = make_motion(scene, _generator(scene.seed, _MOTION))
     part = seen_part(scene.film, m, motion.alpha_deg, motion.drift_px[:, None] + motion.row_px)
     film = make_film(scene.film, part, _generator(scene.seed, _FILM))
     particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES), film)
-    seen = [_footprints(scene, motion, particles, tilt) for tilt in range(len(motion.alpha_deg))]
-    if not any(f.outline.any() for row in seen for f in row):
+    masks, particle, thickest = _survey(scene, motion, particles)
+    if not len(masks):
         raise InputError(
             "key 'particles': no particle is in view at any tilt; check positions_nm and sizes against "
             "instrument.scan and step_nm, and how far drift moves the field"
         )
-    thickest = np.array([[f.thickness.max(initial=0) for f in row] for row in seen])
     cast = _cast(scene, list(structures.values()), particles, motion, thickest)
-    return Series(scene, motion, cast, film, _truth(m, motion, particles, seen))
+    return Series(scene, motion, cast, film, _truth(motion, particles, masks, particle))
+
+
+def _row_bytes(scene: Scene) -> int:
+    m = scene.instrument
+    return int(np.prod([m.scan[1], *m.detector]) * np.dtype(m.camera.full()["dtype"]).itemsize)
+
+
+def _check_effort(scene: Scene) -> None:
+    """Refuse what would exhaust memory or patience."""
+    if _row_bytes(scene) > _MOST_ROW_BYTES:
+        raise InputError(
+            f"keys 'instrument.scan' and 'instrument.detector': one row of patterns takes "
+            f"{_row_bytes(scene) / 2**30:.3g} GiB, more than {_MOST_ROW_BYTES / 2**30:g}; make one of them smaller"
+        )
+    if scene.overlap == "sequential" and scene.instrument.electrons > _MOST_DRAWN:
+        raise InputError(
+            f"key 'overlap': sequential scattering draws electrons one by one, {scene.instrument.electrons:.2g} per "
+            f"pattern are more than {_MOST_DRAWN:.0e}; choose 'sum' or a lower dose"
+        )
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
@@ -190,7 +229,8 @@ def _structures(scene: Scene, cifs: Mapping[str, str]) -> dict[str, Structure]:
     reach = (np.array(microscope.detector[::-1]) - 1) / 2 + np.abs(microscope.beam_offset_px)
     squeezed = np.linalg.svd(microscope.ellipse.matrix(), compute_uv=False).min()
     d_min = scene.d_min or 1 / (np.hypot(*reach) / squeezed * microscope.pixel_inv_angstrom)
-    structures = {name: read_structure(Path(name).stem, cifs[name], float(d_min)) for name in scene.cifs}
+    limit = "key 'd_min'" if scene.d_min else "keys 'instrument.detector' and 'instrument.pixel_inv_angstrom'"
+    structures = {name: read_structure(Path(name).stem, cifs[name], float(d_min), limit) for name in scene.cifs}
     names = [s.name for s in structures.values()]
     for name in names:
         if names.count(name) > 1:
@@ -275,20 +315,35 @@ def _kinematic_scale(
     return np.asarray(np.minimum(1, diffraction.MOST_KINEMATIC / np.maximum(bound.max(0), 1e-30)))
 
 
-def _truth(
-    microscope: Microscope, motion: Motion, particles: tuple[Particle, ...], seen: list[list[Footprint]]
-) -> Truth:
-    """The known answer; a particle out of view at a tilt has no mask there."""
-    in_view = [(t, p) for t, row in enumerate(seen) for p, f in enumerate(row) if f.outline.any()]
-    tilt, particle = (np.array(v, "i4") for v in np.reshape(in_view, (-1, 2)).T)
+def _survey(scene: Scene, motion: Motion, particles: tuple[Particle, ...]) -> tuple[Masks, np.ndarray, np.ndarray]:
+    """Outlines of all tilts, the particle of each, and the greatest thickness (tilt, particle) in nm.
+
+    Tilt by tilt, for all thicknesses together would be many times as large as the outlines; a particle out of view
+    at a tilt has no mask there.
+    """
+    thickest = np.zeros((len(motion.alpha_deg), len(particles)))
+    found: list[tuple[int, int, int, int]] = []
+    crops: list[np.ndarray] = []
+    for tilt in range(len(thickest)):
+        for p, seen in enumerate(_footprints(scene, motion, particles, tilt)):
+            thickest[tilt, p] = seen.thickness.max(initial=0)
+            if seen.outline.any():
+                found.append((tilt, p, seen.y0, seen.x0))
+                crops.append(seen.outline)
+    table = np.array(found, "i4").reshape(-1, 4)
     masks = Masks(
-        shape=microscope.scan,
-        crops=tuple(seen[t][p].outline for t, p in in_view),
-        origin=np.array([(seen[t][p].y0, seen[t][p].x0) for t, p in in_view], "i4").reshape(-1, 2),
-        tilt=tilt,
-        score=np.ones(len(in_view), "f4"),
+        shape=scene.instrument.scan,
+        crops=tuple(crops),
+        origin=table[:, 2:],
+        tilt=table[:, 0],
+        score=np.ones(len(table), "f4"),
         alpha_deg=motion.alpha_deg,
     )
+    return masks, table[:, 1], thickest
+
+
+def _truth(motion: Motion, particles: tuple[Particle, ...], masks: Masks, particle: np.ndarray) -> Truth:
+    """The known answer."""
     return Truth(
         masks=masks,
         particle=particle,

@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 from stemtomo_dl import resources
 from stemtomo_dl.simulate import diffraction, diffuse
 from stemtomo_dl.simulate.crystal import Structure, read_structure
-from stemtomo_dl.simulate.library import Optics, make_responses
+from stemtomo_dl.simulate.damage import Damage
+from stemtomo_dl.simulate.library import Specimen, make_responses
+from stemtomo_dl.simulate.optics import Optics
 from stemtomo_dl.simulate.randomise import Bench, Library, stretched
 from stemtomo_dl.simulate.shape import Solid, ball, directions, polyhedron
 from stemtomo_dl.simulate.support import log_between
@@ -63,7 +65,11 @@ def pseudo_cif(rng: np.random.Generator) -> str:
 
 
 def _atoms(kinds: np.ndarray, count: int, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
-    return [(f"{rng.choice(kinds)}", rng.uniform(size=3)) for _ in range(max(count, 2))]
+    """Atoms at random about the points of a grid, so that none lie on top of each other."""
+    side = int(np.ceil(np.cbrt(max(count, 2))))
+    points = rng.permutation(np.stack(np.meshgrid(*3 * [np.arange(side)], indexing="ij"), -1).reshape(-1, 3))
+    places = (points[: max(count, 2)] + rng.uniform(-0.2, 0.2, (max(count, 2), 3))) / side
+    return [(f"{rng.choice(kinds)}", place) for place in places]
 
 
 def _bench(settings: TrainingSettings, structures: list[Structure], rng: np.random.Generator) -> Bench:
@@ -74,14 +80,27 @@ def _bench(settings: TrainingSettings, structures: list[Structure], rng: np.rand
     optics = random_optics(settings.instrument, thickest, rng)
     g_max = _CORNER * optics.pixel_inv_angstrom * max(optics.detector) / 2
     chosen = [_within(c, g_max) for c in chosen]
-    crystals = [chosen[n % len(chosen)] for n in range(s.crystals)]
     rocking = np.array([log_between(s.rocking_deg, rng) for _ in range(s.crystals)])
-    ubs = [_orientations(s, c, step, rng) for c, step in zip(crystals, rocking, strict=True)]
-    responses = make_responses(
-        optics, list(zip(crystals, ubs, strict=True)), [thickest] * s.crystals, s.thickness_steps
+    specimens = [_specimen(s, chosen[n % len(chosen)], step, thickest, rng) for n, step in enumerate(rocking)]
+    paths = [diffuse.mean_free_path(specimen.material, optics.voltage_kv) for specimen in specimens]
+    return Bench(make_responses(optics, specimens, s.thickness_steps), rocking, np.array(paths))
+
+
+def _specimen(
+    s: LibrarySettings, structure: Structure, step_deg: float, thickest_nm: float, rng: np.random.Generator
+) -> Specimen:
+    """A crystal in a row of orientations, more or less perfect."""
+    mosaic = log_between(s.mosaic_deg, rng) if rng.random() < s.mosaic_share else 0.0
+    damaged = rng.random() < s.damaged_share
+    return Specimen(
+        structure,
+        thickest_nm,
+        _orientations(s, structure, step_deg, rng),
+        mosaic,
+        Damage(critical_dose_e_per_A2=1.0) if damaged else None,
+        log_between(s.damage, rng) if damaged else 0.0,
+        bool(rng.random() < s.kinematic_share),
     )
-    paths = {c.name: diffuse.mean_free_path(diffuse.crystal(c), optics.voltage_kv) for c in chosen}
-    return Bench(responses, rocking, np.array([paths[c.name] for c in crystals]))
 
 
 def _within(structure: Structure, g_max: float) -> Structure:
@@ -106,6 +125,7 @@ def random_optics(s: InstrumentSettings, thickest_nm: float, rng: np.random.Gene
         bf_disk_radii=rng.uniform(*s.bf_disk_radii),
         haadf_from=rng.uniform(*s.haadf_from),
         film_element=str(rng.choice(s.film_element)),
+        psf_px=rng.uniform(*s.psf_px) if rng.random() < s.psf_share else 0.0,
     )
 
 

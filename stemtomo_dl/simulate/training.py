@@ -49,6 +49,11 @@ class LibrarySettings(Model):
     rocking_deg: Log  # from one orientation of a row to the next
     thickest_nm: Log
     thickness_steps: Count
+    mosaic_share: Share  # of crystals
+    mosaic_deg: Log  # rms tilt of mosaic blocks
+    damaged_share: Share  # of crystals
+    damage: Log  # dose over the one after which reflections at 1 Å have faded to 1/e
+    kinematic_share: Share  # of crystals with kinematic intensities
 
 
 class InstrumentSettings(Model):
@@ -62,6 +67,8 @@ class InstrumentSettings(Model):
     bf_disk_radii: Even
     haadf_from: Even
     film_element: list[str]
+    psf_share: Share  # of instruments whose camera spreads electrons
+    psf_px: Even  # rms
 
 
 class ParticleSettings(Model):
@@ -89,6 +96,12 @@ class ParticleSettings(Model):
     bent_share: Share  # of particles
     bend_deg: Even  # of the lattice across a particle
     mean_free_path: Log  # of its diffuse scattering, over what theory says
+    twin_share: Share  # of particles in two crystals, on either side of a plane
+    shell_share: Share  # of particles with a shell
+    shell: Even  # its thickness over the particle's radius
+    amorphous_shell_share: Share  # of shells
+    amorphous_share: Share  # of particles
+    amorphous_path_nm: Log
 
 
 class FilmSettings(Model):
@@ -125,13 +138,34 @@ class RecordingSettings(Model):
 
     shape: tuple[Count, Count]  # rows, columns
     electrons: Log  # per pattern
+    noiseless_share: Share  # of fields
     probe_px: Even  # rms width of the probe
+    defocus_share: Share  # of fields with a wider one
+    defocus_px: Even
     drift_px: Even  # rms blur along one axis while a field is scanned
     jitter_share: Share
     jitter_px: Even  # rms shift of scan rows
     sway_px: Even  # slow shift of scan rows, rms
+    shear_share: Share
+    shear_deg: Even  # by how much the slow axis leans toward x
+    flyback_share: Share
+    flyback_px: Even  # how far the first probe of a row lies ahead of its place
+    flyback_decay_px: Log  # probes after which 1/e of it is left
     flicker: Even  # rms of the dose from row to row
+    streaks_share: Share  # of fields with more of it
+    streaks: Even
     shading: Even  # rms loss of a detector toward the corners: descan, shadowing
+    charging_share: Share  # of fields with stronger gradients
+    charging: Even
+    camera_share: Share  # of fields recorded by a camera that does not count
+    gain: Log  # counts per electron
+    gain_spread: Even  # rms of one electron's counts, of the gain
+    read_noise: Log  # rms of a pixel, electrons
+    dark_offset: Even  # of a pixel, electrons
+    glow_share: Share  # of fields whose dark fields show secondary electrons instead, bright at edges
+    glow_film: Log  # per electron
+    glow: Log  # of a flat face, over that of the film
+    glow_edge: Log  # how much stronger than by the law of the cosine edges are
 
 
 class TrainingSettings(Model):

@@ -56,6 +56,8 @@ def read_truth(path: Path) -> Truth:
             phase = tuple(f["phase"].asstr()[:])
             reflections = {k: (v["hkl"][:].astype("i4"), v["intensity"][:]) for k, v in f["phases"].items()}
             return Truth(masks=masks, particle=particle, phase=phase, reflections=reflections, **values)
+        except OSError as e:
+            raise InputError(f"{path}: is damaged and cannot be read to its end ({e}); write it again") from e
         except (KeyError, TypeError, ValueError) as e:
             raise InputError(f"{path}: does not hold a truth as the contract lays it out ({e}); write it again") from e
 

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from stemtomo_dl.config import ImagesConfig
+from stemtomo_dl.geometry import virtual_radii
 
 DETECTORS = ("bf", "adf", "haadf", "variance", "maximum")
 
@@ -52,14 +53,10 @@ class DetectorMaps:
         """
         qy, qx = pattern.shape
         anchor = np.round(centre).astype(int)
-        edges = np.array([centre[0], qx - 1 - centre[0], centre[1], qy - 1 - centre[1]])
-        reach = max(0.97 * edges.min(), 0.25 * max(qy, qx))  # a beam near an edge still leaves part of a ring
         y, x = np.mgrid[-margin : qy + margin, -margin : qx + margin]
         r = np.hypot(x - anchor[0], y - anchor[1])
-        bf = config.bf_disk_radii * disk_px + 0.5
-        inner = min(2.0 * disk_px + 1.5, 0.5 * config.haadf_from * reach)
-        outer = config.haadf_from * reach
-        dark = (r > max(inner, bf)) & (r <= reach)
+        bf, inner, outer, reach = virtual_radii(centre, (qy, qx), disk_px, config.bf_disk_radii, config.haadf_from)
+        dark = (r > inner) & (r <= reach)
         profile = _radial_profile(pattern, good, centre)
         support = np.interp(r, np.arange(len(profile)), profile) * dark
         stack = np.stack([r <= bf, dark & (r <= outer), dark & (r > outer), support]).astype("f4")

@@ -88,7 +88,7 @@ def test_a_ring_becomes_the_ellipse(dense):
 
 @pytest.mark.parametrize("mean", [0.0, 0.3, 50.0])
 def test_gain_and_noise_are_as_modelled(mean):
-    camera = Camera(kind="scintillator", psf_sigma_px=0, gain=20, gain_spread=0.4, read_noise=7, dark_offset=120)
+    camera = Camera(psf_sigma_px=0, gain=20, gain_spread=0.4, read_noise=7, dark_offset=120)
     sensor, rng = make_sensor(camera, (400, 500), RNG(0)), RNG(1)
     out = np.zeros((400, 500), np.uint16)
     read_out(rng, rng.poisson(mean, out.shape).astype(np.uint32), sensor, out)
@@ -133,13 +133,26 @@ def test_hot_and_dead_pixels_are_as_many_as_told():
     assert total[(total > 0) & ~hot].mean() / 60 == pytest.approx(5, rel=0.02)
 
 
+def test_the_list_of_bad_pixels_holds_what_the_instrument_knows():
+    assert not make_sensor(Camera(hot_pixels=9, dead_pixels=7), (60, 50), RNG(3)).listed.any()
+    known = make_sensor(Camera(hot_pixels=9, dead_pixels=7, listed_share=1.0), (60, 50), RNG(3))
+    places = np.concatenate([known.hot, known.dead])
+    np.testing.assert_array_equal(np.argwhere(known.listed), places[np.lexsort(places.T[::-1])])
+    assert make_sensor(Camera(hot_pixels=9, dead_pixels=7, listed_share=0.5), (60, 50), RNG(3)).listed.sum() == 8
+    camera = Camera(kind="hybrid", chips=(2, 1), gap_px=2, wide_px=1)
+    rows = make_sensor(camera, (60, 50), RNG(0)).listed
+    assert (rows == rows[:, :1]).all()
+    # the gap, the wide pixels' parts beside it, and the pixels that count for them
+    assert np.flatnonzero(rows[:, 0]).tolist() == [27, 28, 29, 30, 31, 32]
+
+
 def test_saturation_and_dtype_bound_the_counts():
     for dtype, most in (("uint8", 255), ("uint16", 65535), ("uint32", 2**32 - 1)):
         assert make_sensor(Camera(dtype=dtype), (8, 8), RNG(0)).saturation == most
     out = np.zeros((1, 2), np.uint8)
     read_out(RNG(0), np.array([[40, 3000]], np.uint32), make_sensor(Camera(dtype="uint8"), (1, 2), RNG(0)), out)
     assert out.tolist() == [[40, 255]]
-    sensor = make_sensor(Camera(kind="scintillator", saturation=1000, read_noise=0), (1, 2), RNG(0))
+    sensor = make_sensor(Camera(gain=30, dark_offset=100, saturation=1000), (1, 2), RNG(0))
     out = np.zeros((1, 2), np.uint16)
     read_out(RNG(0), np.array([[0, 3000]], np.uint32), sensor, out)
     assert out.tolist() == [[100, 1000]]
@@ -150,6 +163,8 @@ def test_impossible_cameras_are_refused():
         Camera(saturation=300, dtype="uint8")
     with pytest.raises(ValidationError, match="psf_tail_px"):
         Camera(psf_sigma_px=3, psf_tail_share=0.1, psf_tail_px=2)
+    with pytest.raises(ValidationError, match="chips"):
+        Camera(kind="scintillator", chips=(2, 2))
     with pytest.raises(InputError, match=r"instrument\.camera\.hot_pixels"):
         make_sensor(Camera(hot_pixels=60, dead_pixels=5), (8, 8), RNG(0))
     with pytest.raises(InputError, match=r"instrument\.camera\.chips"):

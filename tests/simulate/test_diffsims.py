@@ -14,7 +14,15 @@ crystal_map = pytest.importorskip("orix.crystal_map")
 quaternion = pytest.importorskip("orix.quaternion")
 diffpy = pytest.importorskip("diffpy.structure")
 
-PHASES = ("brookite", "anatase", "cspbbr3")
+PHASES = ("brookite", "anatase", "cspbbr3", "zirconia", "kyanite")  # the last two monoclinic and triclinic
+# diffsims looks against the beam: half a turn about x leads there, and with it the sign of s changes
+FLIP = np.diag([1.0, -1.0, -1.0])
+
+
+def cell_parameters(direct: np.ndarray) -> list[float]:
+    """Lengths and angles of a cell with the columns a, b, c."""
+    a, b, c = direct.T / np.linalg.norm(direct, axis=0)[:, None]
+    return [*np.linalg.norm(direct, axis=0), *np.degrees(np.arccos([b @ c, c @ a, a @ b]))]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -22,10 +30,7 @@ PHASES = ("brookite", "anatase", "cspbbr3")
 def test_spots_and_excitation_errors(name):
     text = (resources.synthetic() / f"structures/{name}.cif").read_text()
     ours = read_structure(name, text, 0.8)
-    lengths = np.linalg.norm(ours.direct, axis=0)
-    cell = diffpy.Structure(
-        [diffpy.Atom("Ti", [0, 0, 0])], diffpy.Lattice(*lengths, 90, 90, 90)
-    )  # positions do not matter, the lattice does
+    cell = diffpy.Structure([diffpy.Atom("Ti", [0, 0, 0])], diffpy.Lattice(*cell_parameters(ours.direct)))
     phase = crystal_map.Phase(point_group="1", space_group=1, structure=cell)
     seen = {}
 
@@ -36,24 +41,23 @@ def test_spots_and_excitation_errors(name):
     checked = 0
     for u in Rotation.random(5, rng=np.random.default_rng(2)).as_matrix():
         ub = tilt_rotation(20.0, 13.0) @ u @ ours.b
-        # diffsims looks at the crystal from the other side: its z is against the beam, and so is the sign of s
-        flip = np.diag([1.0, 1.0, -1.0])
-        lab_axes = Rotation.from_matrix(flip @ tilt_rotation(20.0, 13.0) @ u @ np.diag([1, 1, -1.0]))
+        # what turns the lattice as orix lays it into ours, seen from their side
+        turn = FLIP @ ub @ np.linalg.inv(phase.structure.lattice.recbase)
+        assert np.linalg.det(turn) == pytest.approx(1)
+        x, y, z, w = Rotation.from_matrix(turn).as_quat()
         generator = generators.SimulationGenerator(200, shape_factor_model=shape, minimum_intensity=0)
         vectors = generators.DiffractingVector.from_min_dspacing(phase, min_dspacing=0.8, include_zero_vector=False)
-        hkl_flip = np.array([1, 1, -1])  # of an orthogonal lattice, whose mirror image is itself
-        x, y, z, w = lab_axes.as_quat()
         kept, hkl, _ = generator.get_intersecting_reflections(
             vectors, ~quaternion.Rotation([w, x, y, z]), generator.wavelength, 0.01, with_direct_beam=False
         )
-        indices = (np.round(hkl) * hkl_flip).astype(int).tolist()
+        indices = np.round(hkl).astype(int).tolist()
         theirs = {tuple(h): (g, s) for h, g, s in zip(indices, kept.data, seen["s"], strict=True)}
         beam = make_beam(200, wavelength(200), 8.0, 1, 0.0)
         excited = excite(ours, ub, beam, 30)
         for index, g, s in zip(excited.index, excited.g, excited.s, strict=True):
             if abs(s) < 0.0099:
                 their_g, their_s = theirs[tuple(ours.hkl[index].tolist())]
-                np.testing.assert_allclose(their_g * [1, 1, -1], g, atol=1e-6)
+                np.testing.assert_allclose(FLIP @ their_g, g, atol=1e-6)
                 assert -their_s == pytest.approx(s, abs=1e-6)
                 checked += 1
     assert checked >= 15

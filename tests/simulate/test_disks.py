@@ -57,7 +57,7 @@ def test_a_disk_is_the_rocking_curve_of_its_reflection(critical):
 
     pattern = series.scan(0).astype(float).mean((0, 1))
     y, x = np.indices(pattern.shape)
-    away = np.stack([x, y], -1) - g_to_detector(g, WAVE, PIXEL, 0.0, CENTRE)
+    away = np.stack([x, y], -1) - g_to_detector(g, PIXEL, 0.0, CENTRE)
     radius = CONVERGENCE / WAVE / PIXEL
     along, distance = away @ (g[:2] / across) / radius, np.hypot(*np.moveaxis(away, -1, 0))
     background = np.median(pattern[(distance > radius + 3) & (distance < radius + 8)])

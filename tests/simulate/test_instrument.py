@@ -1,19 +1,24 @@
 """The instrument: both ways of drawing agree with every feature on; raster, drift, descan, dose, tilts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from stemtomo_dl import resources
 from stemtomo_dl.config import ELEMENTARY_CHARGE, check
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import tilt_rotation
 from stemtomo_dl.simulate import counts, render
+from stemtomo_dl.simulate.again import Again
 from stemtomo_dl.simulate.detector import Camera, make_sensor
 from stemtomo_dl.simulate.motion import accumulated_dose
 from stemtomo_dl.simulate.scene import Scene, Tilts, load_scene
 from stemtomo_dl.simulate.series import Series, simulate
 
 TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
+EXTREMES = (maximum_filter, minimum_filter)
 STILL = {"walk_px": 0, "beam_walk_px": 0, "height_nm": 0}
 BALL = {"cif": "rutile.cif", "count": 1, "size_nm": 44, "shape": "sphere", "positions_nm": [(3, -2, 0)]}
 AWAY = BALL | {"positions_nm": [(187.46, -311.98, 1000)]}  # in view at −20° only, the last tilt
@@ -72,6 +77,14 @@ def test_both_ways_agree_with_every_feature(changes):
         assert chi2 == pytest.approx(n, abs=5 * np.sqrt(2 * n))
 
 
+def deflected_like_the_direct_beam(share: float) -> Again:
+    """The second particle's reflection, which takes a share of any beam at 10 nm: the sphere is flat."""
+    width = (np.arcsin(np.sqrt(share)) / (np.pi * 100)) ** 2
+    g = np.array([[0.0, 9.0, 0.0]])  # px, as place
+    one = np.array([width])
+    return Again(1e6, 0.0, np.eye(2), np.array([0, 0, 1]), g, one, one, np.zeros(2), True)
+
+
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize(("sequential", "shares"), [(False, (0.5, 0.2, 0.0)), (True, (0.3, 0.2, 0.2))])
 def test_sequential_scattering_adds_the_vectors(dense, sequential, shares):
@@ -91,6 +104,7 @@ def test_sequential_scattering_adds_the_vectors(dense, sequential, shares):
         table=np.array([0, 6]),
         shares=np.array([0] * 3 + [0.5] * 3 + [0] * 3 + [0.4] * 3, "f4"),
         place=np.array([[18.0, 8.0], [8.0, 17.0]]),
+        again=deflected_like_the_direct_beam(0.4),
     )
     out, rng, shift = np.zeros((50, 26, 27), np.uint16), np.random.default_rng(3), np.zeros((50, 2))
     sensor, row = make_sensor(Camera(), (26, 27), rng), counts.Row(np.full((2, 50), 10.0), np.zeros(50), shift)
@@ -174,6 +188,31 @@ def test_regular_rasters_are_exact_without_jitter():
         plain = simulate(changed(particles=[BALL], instrument={"probe_samples": samples}), CIFS)
         bent = simulate(changed(particles=[BALL], instrument={"probe_samples": samples, **moved}), CIFS)
         np.testing.assert_allclose(bent._view(1)[1], plain._view(1)[1], atol=1e-3)
+
+
+def test_film_coat_and_needle_are_met_where_the_probes_are():
+    """On a raster that leaves the field a bent scan sees what a wider regular one sees there."""
+    bent = {"raster": {"fast_scale": 1.5, "slow_scale": 1.25}, "probe_samples": 1}
+    coated = BALL | {"positions_nm": [(66, -12, 0)], "shell": {"thickness_nm": 9}}
+    film = {
+        "thickness_nm": 30,
+        "contamination": None,
+        "holes": {"diameter_nm": 50, "period_nm": 81},
+        "needle": {"tip_nm": (-40, 8), "azimuth_deg": 200},
+    }
+    seen = [
+        simulate(changed(particles=[coated], film=film, drift=STILL, field_fraction=3.0, instrument=m), CIFS)
+        for m in (bent, {"scan": (240, 384), "step_nm": 0.5})
+    ]
+    seen[1] = replace(seen[1], film=seen[0].film)  # holes are drawn by the size of the field
+    for tilt in range(4):
+        coarse, fine = (s._film(tilt) for s in seen)
+        # probe (i, j) of the bent scan lies 5 nm · (i − 11.5), 6 nm · (j − 15.5) off the centre
+        rows, columns = 119.5 + 10 * (np.arange(24) - 11.5), 191.5 + 12 * (np.arange(32) - 15.5)
+        high, low = (f(fine, 3)[np.ix_(rows.round().astype(int), columns.round().astype(int))] for f in EXTREMES)
+        assert (coarse <= high + 1e-9).all()
+        assert (coarse >= low - 1e-9).all()
+        assert np.ptp(coarse[:, [0, -1]]) > 0.1
 
 
 def test_drift_within_a_scan_is_drawn_anew_for_every_scan():

@@ -1,5 +1,7 @@
 """Detector tables against patterns rendered pixel by pixel and against the detectors of the pipeline."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -10,8 +12,10 @@ from stemtomo_dl.geometry import g_to_detector, wavelength
 from stemtomo_dl.simulate import diffuse
 from stemtomo_dl.simulate import library as lib
 from stemtomo_dl.simulate.crystal import read_structure
+from stemtomo_dl.simulate.damage import Damage
 from stemtomo_dl.simulate.diffraction import excite, make_beam, two_beam_shares
-from stemtomo_dl.simulate.library import Optics, make_responses, zones
+from stemtomo_dl.simulate.library import Specimen, make_responses
+from stemtomo_dl.simulate.optics import ADF, BF, HAADF, Optics, zones
 from stemtomo_dl.virtual.detectors import DetectorMaps
 
 OPTICS = Optics(200, 0.9, 0.025, (80, 96), (48.3, 38.6), rotation_deg=17)
@@ -29,7 +33,7 @@ def crystal():
 def responses(crystal):
     structure, ub = crystal
     tilted = Rotation.from_rotvec([0.02, 0, 0]).as_matrix() @ ub
-    return make_responses(OPTICS, [(structure, np.stack([ub, tilted]))], [TOP], STEPS)
+    return make_responses(OPTICS, [Specimen(structure, TOP, np.stack([ub, tilted]))], STEPS)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,7 @@ def test_zones_are_those_of_the_pipeline(optics, config):
     maps = DetectorMaps.around(centre, np.ones(optics.detector), good, optics.disk_px, 0, config)
     rows, columns = optics.detector
     ours = zones(optics)
-    for zone in (lib.BF, lib.ADF, lib.HAADF):
+    for zone in (BF, ADF, HAADF):
         window = maps.stack[zone - 1, maps.margin : maps.margin + rows, maps.margin : maps.margin + columns]
         np.testing.assert_array_equal(ours == zone, window > 0)
 
@@ -58,7 +62,7 @@ def rendered(crystal, step: int) -> np.ndarray:
     beam = make_beam(200, wave, 0.9, OPTICS.rings, OPTICS.rotation_deg)
     excited = excite(structure, ub, beam, TOP)
     shares = np.diff(two_beam_shares(excited, STEPS, TOP / STEPS)[step].astype(float), axis=-1, prepend=0)
-    place = g_to_detector(excited.g, wave, OPTICS.pixel_inv_angstrom, OPTICS.rotation_deg, np.array(OPTICS.center_px))
+    place = g_to_detector(excited.g, OPTICS.pixel_inv_angstrom, OPTICS.rotation_deg, np.array(OPTICS.center_px))
     cells, many = shares.shape[0], 40000
     rho, turn = np.sqrt(rng.random(many)), rng.random(many)
     ring = np.minimum((rho * OPTICS.rings).astype(int), OPTICS.rings - 1)
@@ -78,9 +82,9 @@ def rendered(crystal, step: int) -> np.ndarray:
 def test_tables_equal_sums_over_patterns(crystal, responses, step):
     image, zone, got = rendered(crystal, step), zones(OPTICS), responses.table[0, 0, step]
     assert got[lib.TAKEN] >= image.sum() - 1e-4
-    for q, z in ((lib.IN_BF, lib.BF), (lib.IN_ADF, lib.ADF), (lib.IN_HAADF, lib.HAADF)):
+    for q, z in ((lib.IN_BF, BF), (lib.IN_ADF, ADF), (lib.IN_HAADF, HAADF)):
         assert got[q] == pytest.approx(image[zone == z].sum(), abs=6e-3 * image.sum())
-    dark = image[zone >= lib.ADF]
+    dark = image[zone >= ADF]
     assert got[lib.SQUARES] == pytest.approx((dark**2).sum(), rel=0.05)
     assert got[lib.CUBES] == pytest.approx((dark**3).sum(), rel=0.08)
     hottest = np.sort(dark)[::-1]
@@ -104,8 +108,34 @@ def test_orientations_differ(responses):
 def test_hottest_pixel_is_distributed_as_drawn(responses):
     rng = np.random.default_rng(5)
     level = int(np.abs(responses.levels - 400).argmin())
-    film = OPTICS.template(diffuse.amorphous("C"))[zones(OPTICS) >= lib.ADF]
+    film = OPTICS.template(diffuse.amorphous("C"))[zones(OPTICS) >= ADF]
     drawn = rng.poisson(responses.levels[level] * film, (4000, film.size)).max(1)
     table = responses.hottest[level, 0]
     assert table.mean() == pytest.approx(drawn.mean(), rel=0.03)
     assert table.std() == pytest.approx(drawn.std(), rel=0.15)
+
+
+def test_a_point_spread_keeps_electrons_and_dims_the_hottest_pixel(crystal, responses):
+    structure, ub = crystal
+    blurred = make_responses(replace(OPTICS, psf_px=1.0), [Specimen(structure, TOP, ub[None])], STEPS)
+    sharp, soft = responses.table[0, 0, STEPS], blurred.table[0, 0, STEPS]
+    assert soft[lib.TAKEN] == pytest.approx(sharp[lib.TAKEN], rel=1e-3)
+    assert soft[lib.PEAK] < 0.8 * sharp[lib.PEAK]
+    dark = lib.IN_ADF, lib.IN_HAADF
+    assert soft[list(dark)].sum() == pytest.approx(sharp[list(dark)].sum(), rel=0.05)
+
+
+def test_damage_and_kinematic_theory_change_the_tables(crystal, responses):
+    structure, ub = crystal
+    specimen = Specimen(structure, TOP, ub[None])
+    others = [
+        replace(specimen, damage=Damage(critical_dose_e_per_A2=10), dose_e_per_A2=20),
+        replace(specimen, kinematic=True),
+        replace(specimen, mosaic_deg=0.2),
+    ]
+    made = make_responses(OPTICS, others, STEPS)
+    fresh, (damaged, kinematic, mosaic) = responses.table[0, 0, STEPS], made.table[:, 0, STEPS]
+    assert damaged[lib.TAKEN] < 0.8 * fresh[lib.TAKEN]
+    assert 0 < kinematic[lib.TAKEN] <= 0.5
+    assert np.abs(mosaic - fresh).max() > 1e-3
+    assert made.diffuse[0, 2] > made.diffuse[1, 2]  # what reflections lose lands further out

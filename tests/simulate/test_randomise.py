@@ -11,9 +11,9 @@ from stemtomo_dl.config import check
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.simulate.crystal import read_structure
-from stemtomo_dl.simulate.images import draw_images
-from stemtomo_dl.simulate.randomise import random_sample, stretched
-from stemtomo_dl.simulate.shape import polyhedron
+from stemtomo_dl.simulate.images import AMORPHOUS, draw_images
+from stemtomo_dl.simulate.randomise import _halves, random_sample, stretched
+from stemtomo_dl.simulate.shape import footprint, polyhedron
 from stemtomo_dl.simulate.stock import make_library, pseudo_cif, random_bodies
 from stemtomo_dl.simulate.support import random_support, smooth_noise
 from stemtomo_dl.simulate.training import TrainingSettings, load_training
@@ -39,10 +39,10 @@ def library():
 
 def test_shipped_ranges_cover_what_experiments_show():
     p, r = SETTINGS.particles, SETTINGS.recording
-    assert p.count == (0, 120)
-    assert p.size_px == (8, 60)
-    assert p.extreme_px == (4, 150)
-    assert r.electrons == (20, 5000)
+    assert p.count == (0, 300)
+    assert p.size_px == (6, 70)
+    assert p.extreme_px == (4, 200)
+    assert r.electrons == (3, 20000)
     assert r.shape == (256, 256)
 
 
@@ -82,7 +82,7 @@ def test_fields_stay_within_their_ranges(library):
     counts, electrons, overlapped = [], [], 0
     for _ in range(60):
         sample = random_sample(SETTINGS, library, rng)
-        counts.append(len(sample.solids))
+        counts.append(sample.particle.max(initial=-1) + 1)
         electrons.append(sample.electrons)
         assert p.step_nm[0] <= sample.step_nm <= p.step_nm[1]
         longest = [2 * s.bound() / sample.step_nm for s in sample.solids]
@@ -95,10 +95,12 @@ def test_fields_stay_within_their_ranges(library):
         assert ((image.visibility >= 0) & (image.visibility <= 1)).all()
         assert (image.signal >= 0).all()
         overlapped += bool((image.visibility < 1).any())
-    assert max(counts) <= 120
-    assert np.ptp(counts) > 40
-    assert 20 <= min(electrons) < 100
-    assert 2000 < max(electrons) <= 5000
+    assert 120 < max(counts) <= 300
+    assert min(counts) < 5
+    counted = [e for e in electrons if e <= SETTINGS.recording.electrons[1]]
+    assert 3 <= min(counted) < 30
+    assert max(counted) > 5000
+    assert 0 < len(electrons) - len(counted) < 10  # as good as noiseless
     assert overlapped > 15
 
 
@@ -118,7 +120,7 @@ def test_empty_and_crowded_fields(library):
     assert empty.images[0].any()
     crowded = {"count": [120, 120], "few_share": 0.0, "size_px": [8, 12], "extreme_share": 0.0}
     sample = random_sample(changed(particles=crowded), library, rng)
-    assert len(sample.solids) == 120
+    assert sample.particle[-1] == 119
     tiny = {"count": [50, 50], "few_share": 0, "size_px": [1, 1], "extreme_px": [1, 1], "extreme_share": 0}
     image = draw_images(random_sample(changed(particles=tiny), library, rng), rng)
     areas = [crop.sum() for crop in image.masks.crops]
@@ -129,7 +131,15 @@ def test_empty_and_crowded_fields(library):
 def test_agglomerates_hang_together(library):
     rng = np.random.default_rng(9)
     s = {"count": [20, 20], "few_share": 0.0, "coverage": [2, 2], "size_px": [14, 14], "extreme_share": 0.0}
-    s |= {"spread": [0, 0], "balls": 1.0, "agglomerate_share": 1.0, "together": [20, 20], "overlap": [0.1, 0.3]}
+    s |= {
+        "spread": [0, 0],
+        "balls": 1.0,
+        "twin_share": 0.0,
+        "shell_share": 0.0,
+        "agglomerate_share": 1.0,
+        "together": [20, 20],
+        "overlap": [0.1, 0.3],
+    }
     for chain in (0.0, 1.0):
         sample = random_sample(changed(particles=s | {"chain_share": chain}), library, rng)
         at = sample.at_px
@@ -139,6 +149,43 @@ def test_agglomerates_hang_together(library):
         assert reached.all()
         steps = [np.linalg.norm(b - a) for a, b in pairwise(at)]
         assert (max(steps) < 14) == bool(chain)
+
+
+def test_a_twin_is_one_particle_and_a_shell_belongs_to_it(library):
+    only = {"few_share": 0.0, "count": [30, 30], "coverage": [1, 1], "size_px": [16, 16], "extreme_share": 0.0}
+    still = {"shear_share": 0.0, "flyback_share": 0.0, "jitter_share": 0.0}
+    twins = {"twin_share": 1.0, "amorphous_share": 0.0}
+    shells = {"twin_share": 0.0, "shell_share": 1.0, "amorphous_shell_share": 1.0}
+    twinned, coated = (changed(particles=only | kind, recording=still) for kind in (twins, shells))
+    for settings in (twinned, coated):
+        sample = random_sample(settings, library, np.random.default_rng(5))
+        count = sample.particle[-1] + 1
+        assert len(sample.solids) == 2 * count
+        np.testing.assert_array_equal(sample.particle, np.repeat(np.arange(count), 2))
+        image = draw_images(sample, np.random.default_rng(0))
+        assert len(image.masks) <= count
+        united = np.zeros((count, *sample.shape), bool)
+        for solid, at, p in zip(sample.solids, sample.at_px, sample.particle, strict=True):
+            seen = footprint(solid, at, sample.step_nm, sample.shape)
+            height, width = seen.outline.shape
+            united[p, seen.y0 : seen.y0 + height, seen.x0 : seen.x0 + width] |= seen.outline
+        for i, p in enumerate(image.particle):
+            np.testing.assert_array_equal(image.masks.full(i), united[p])
+    amorphous = sample.crystal == AMORPHOUS
+    assert amorphous[::2].all()  # the shells
+    assert not amorphous[1::2].all()
+
+
+def test_halves_of_a_twin_fill_the_whole():
+    whole = random_bodies(6, np.random.default_rng(3))
+    for body in whole:
+        first, second = _halves(body, np.random.default_rng(1))
+        at = np.linspace(-0.7, 0.7, 41)
+        np.testing.assert_allclose(
+            first.thickness(at, at) + second.thickness(at, at), body.thickness(at, at), atol=1e-9
+        )
+        assert first.thickness(at, at).any()
+        assert second.thickness(at, at).any()
 
 
 def test_pseudo_structures_are_crystals():

@@ -3,9 +3,10 @@
 import pytest
 
 from stemtomo_dl import resources
-from stemtomo_dl.config import Experiment
+from stemtomo_dl.config import Experiment, check
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.simulate.scene import Tilts, load_scene
+from stemtomo_dl.simulate.scene import Scene, Tilts, load_scene
+from stemtomo_dl.simulate.series import simulate
 
 SCENES = resources.synthetic() / "scenes"
 
@@ -89,3 +90,89 @@ def test_experiment_file_states_what_the_scene_says_it_does():
     assert experiment.stage.tilt_axis_deg == 0
     assert experiment.detector.rotation_deg == 12
     assert experiment.sample.phases == ["brookite.cif", "rutile.cif"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("seed = 7", "seed = 7\nd_min = 100.0", "key 'd_min': brookite has no reflection"),
+        ("seed = 7", "seed = 7\nd_min = 0.01", "key 'd_min': too many reflections"),
+        ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1.5", "instrument.pixel_inv_angstrom"),
+        ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1e-5", "instrument.pixel_inv_angstrom"),
+        ("scan = [24, 32]", "scan = [8, 8000]\nraster = { shear_deg = 60.0 }", "instrument.raster.shear_deg"),
+        ("scan = [24, 32]", "scan = [24, 32]\nraster = { fast_scale = 1e9 }", "instrument.raster.fast_scale"),
+        ("scan = [24, 32]", "scan = [24, 32]\ndescan = { fast_px = [1e6, 0] }", "instrument.descan.fast_px"),
+        ("scan = [24, 32]", "scan = [24, 32]\nellipse = { ratio = 1e3 }", "instrument.ellipse.ratio"),
+        ("scan = [24, 32]", "scan = [24, 32]\ncamera = { psf_sigma_px = 1e4 }", "instrument.camera.psf_sigma_px"),
+        ("scan = [24, 32]", "scan = [24, 32]\ncamera = { hot_electrons = 1e12 }", "instrument.camera.hot_electrons"),
+        ("detector = [64, 48]", "detector = [8000, 8000]", "instrument.detector"),
+        ('cif = "rutile.cif"', 'mosaic_deg = 90\ncif = "rutile.cif"', "particles.1.mosaic_deg"),
+        (
+            "electrons_per_pattern = 400",
+            "electrons_per_pattern = 1e8",
+            "key 'overlap'",
+        ),
+    ],
+)
+def test_absurd_scenes_are_not_built_and_end_in_one_line(tmp_path, old, new, key):
+    text = (SCENES / "tiny.toml").read_text()
+    assert old in text
+    if key == "key 'overlap'":
+        text = text.replace("seed = 7", 'seed = 7\noverlap = "sequential"')
+    path = tmp_path / "absurd.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        simulate(*load_scene(path))
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_readmes_example_is_complete_and_plays(tmp_path):
+    text = (resources.synthetic() / "README.md").read_text(encoding="utf-8")
+    example = text.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "scene.toml").write_text(example, encoding="utf-8")
+    scene, cifs = load_scene(tmp_path / "scene.toml")
+    tables = {"raster", "descan", "ellipse", "camera"}
+    assert tables <= scene.instrument.model_fields_set
+    assert {"stated", "tilts", "drift", "film", "particles", "instrument"} <= scene.model_fields_set
+    series = simulate(scene, cifs)
+    assert len(series) == 8
+    assert series.scan(0).shape == series.shape
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "words"),
+    [
+        ("instrument", {"scan": [100000, 100000]}, "instrument.scan"),
+        ("instrument", {"detector": [64, 1000000]}, "instrument.detector"),
+        ("instrument", {"electrons_per_pattern": 1e15}, "electrons per pattern"),
+        ("instrument", {"convergence_mrad": 60.0}, "wider than the detector"),
+        ("instrument", {"probe_samples": 1000}, "instrument.probe_samples"),
+        ("instrument", {"pixel_inv_angstrom": 3.0}, "nothing diffracts"),
+        ("instrument", {"beam_offset_px": [500.0, 0.0]}, "off the detector"),
+        ("instrument", {"scan": [4096, 4096], "step_nm": 50.0}, "more than can be played"),
+        (None, {"d_min": 1e-6}, "d_min"),
+        (None, {"field_fraction": 1e6}, "field_fraction"),
+    ],
+)
+def test_absurd_scenes_end_in_one_line(table, keys, words):
+    content = load_scene(SCENES / "tiny.toml")[0].model_dump()
+    if table is None:
+        content |= keys
+    else:
+        content[table] |= keys
+    content["particles"][0] |= {"count": None, "per_um2": 200.0}
+    with pytest.raises(InputError, match=words) as caught:
+        check(Scene, content, "scene.toml")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("scene.toml: ")
+
+
+def test_what_goes_wrong_while_building_names_the_file(tmp_path, monkeypatch):
+    from stemtomo_dl import known
+
+    text = (SCENES / "tiny.toml").read_text().replace('shape = "sphere"', "faces = [{ hkl = [0, 0, 1] }]")
+    path = tmp_path / "open.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"open\.toml: key 'particles\.1\.faces': .*add a form"):
+        known.simulate(str(path), tmp_path / "out", None)

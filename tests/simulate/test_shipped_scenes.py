@@ -1,4 +1,4 @@
-"""The shipped scenes give what data/synthetic/README.md says; run as a program, this file prints its table anew."""
+"""The shipped scenes give what data/synthetic/README.md says; run as a program, this file writes its table anew."""
 
 import hashlib
 import platform
@@ -60,6 +60,17 @@ def test_what_ships_is_small():
     assert sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < 1_000_000
 
 
-if __name__ == "__main__":
+def rewrite() -> None:
+    """Play all scenes and put their rows in the place of the README's."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    old = [i for i, line in enumerate(lines) if "×" in line and line.startswith("| `")]
+    rows = []
     for scene in SCENES:
-        print("| " + " | ".join(facts(scene)) + " |", flush=True)
+        rows.append("| " + " | ".join(facts(scene)) + " |")
+        print(rows[-1], flush=True)
+    lines[old[0] : old[-1] + 1] = rows
+    README.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

@@ -10,11 +10,14 @@ from stemtomo_dl import resources
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.geometry import field_centre, tilt_rotation
 from stemtomo_dl.records import Instrument, Tile
+from stemtomo_dl.simulate import diffuse
 from stemtomo_dl.simulate import library as lib
 from stemtomo_dl.simulate.crystal import read_structure
-from stemtomo_dl.simulate.images import DETECTORS, ImageSample, draw_images, expected_planes
-from stemtomo_dl.simulate.library import Optics, make_responses
+from stemtomo_dl.simulate.images import DETECTORS, Glow, ImageSample, draw_images, expected_planes
+from stemtomo_dl.simulate.library import Specimen, make_responses
+from stemtomo_dl.simulate.optics import ADF, Optics, zones
 from stemtomo_dl.simulate.planes import DIRECT, blur, lay_film
+from stemtomo_dl.simulate.readout import Readout
 from stemtomo_dl.simulate.scene import Scene
 from stemtomo_dl.simulate.series import simulate
 from stemtomo_dl.simulate.shape import ball, footprint
@@ -84,8 +87,8 @@ def as_sample(series) -> ImageSample:
         rings=series.cast.beam.rings,
         rotation_deg=m.rotation_deg,
     )
-    crystals = [(p.structure, (rotation @ p.ub)[None]) for p in particles]
-    responses = make_responses(optics, crystals, [2 * p.solid.bound() for p in particles], 80)
+    specimens = [Specimen(p.structure, 2 * p.solid.bound(), (rotation @ p.ub)[None]) for p in particles]
+    responses = make_responses(optics, specimens, 80)
     origin = field_centre(m.scan) + motion.drift_px[TILT]
     share = 1 - np.exp(-FILM_NM / np.cos(np.radians(motion.alpha_deg[TILT])) / PATH_NM)
     return plain_sample(
@@ -109,12 +112,16 @@ def plain_sample(responses, electrons, film, step_nm, solids, at_px, crystal, pa
         solids=solids,
         probe_samples=1,
         blur_px=(0.0, 0.0),
+        readout=Readout(),
+        glow=None,
+        particle=np.arange(len(solids)),
         at_px=np.reshape(at_px, (-1, 2)).astype(float),
         crystal=crystal,
         rocking=np.zeros((len(solids), 4)),
         mean_free_path_nm=path_nm,
         film=film,
         row_shift_px=np.zeros(rows),
+        column_shift_px=np.zeros(film.shape[1]),
         row_dose=np.ones(rows),
         shading=np.zeros((3, 5)),
     )
@@ -126,7 +133,7 @@ def responses():
     structure = read_structure("rutile", cif, 0.9)
     turns = Rotation.from_rotvec([[0.3, 0.02 * k, 0] for k in range(3)]).as_matrix()
     optics = Optics(200, 0.8, 0.03, (64, 64), (31.6, 31.2))
-    return make_responses(optics, [(structure, turns @ structure.b)] * 2, [60.0, 60.0], 30)
+    return make_responses(optics, [Specimen(structure, 60.0, turns @ structure.b)] * 2, 30)
 
 
 def small(responses, electrons=400.0, shape=(48, 60), count=3, radius_nm=14.0) -> ImageSample:
@@ -262,7 +269,9 @@ def test_rows_that_are_shifted_show_the_particle_shifted(responses):
     )
     np.testing.assert_allclose(moved["bf"][20:26, 10:40], still["bf"][20:26, 13:43], rtol=0.03)
     np.testing.assert_allclose(moved["bf"][26:], still["bf"][26:], rtol=0.03)
-    np.testing.assert_array_equal(moved.masks.full(0), still.masks.full(0))
+    expected = still.masks.full(0)
+    expected[20:26] = np.roll(expected[20:26], -3, axis=1)
+    np.testing.assert_array_equal(moved.masks.full(0), expected)
 
 
 def test_flicker_and_shading_act_on_the_counts(responses):
@@ -285,6 +294,59 @@ def test_bent_lattice_runs_through_the_orientations(responses):
     b, left, right = (draw_images(s, np.random.default_rng(0))["adf"] for s in (bent, *flat))
     np.testing.assert_allclose(b[15:33, 12:17], left[15:33, 12:17], rtol=0.05)
     np.testing.assert_allclose(b[15:33, 44:48], right[15:33, 44:48], rtol=0.05)
+
+
+def test_flyback_shows_the_particle_where_probes_are(responses):
+    """Probes of the columns 20 to 27 lie 4 px too far right, so what they see lies 4 px to the left."""
+    sample = replace(small(responses, electrons=1e6, count=1, radius_nm=20.0), at_px=np.array([[26.0, 24.0]]))
+    ahead = np.zeros(60)
+    ahead[20:28] = 4.0
+    still, moved = (
+        draw_images(replace(sample, column_shift_px=a), np.random.default_rng(0)) for a in (0 * ahead, ahead)
+    )
+    np.testing.assert_allclose(moved["bf"][:, 20:28], still["bf"][:, 24:32], rtol=0.01)
+    np.testing.assert_array_equal(moved.masks.full(0)[:, 20:28], still.masks.full(0)[:, 24:32])
+    np.testing.assert_array_equal(moved.masks.full(0)[:, 28:], still.masks.full(0)[:, 28:])
+
+
+def test_shifted_probes_look_beyond_the_sides(responses):
+    sample = replace(small(responses, count=1), at_px=np.array([[-9.0, 24.0]]))
+    assert len(draw_images(sample, np.random.default_rng(0)).masks) == 0
+    image = draw_images(replace(sample, row_shift_px=np.full(48, -5.0)), np.random.default_rng(0))
+    y, x = np.indices(sample.shape)
+    np.testing.assert_array_equal(image.masks.full(0), np.hypot(x + 4, y - 24) < 7)
+
+
+def test_secondary_electrons_make_edges_bright(responses):
+    sample = replace(small(responses, electrons=1e6, count=1, radius_nm=24.0), at_px=np.array([[30.0, 24.0]]))
+    image = draw_images(replace(sample, glow=Glow(0.1, 0.2, 1.0)), np.random.default_rng(0))
+    counts = image["adf"] * responses.area_px[1] / 1e6
+    assert counts[24, 30] == pytest.approx(0.2, rel=0.05)  # flat on top
+    assert counts[24, 22] == pytest.approx(0.2 / np.sqrt(1 - (8 / 12) ** 2), rel=0.05)  # a sphere: 1/cos θ
+    assert counts[2, 2] == pytest.approx(0.1 * 1.1, rel=0.05)
+    assert image["bf"][24, 30] < 0.98 * image["bf"][2, 2]  # what goes through is seen as ever
+
+
+@pytest.mark.parametrize("electrons", [300.0, 3000.0, 20000.0])
+def test_camera_adds_what_gain_and_noise_must(responses, electrons):
+    """Against pixels: dark-field counts of a film drawn one by one and read out as the camera does."""
+    camera = Readout(gain=20.0, gain_spread=0.4, read_noise=0.2, offset=1.0)
+    sample = replace(small(responses, electrons=electrons, count=0, shape=(64, 64)), readout=camera)
+    image, rng = draw_images(sample, np.random.default_rng(3)), np.random.default_rng(4)
+    plain = draw_images(replace(sample, readout=Readout()), np.random.default_rng(3))
+    optics = Optics(200, 0.8, 0.03, (64, 64), (31.6, 31.2))
+    zone, film = zones(optics), optics.template(diffuse.amorphous("C"))
+    mean = 0.1 * electrons * film[zone >= ADF]
+    n = rng.poisson(mean, (1500, len(mean)))
+    values = 20.0 * (1.0 + n + np.sqrt(0.16 * n + 0.04) * rng.normal(size=n.shape))
+    profile = mean / np.sqrt((mean**2).sum())
+    rest = values - 20.0 - np.outer(20.0 * (n @ profile), profile)
+    assert image["variance"].mean() == pytest.approx((rest**2).mean(), rel=0.03)
+    assert image["maximum"].mean() == pytest.approx(values.max(1).mean(), rel=0.04)
+    adf = values[:, zone[zone >= ADF] == ADF].mean(1)
+    assert image["adf"].mean() == pytest.approx(adf.mean(), rel=0.01)
+    assert image["adf"].std() == pytest.approx(adf.std(), rel=0.06)
+    assert plain["adf"].mean() == pytest.approx(image["adf"].mean() / 20 - 1, rel=0.02)
 
 
 @pytest.mark.parametrize("sigma", [(0.8, 0.0), (0.0, 1.3), (0.6, 1.1)])

@@ -105,6 +105,14 @@ def test_rosettasciio_reads_the_mib_that_is_written(tmp_path: Path, dtype: str) 
     check(open_scan(path), data)
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("u1", 8), ("u2", 16), ("u4", 32)])
+def test_mib_states_the_depth_of_its_counts(tmp_path: Path, dtype: str, bits: int) -> None:
+    path = tmp_path / "a.mib"
+    write_scan(path, [counts(dtype)], SHAPE, dtype)
+    assert f"ns,{bits},".encode() in path.read_bytes()[:384]
+    assert f"Counter Depth (number):\t{bits}\n" in path.with_suffix(".hdr").read_text()
+
+
 def test_rosettasciio_reads_the_hspy_that_is_written(tmp_path: Path) -> None:
     reader = pytest.importorskip("rsciio.hspy", reason="RosettaSciIO is not installed")
     data, path = counts(), tmp_path / "a.hspy"

@@ -12,8 +12,9 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Truth
 from stemtomo_dl.simulate.scene import Scene, load_scene
 from stemtomo_dl.simulate.series import simulate
-from stemtomo_dl.store.experiment import experiment_toml, write_experiment
+from stemtomo_dl.store.experiment import Origin, experiment_toml, write_experiment
 from stemtomo_dl.store.scans.open import open_scan
+from stemtomo_dl.store.series import open_series
 from stemtomo_dl.store.truth import read_truth, write_truth
 
 TINY, CIFS = load_scene(resources.synthetic() / "scenes/tiny.toml")
@@ -23,10 +24,10 @@ SERIES = simulate(TINY, CIFS)
 def write(folder, scene: Scene = TINY, cifs: dict[str, str] = CIFS) -> int:
     """Write a scene's experiment; how many scans lay in their places."""
     series = simulate(scene, cifs)
-    experiment, origin = scene.experiment(series.elements), scene.model_dump(mode="json")
-    arguments = (experiment, series.truth, series.stated_deg, series.rows, series.shape, origin, cifs)
+    experiment, origin = scene.experiment(series.elements), Origin(scene.resolved(), cifs, "1")
+    arguments = (experiment, series.truth, series.stated_deg, series.rows, series.shape, origin)
     done: list[int] = []
-    write_experiment(folder, *arguments, advance=lambda: done.append(1))
+    write_experiment(folder, *arguments, mask=series.listed_pixels, advance=lambda: done.append(1))
     return len(done)
 
 
@@ -142,3 +143,54 @@ def test_every_format_holds_what_the_camera_counts(tmp_path, suffix, dtype):
     np.testing.assert_array_equal(read, series.scan(1))
     assert read.max() == 255 if dtype == "uint8" else read.max() > 10_000
     assert len(read_truth(tmp_path / "truth.h5").alpha_deg) == 3
+
+
+def test_the_mask_is_written_named_and_read(tmp_path):
+    content = TINY.model_dump()
+    content["instrument"] |= {"camera": {"kind": "hybrid", "hot_pixels": 4, "dead_pixels": 3, "listed_share": 1.0}}
+    scene = Scene.model_validate(content)
+    write(tmp_path, scene)
+    series = simulate(scene, CIFS)
+    sensor = series.cast.sensor
+    bad = open_series(tmp_path / "experiment.toml").series.bad_pixels
+    np.testing.assert_array_equal(bad, series.listed_pixels)
+    assert bad[tuple(np.concatenate([sensor.hot, sensor.dead]).T)].all()
+    never = series.scan(0).max((0, 1)) == 0
+    gaps = np.zeros((64, 48), bool)
+    gaps[31:33] = gaps[:, 23:25] = True
+    assert never[gaps].all()
+    assert bad[gaps].all()
+    write(tmp_path / "ideal")
+    assert "mask" not in (tmp_path / "ideal/experiment.toml").read_text()
+    assert not (tmp_path / "ideal/mask.npy").exists()
+
+
+def test_the_scene_beside_an_experiment_plays_again(tmp_path):
+    shell = {"thickness_nm": 2.0, "cif": "anatase.cif"}
+    content = TINY.model_dump() | {"title": 'again, "quoted"', "overlap": "sequential"}
+    content["particles"][1] |= {"shell": shell, "twin": {"plane": (1, 0, 1)}, "cif": "folder/rutile.cif"}
+    content["drift"] |= {"jumps": [{"tilt": 1, "shift_px": (1.5, -2.0)}]}
+    scene = Scene.model_validate(content)
+    structures = resources.synthetic() / "structures"
+    cifs = {name: (structures / name.split("/")[-1]).read_text() for name in scene.cifs}
+    write(tmp_path / "one", scene, cifs)
+    again, read = load_scene(tmp_path / "one/scene.toml")
+    assert again.model_dump(exclude={"particles"}) == scene.model_dump(exclude={"particles"})
+    assert list(read.values()) == list(cifs.values())
+    write(tmp_path / "two", again, read)
+    first, second = ((tmp_path / n / "scans/scan_0002.h5").read_bytes() for n in ("one", "two"))
+    assert first == second
+
+
+def test_a_damaged_truth_or_origin_is_an_input_error(tmp_path):
+    write_truth(tmp_path / "truth.h5", SERIES.truth)
+    content = bytearray((tmp_path / "truth.h5").read_bytes())
+    with h5py.File(tmp_path / "truth.h5") as f:
+        at = f["masks"].id.get_chunk_info(0).byte_offset
+    content[at : at + 40] = bytes(40)
+    (tmp_path / "truth.h5").write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read_truth(tmp_path / "truth.h5")
+    (tmp_path / "scene.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"scene\.json"):
+        write(tmp_path)

@@ -18,7 +18,6 @@ from stemtomo_dl.store.atomic import write_text, writing
 Shape = tuple[int, int, int, int]
 Writer = Callable[[Path, Iterator[np.ndarray], Shape, np.dtype[Any]], None]
 MIB_KINDS = {1: "U08", 2: "U16", 4: "U32"}
-MIB_BITS = {1: 6, 2: 12, 4: 24}
 MIB_HEADER = 384  # bytes
 MIB_START = datetime(2000, 1, 1)
 FRAME_TIME, LINE_PAUSE = timedelta(milliseconds=1), timedelta(milliseconds=1)
@@ -127,7 +126,10 @@ def _mib(path: Path, rows: Iterator[np.ndarray], shape: Shape, dtype: np.dtype[A
 
 
 def _mib_header(i: int, nx: int, qy: int, qx: int, dtype: np.dtype[Any]) -> bytes:
-    """Header of frame ``i``; its time stamp shows the pause at the end of every line."""
+    """Header of frame ``i``; its time stamp shows the pause at the end of every line.
+
+    The counter depth is that of the stored type: counts may fill all of it, so 6, 12 or 24 bits would be wrong.
+    """
     time = MIB_START + i * FRAME_TIME + (i // nx) * LINE_PAUSE
     zeros = ",".join(["0.000000E+0"] * 8)
     chip = "3RX," + ",".join(["000"] * 27)
@@ -135,7 +137,7 @@ def _mib_header(i: int, nx: int, qy: int, qx: int, dtype: np.dtype[Any]) -> byte
     text = (
         f"MQ1,{i + 1:06d},{MIB_HEADER:05d},01,{qx:04d},{qy:04d},{MIB_KINDS[dtype.itemsize]},   1x1,01,"
         f"{time:%Y-%m-%d %H:%M:%S.%f},{FRAME_TIME.total_seconds():.6f},0,0,0,{zeros},{chip},"
-        f"MQ1A,{time:%Y-%m-%dT%H:%M:%S.%f}000Z,{nanoseconds},{MIB_BITS[dtype.itemsize]},"
+        f"MQ1A,{time:%Y-%m-%dT%H:%M:%S.%f}000Z,{nanoseconds},{8 * dtype.itemsize},"
     )
     return text.encode("ascii")
 
@@ -144,7 +146,7 @@ def _hdr(shape: Shape, dtype: np.dtype[Any]) -> str:
     lines = {
         "Time and Date Stamp (day, mnth, yr, hr, min, s)": f"{MIB_START:%d/%m/%Y %H:%M:%S}",
         "Assembly Size (NX1, 2X2)": "   1x1",
-        "Counter Depth (number)": str(MIB_BITS[dtype.itemsize]),
+        "Counter Depth (number)": str(8 * dtype.itemsize),
         "Frames in Acquisition (Number)": str(shape[0] * shape[1]),
         "Frames per Trigger (Number)": str(shape[1]),
     }

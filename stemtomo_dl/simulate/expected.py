@@ -1,0 +1,134 @@
+"""Virtual images of one tilt of a scene without its patterns, by the tables that training images are drawn from.
+
+They agree with images of the patterns within counting noise, but for what the tables leave out: an ellipse (spots
+move by less than their disks), descan (virtual detectors follow it), electrons that are scattered twice, the tail of
+the camera's point spread, and counts beyond saturation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stemtomo_dl.records import VirtualImages
+from stemtomo_dl.simulate import diffuse
+from stemtomo_dl.simulate.detector import Sensor
+from stemtomo_dl.simulate.distortion import beam_shifts
+from stemtomo_dl.simulate.images import DETECTORS, ImageSample, draw_detectors, expected_planes
+from stemtomo_dl.simulate.library import Responses, Specimen, make_responses
+from stemtomo_dl.simulate.mixture import Cast, View
+from stemtomo_dl.simulate.optics import Optics
+from stemtomo_dl.simulate.readout import Readout
+from stemtomo_dl.simulate.scene import Scene
+from stemtomo_dl.simulate.shape import Footprint
+
+_FEWEST_STEPS, _MOST_STEPS = 20, 150  # of thickness; of about 1 nm where these leave the choice
+
+
+def expected_images(
+    scene: Scene, cast: Cast, view: View, thickness: np.ndarray, film: np.ndarray, rng: np.random.Generator
+) -> VirtualImages:
+    """Draw the virtual images of a tilt.
+
+    Parameters
+    ----------
+    view : View
+        What is in view, in the order of the beam.
+    thickness : (met, y, x) array
+        nm.
+    film : (y, x) array
+        Share of the electrons that the support takes.
+
+    Returns
+    -------
+    VirtualImages
+        The mean and the maximum pattern are unknown, NaN.
+    """
+    responses = _responses(scene, cast, view)
+    sample = _sample(scene, cast, view, responses, film)
+    seen = [Footprint(0, 0, t, t > 0) for t in thickness]
+    planes, _, bragg = expected_planes(sample, seen)
+    images = draw_detectors(sample, planes, bragg, rng)
+    unknown = np.full(scene.instrument.detector, np.nan, "f4")
+    return VirtualImages(DETECTORS, images, _beam(scene, view), unknown, unknown)
+
+
+def blind_pixels(sensor: Sensor) -> np.ndarray:
+    """Pixels (qy, qx) that count nothing, or that count without electrons."""
+    out = np.zeros((len(sensor.row_at), len(sensor.column_at)), bool)
+    out[sensor.row_at < 0] = True
+    out[:, sensor.column_at < 0] = True
+    for places in (sensor.hot, sensor.dead):
+        out[places[:, 0], places[:, 1]] = True
+    return out
+
+
+def _responses(scene: Scene, cast: Cast, view: View) -> Responses:
+    """Tables of every particle in view as it lies."""
+    m, beam = scene.instrument, cast.beam
+    optics = Optics(
+        m.voltage_kv,
+        m.convergence_mrad,
+        m.pixel_inv_angstrom,
+        m.detector,
+        (float(view.center_px[0]), float(view.center_px[1])),
+        rings=beam.rings,
+        rotation_deg=m.rotation_deg,
+        film_element=scene.film.element,
+        psf_px=m.camera.full()["psf_sigma_px"],
+        blind=blind_pixels(cast.sensor),
+    )
+    specimens = [
+        Specimen(
+            structure=(p := cast.particles[index]).structure,
+            thickest_nm=max(float(top), 1e-3),
+            ubs=(view.rotation @ p.ub)[None],
+            mosaic_deg=p.mosaic_deg,
+            damage=p.damage,
+            dose_e_per_A2=view.dose_e_per_A2,
+            kinematic=cast.scale is not None,
+            scale=None if cast.scale is None else float(cast.scale[index]),
+        )
+        for index, top in zip(view.particle, view.thickest, strict=True)
+    ]
+    steps = int(np.clip(np.ceil(view.thickest.max(initial=1)), _FEWEST_STEPS, _MOST_STEPS))
+    return make_responses(optics, specimens, steps)
+
+
+def _sample(scene: Scene, cast: Cast, view: View, responses: Responses, film: np.ndarray) -> ImageSample:
+    """A tilt as `images` wants it; thicknesses are known already, so that solids and places are not needed."""
+    m, met = scene.instrument, len(view.particle)
+    paths = []
+    for index in view.particle:
+        p = cast.particles[index]
+        kind = Specimen(p.structure, 1.0, p.ub[None], damage=p.damage, dose_e_per_A2=view.dose_e_per_A2).material
+        paths.append(diffuse.damaged_path(p.mean_free_path_nm, kind, m.voltage_kv))
+    s = cast.sensor
+    return ImageSample(
+        responses=responses,
+        electrons=m.electrons,
+        step_nm=m.step_nm,
+        solids=(),
+        probe_samples=m.probe_samples,
+        blur_px=(0.0, 0.0),
+        readout=Readout(s.gain, s.gain_spread, s.read_noise / s.gain, s.offset / s.gain),
+        glow=None,
+        particle=np.arange(met),
+        at_px=np.zeros((met, 2)),
+        crystal=np.arange(met),
+        rocking=np.zeros((met, 4)),
+        mean_free_path_nm=np.array(paths, float),
+        film=film.astype("f4"),
+        row_shift_px=np.zeros(m.scan[0]),
+        column_shift_px=np.zeros(m.scan[1]),
+        row_dose=np.ones(m.scan[0]),
+        shading=np.zeros((3, 5)),
+    )
+
+
+def _beam(scene: Scene, view: View) -> np.ndarray:
+    """Where the beam is on the detector: quadratics (2, 6) of the probe's place, 1, x, y, x², xy, y²."""
+    shape = scene.instrument.scan
+    y, x = (v.ravel() for v in np.indices(shape))
+    terms = np.stack([np.ones(y.shape), x, y, x**2, x * y, y**2], 1)
+    places = view.center_px + beam_shifts(scene.instrument.descan, shape).reshape(-1, 2)
+    return np.asarray(np.linalg.lstsq(terms, places, rcond=None)[0].T)

@@ -1,0 +1,61 @@
+"""An instrument with its virtual detectors, as training images and images of whole scenes see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from stemtomo_dl.geometry import disk_radius_px, virtual_radii, wavelength
+from stemtomo_dl.simulate import diffuse
+
+BF, ADF, HAADF = 1, 2, 3  # zones of the detector; 0 is none of them
+
+
+@dataclass(frozen=True, eq=False)
+class Optics:
+    """An instrument with its virtual detectors, which are those of `virtual.detectors`."""
+
+    voltage_kv: float
+    convergence_mrad: float
+    pixel_inv_angstrom: float
+    detector: tuple[int, int]  # rows, columns
+    center_px: tuple[float, float]  # column, row
+    rings: int = 3  # of cells in the illumination cone
+    rotation_deg: float = 0.0
+    bf_disk_radii: float = 1.2
+    haadf_from: float = 0.6
+    film_element: str = "C"
+    psf_px: float = 0.0  # rms of the camera's point spread
+    blind: np.ndarray | None = None  # (qy, qx) bool, pixels that are left out
+
+    @property
+    def disk_px(self) -> float:
+        """Radius of the illumination disk on the detector."""
+        return disk_radius_px(self.convergence_mrad, wavelength(self.voltage_kv), self.pixel_inv_angstrom)
+
+    def template(self, material: diffuse.Material) -> np.ndarray:
+        """Share (qy, qx) of a material's diffusely scattered electrons in every pixel."""
+        radii = diffuse.quantiles(material, self.voltage_kv, self.pixel_inv_angstrom, self.disk_px)
+        sharp = diffuse.template(radii, np.array(self.center_px), self.detector)
+        return np.asarray(gaussian_filter(sharp, self.psf_px, mode="nearest")) if self.psf_px > 0 else sharp
+
+
+def zones(optics: Optics) -> np.ndarray:
+    """Virtual detector (qy, qx) of every pixel."""
+    center = np.array(optics.center_px)
+    bright, inner, outer, reach = virtual_radii(
+        center, optics.detector, optics.disk_px, optics.bf_disk_radii, optics.haadf_from
+    )
+    y, x = np.indices(optics.detector)
+    r = np.hypot(x - np.round(center[0]), y - np.round(center[1]))
+    dark = (r > inner) & (r <= reach)
+    zone = np.select([r <= bright, dark & (r <= outer), dark], [BF, ADF, HAADF], 0).astype("i8")
+    return zone if optics.blind is None else np.where(optics.blind, 0, zone)
+
+
+def rings(optics: Optics) -> np.ndarray:
+    """Whole number of px (qy, qx) by which every pixel is away from the beam."""
+    y, x = np.indices(optics.detector)
+    return np.round(np.hypot(x - optics.center_px[0], y - optics.center_px[1])).astype("i8")
