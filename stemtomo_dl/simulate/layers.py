@@ -15,6 +15,7 @@ from stemtomo_dl.simulate.counts import Mixture
 from stemtomo_dl.simulate.film_map import FilmMap
 
 _OPAQUE = 1 - 1e-12  # share that the film may take at most
+_FAR = 1e12  # nm, a step of thickness that no film comes near: it has no table to climb
 
 
 def order_met(positions_nm: Sequence[np.ndarray], film: FilmMap, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,12 +58,18 @@ def film_between(
     Mixture, thickness (met + 1, y, x) and the share (y, x), now none, that the film takes before all.
     """
     paths = -np.log1p(-np.minimum(film, _OPAQUE))  # its thickness in mean free paths
+    met, again = len(mixture.material), mixture.again
+    if not len(again.mosaic):  # made for no particle, as nothing but the film follows the only one
+        again = again._replace(first=np.zeros(met + 1, np.int64), mosaic=np.zeros(met))
     among = mixture._replace(
         material=np.insert(mixture.material, at, 0),
         mean_free_path=np.insert(mixture.mean_free_path, at, 1.0),
         steps=np.insert(mixture.steps, at, 1),
-        step_nm=np.insert(mixture.step_nm, at, np.inf),
+        step_nm=np.insert(mixture.step_nm, at, _FAR),
         first=np.insert(mixture.first, at, mixture.first[at]),  # no reflections
         table=np.insert(mixture.table, at, 0),
+        again=again._replace(
+            first=np.insert(again.first, at, again.first[at]), mosaic=np.insert(again.mosaic, at, 0.0)
+        ),
     )
     return among, np.insert(thickness, at, paths, axis=0), np.zeros_like(film)

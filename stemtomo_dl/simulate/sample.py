@@ -13,7 +13,6 @@ from stemtomo_dl.simulate.crystal import Structure
 from stemtomo_dl.simulate.deposit import Deposit
 from stemtomo_dl.simulate.distortion import Probes, regular_probes, seen_footprint
 from stemtomo_dl.simulate.film_map import FilmMap
-from stemtomo_dl.simulate.population import MOST_BODIES
 from stemtomo_dl.simulate.scene import Microscope, Scene
 
 _RAREST = 0.01  # least number of bodies expected in the field: fewer are redrawn for ever
@@ -32,7 +31,7 @@ def make_particles(
     Raises
     ------
     InputError
-        If the faces of a habit do not close, there are none or too many particles, or the field has no room for one.
+        If the faces of a habit do not close, hardly any particle is expected, or the field has no room for one.
     """
     deposit = Deposit.on(scene, film, rng)
     counts = _counts(scene, deposit.extent, rng)
@@ -77,11 +76,6 @@ def _counts(scene: Scene, extent: np.ndarray, rng: np.random.Generator) -> list[
     """How many bodies of every population; never none at all, a scene shows something."""
     area_um2 = float(extent.prod()) * 1e-6
     means = [p.count or (p.per_um2 or 0) * area_um2 for p in scene.particles]
-    if sum(means) > MOST_BODIES:
-        raise InputError(
-            f"key 'particles': about {sum(means):.4g} in the field, more than {MOST_BODIES}; "
-            "lower count or per_um2, or make the field smaller"
-        )
     if sum(means) < _RAREST:
         raise InputError(f"key 'particles': only about {sum(means):.1g} in the field; raise per_um2 or use count")
     while True:

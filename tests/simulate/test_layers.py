@@ -9,6 +9,7 @@ from stemtomo_dl.simulate import counts, render
 from stemtomo_dl.simulate.detector import Camera, make_sensor
 from stemtomo_dl.simulate.film import Film, Seen, make_film
 from stemtomo_dl.simulate.layers import film_between, order_met
+from stemtomo_dl.simulate.mixture import make_mixture
 from stemtomo_dl.simulate.scene import Scene, load_scene
 from stemtomo_dl.simulate.series import simulate
 
@@ -113,3 +114,25 @@ def test_a_series_puts_the_film_behind_what_rests_on_it():
     view = series._view(2)[0]
     assert view.film_at == len(view.particle) == 3
     assert series.scan(2).any()
+
+
+def test_a_film_between_two_crystals_keeps_what_beams_may_excite_below():
+    """The order of a stack is crystal, film, crystal; with a film that takes nothing, it is as if it were not there."""
+    rods = {"positions_nm": [(4, -4, -27), (10, -23, -107)], "min_gap_nm": None}
+    sphere = {"positions_nm": [(-4, 3, 28)], "min_gap_nm": None}
+    particles = [p.model_dump() | places for p, places in zip(TINY.particles, (rods, sphere), strict=True)]
+    content = TINY.model_dump() | {"overlap": "sequential", "particles": particles}
+    series = simulate(Scene.model_validate(content), CIFS)
+    view, thickness = series._view(1)
+    mix = make_mixture(series.cast, view)
+    among, stacked, share = film_between(mix, thickness, np.zeros((24, 32)), view.film_at)
+    assert view.film_at == 2
+    assert not share.any()
+    sensor, patterns = series.cast.sensor, []
+    for mixture, layers in ((mix, thickness), (among, stacked)):
+        out, rng = np.zeros((32, 64, 48), np.uint16), np.random.default_rng(5)
+        row = counts.Row(np.ascontiguousarray(layers[:, 12]), np.zeros(32), np.zeros((32, 2)))
+        counts.draw_electrons(rng, 20_000.0, mixture, row, sensor, out)
+        patterns.append(out)
+    assert ((thickness > 0).sum(0)[12] == 3).any()
+    np.testing.assert_array_equal(*patterns)

@@ -158,8 +158,8 @@ def one_by_one(series, sample) -> tuple[np.ndarray, np.ndarray]:
     return made, drawn
 
 
-@pytest.mark.parametrize(("electrons", "least"), [(4000.0, 0.99), (200.0, 0.9)])
-def test_images_agree_with_patterns(electrons, least):
+@pytest.mark.parametrize("electrons", [4000.0, 200.0])
+def test_images_agree_with_patterns(electrons):
     cifs = {n: (resources.synthetic() / "structures" / n).read_text() for n in ("brookite.cif", "cspbbr3.cif")}
     series = simulate(scene(electrons), cifs)
     sample = as_sample(series)
@@ -174,7 +174,8 @@ def test_images_agree_with_patterns(electrons, least):
     tolerance = {"bf": 0.03, "adf": 0.03, "haadf": 0.03, "variance": 0.06, "maximum": 0.06}
     for k, name in enumerate(DETECTORS):
         mean, spread = drawn[:, k].mean(0), drawn[:, k].std(0)
-        assert np.corrcoef(mean.ravel(), made[k].ravel())[0, 1] > least, name
+        alike = float(1 / np.sqrt(1 + np.mean(spread**2) / mean.var()))  # all that the noise leaves of the correlation
+        assert np.corrcoef(mean.ravel(), made[k].ravel())[0, 1] == pytest.approx(alike, abs=0.3 * (1 - alike)), name
         for area in areas:
             counting = float(4 * np.sqrt((spread[area] ** 2).sum()) / mean[area].sum())
             assert mean[area].mean() == pytest.approx(made[k][area].mean(), rel=tolerance[name] + counting), name
