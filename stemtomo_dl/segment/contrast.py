@@ -46,7 +46,7 @@ def channels(images: dict[str, np.ndarray], smoothing_px: float) -> Channels:
     Parameters
     ----------
     images : dict
-        (y, x) arrays by name: any of bf, adf, haadf and variance, or only "grey", an image of unknown polarity, whose
+        (y, x) arrays by name: any of bf, adf, haadf and variance, or only maximum, or only "grey", an image of unknown polarity, whose
         particles are taken to be what differs most from its median.
     smoothing_px : float
         Width of the Gaussian that smooths the images before the support is looked for.
@@ -59,6 +59,8 @@ def channels(images: dict[str, np.ndarray], smoothing_px: float) -> Channels:
     bright = [np.sqrt(np.maximum(images[c], 0)) for c in _DARK_FIELDS if c in images]
     if "bf" in images:
         bright.insert(0, -images["bf"])
+    if not bright and "maximum" in images:
+        bright = [np.sqrt(np.maximum(images["maximum"], 0))]
     if not bright and "grey" in images:
         apart = images["grey"] - np.median(images["grey"])
         bright = [apart if np.mean(apart**3) >= 0 else -apart]

@@ -20,7 +20,7 @@ from stemtomo_dl.errors import InputError
 Place = Literal["shipped", "cached", "absent", "damaged"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\n]+$")]  # one line
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*\.(safetensors|pth)$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*\.(safetensors|pth|onnx)$")]
 
 
 class Entry(Model):
@@ -39,8 +39,8 @@ class Entry(Model):
     @field_validator("url")
     @classmethod
     def _ends_in_a_file(cls, url: str | None) -> str | None:
-        if url is not None and not PurePosixPath(urlsplit(url).path).name.endswith((".safetensors", ".pth")):
-            raise ValueError(f"{url}: must end in the name of a .safetensors or .pth file")
+        if url is not None and not PurePosixPath(urlsplit(url).path).name.endswith((".safetensors", ".pth", ".onnx")):
+            raise ValueError(f"{url}: must end in the name of a .safetensors, .pth or .onnx file")
         return url
 
     @model_validator(mode="after")

