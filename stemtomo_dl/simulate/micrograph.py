@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from stemtomo_dl.records import Masks, Record, array
 from stemtomo_dl.simulate.micrograph_ground import draw_ground
@@ -18,13 +19,16 @@ from stemtomo_dl.simulate.micrograph_settings import Inside, MicrographSettings,
 from stemtomo_dl.simulate.micrograph_styles import Shown, show
 from stemtomo_dl.simulate.shape import Solid
 
+_PATCH_PX = 4.0  # over which fine structure of the ground is alike
+
 
 @dataclass(frozen=True, eq=False)
 class Micrograph(Record):
     """A plain image with the outlines that a segmenter shall find; a particle that covers no pixel has none.
 
     Outlines end at the rim of the image and at its legend. ``signal`` is the contrast of a particle with the ground
-    over the noise, both summed over its outline: below about 5 nobody could see it; without noise it is infinite.
+    over noise and fine structure of the ground, both summed over its outline: below about 5 nobody could see it. It is
+    infinite where there is neither.
     """
 
     kind: Style
@@ -63,9 +67,16 @@ def draw_micrograph(
     shown = show(s, style, inside, seen, ground, rng)
     contrast = _contrasts(shown, seen)
     typical = float(np.median(contrast)) if seen else float(shown.image.std()) + 1e-3
-    exposed, noise = expose(s, shown.image, typical, rng)
+    exposed, noise = expose(s, shown.image, typical, layout.typical_px, rng)
     recorded = publish(s, exposed, style != "secondary", rng)
-    return _outlined(style, seen, contrast, noise, recorded)
+    return _outlined(style, seen, contrast, np.hypot(noise, _PATCH_PX * _clutter(shown.bare, seen)), recorded)
+
+
+def _clutter(bare: np.ndarray, seen: list[Silhouette]) -> np.ndarray:
+    """Rms (particle,) of what is fine in the bare ground around every particle: it hides them as noise does."""
+    size = float(np.median([p.size_px for p in seen])) if seen else 1.0
+    fine = bare - gaussian_filter(bare, float(np.clip(size / 3, 1, 5)), truncate=2.5)
+    return np.array([fine[p.window].std() for p in seen])
 
 
 def _contrasts(shown: Shown, seen: list[Silhouette]) -> np.ndarray:
@@ -75,7 +86,7 @@ def _contrasts(shown: Shown, seen: list[Silhouette]) -> np.ndarray:
 
 
 def _outlined(
-    style: Style, seen: list[Silhouette], contrast: np.ndarray, noise: float, recorded: Recorded
+    style: Style, seen: list[Silhouette], contrast: np.ndarray, noise: np.ndarray, recorded: Recorded
 ) -> Micrograph:
     """A recorded picture with the outlines that lie in it."""
     outlines = [p.outline[: max(recorded.legend - p.y0, 0)] for p in seen]
@@ -90,7 +101,7 @@ def _outlined(
     )
     area = np.array([crop.sum() for crop in masks.crops], float)
     with np.errstate(divide="ignore"):
-        signal = contrast[kept] * np.sqrt(area) / noise if noise > 0 else np.full(len(kept), np.inf)
+        signal = contrast[kept] * np.sqrt(area) / noise[kept]
     visibility = _visibility(masks, style == "secondary", recorded.covered)
     return Micrograph(style, masks, recorded.image, visibility, signal)
 

@@ -9,13 +9,15 @@ from stemtomo_dl.simulate.micrograph_settings import MicrographSettings
 from stemtomo_dl.simulate.support import log_between, smooth_noise
 
 Shape = tuple[int, int]
+_SUPPORTS = ("lumpy", "lumpy", "lumpy", "lumpy", "fibrous", "plates")
+_SPECK_PX = 3.0
 _APART = 3.0  # lumps this much larger than the particles may be stronger than these
 
 
 def draw_ground(
     s: MicrographSettings, typical: float, supported: bool, shape: Shape, rng: np.random.Generator
 ) -> np.ndarray:
-    """Density (y, x) of all that is no particle; 1 is the contrast of a typical particle.
+    """Density (y, x) f4 of all that is no particle; 1 is the contrast of a typical particle.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ def draw_ground(
     supported : bool
         Whether they are small particles on a lumpy support.
     """
-    kind = str(rng.choice(s.grounds)) if not supported else str(rng.choice(["lumpy", "lumpy", "fibrous", "plates"]))
+    kind = str(rng.choice(s.grounds)) if not supported else str(rng.choice(_SUPPORTS))
     size = typical * np.exp(rng.uniform(np.log(_APART), np.log(20)))
     strong = log_between(s.lumps, rng) if size <= max(shape) else log_between(s.ground, rng)
     size = float(np.clip(size, 12, 0.8 * max(shape)))
@@ -36,9 +38,9 @@ def draw_ground(
         case "plates":
             out = strong * _unit(_plates(size, shape, rng))
         case "holey":
-            out = log_between(s.ground, rng) * rng.choice([1, 3]) * _unit(_holes(shape, rng))
+            out = log_between(s.lumps, rng) * _unit(_holes(shape, rng))
         case "streaked":
-            out = log_between(s.ground, rng) * _streaks(shape, rng)
+            out = 0.5 * log_between(s.ground, rng) * _streaks(shape, rng)
         case "granular":
             out = log_between(s.ground, rng) * 0.5 * smooth_noise(shape, log_between(s.grain_px, rng), rng)
         case _:
@@ -48,25 +50,27 @@ def draw_ground(
     out = out + slope[0] * y[:, None] + slope[1] * x + _grains(s, shape, rng)
     if rng.random() < s.debris_share:
         out = out + _debris(s, typical, shape, rng)
-    return np.asarray(out)
+    return np.asarray(out).astype("f4")
 
 
 def _unit(image: np.ndarray) -> np.ndarray:
-    """Shifted and scaled to least value 0 and rms 1."""
-    spread = image.std()
-    return np.asarray((image - image.min()) / (spread if spread > 0 else 1))
+    """Shifted and scaled to values from 0 to 1."""
+    span = np.ptp(image)
+    return np.asarray((image - image.min()) / (span if span > 0 else 1))
 
 
 def _grains(s: MicrographSettings, shape: Shape, rng: np.random.Generator) -> np.ndarray:
     """Band-limited noise, as amorphous films show it."""
     size = log_between(s.grain_px, rng)
-    fine = smooth_noise(shape, size, rng) - 0.5 * smooth_noise(shape, 2 * size, rng)
+    fine = smooth_noise(shape, size, rng)
+    if rng.random() < 0.5:
+        fine = fine - 0.7 * smooth_noise(shape, 2 * size, rng)
     return np.asarray(rng.uniform(*s.grain) * fine)
 
 
 def _fractal(size: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    fall = rng.uniform(0.3, 0.65)
-    return np.sum([fall**n * smooth_noise(shape, size / 2**n, rng) for n in range(4)], axis=0)
+    fall = rng.uniform(0.2, 0.5)
+    return np.sum([fall**n * smooth_noise(shape, size / 2**n, rng) for n in range(3)], axis=0)
 
 
 def _lumps(size: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
@@ -76,11 +80,11 @@ def _lumps(size: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
         case 0:
             out = np.exp(rng.uniform(0.4, 1) * base)
         case 1:  # ends in a steep edge
-            out = np.maximum(base + rng.uniform(-0.5, 1), 0) ** rng.uniform(0.5, 1)
-        case 2:
-            out = np.abs(base) ** rng.uniform(0.5, 1)
+            out = np.maximum(base + rng.uniform(-0.5, 1), 0) ** rng.uniform(0.7, 1.5)
+        case 2:  # folds
+            out = np.sqrt(base**2 + rng.uniform(0.1, 0.4) ** 2)
         case _:
-            out = _heap(size, int(rng.integers(8, 40)), 1.0, shape, rng) * (1 + rng.uniform(0, 0.3) * base)
+            out = _heap(size, int(rng.integers(8, 40)), shape, rng) * (1 + rng.uniform(0, 0.3) * base)
     return np.asarray(out)
 
 
@@ -112,7 +116,7 @@ def _plates(size: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
             sheet &= np.cos(phi) * (x - column) + np.sin(phi) * (y - row) < size * rng.uniform(0.5, 2)
         out += rng.uniform(0.3, 1) * sheet
     wrinkles = np.abs(smooth_noise(shape, max(size, 20), rng))
-    return np.asarray(out * (1 + rng.uniform(0, 1.5) * np.exp(-((wrinkles / 0.05) ** 2))))
+    return np.asarray(out * (1 + rng.uniform(0, 0.8) * np.exp(-((wrinkles / 0.05) ** 2))))
 
 
 def _holes(shape: Shape, rng: np.random.Generator) -> np.ndarray:
@@ -134,14 +138,14 @@ def _streaks(shape: Shape, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(come * (lines[: shape[0]] if rng.random() < 0.7 else lines[: shape[1]].T))
 
 
-def _heap(size: float, count: int, squash: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+def _heap(size: float, count: int, shape: Shape, rng: np.random.Generator) -> np.ndarray:
     """Thickness of rounded bodies that lie on and beside each other, in units of their size."""
     out = np.zeros(shape)
     middle = rng.uniform(size=2) * shape
     for _ in range(count):
         wide = size * np.exp(0.35 * rng.normal())
         half = wide / 2 * np.exp(0.25 * rng.normal(size=2))
-        body = Rounded((half[0], half[1], squash * half[1]), 0.0, rng.choice([2.0, 2.0, 3.0]), rng.uniform(0, np.pi))
+        body = Rounded((half[0], half[1], half[1]), 0.0, rng.choice([2.0, 2.0, 3.0]), rng.uniform(0, np.pi))
         reach = int(np.ceil(body.reach()[0, 0]))
         first = np.clip(np.round(middle).astype(int) - reach, 0, shape)
         last = np.clip(np.round(middle).astype(int) + reach + 1, first, shape)
@@ -152,9 +156,12 @@ def _heap(size: float, count: int, squash: float, shape: Shape, rng: np.random.G
 
 
 def _debris(s: MicrographSettings, typical: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    """Specks much smaller than the particles, stains and crumbs without a shape, fainter than these."""
+    """Specks much smaller than the particles, and faint stains without a sharp rim: nobody would outline them."""
     out = np.zeros(shape)
     for _ in range(rng.integers(s.debris[0], s.debris[1] + 1)):
-        size = rng.uniform(1.5, 3) if rng.random() < 0.6 else rng.uniform(0.3, 1) * max(typical, 8)
-        out += rng.uniform(0.1, 0.6) * _heap(max(size, 1.5), int(rng.integers(1, 5)), 0.7, shape, rng)
+        if rng.random() < 0.6 and typical > 4 * _SPECK_PX:
+            out += rng.uniform(0.1, 0.6) * _heap(rng.uniform(0.5, 1) * _SPECK_PX, int(rng.integers(1, 4)), shape, rng)
+        else:
+            size = rng.uniform(1, 2) * max(typical, 8)
+            out += rng.uniform(0.05, 0.3) * _heap(size, int(rng.integers(1, 5)), shape, rng) ** 2
     return out

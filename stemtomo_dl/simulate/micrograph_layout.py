@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import map_coordinates
+from numba import njit
 from scipy.spatial.transform import Rotation
 
 from stemtomo_dl.records import Record, array
@@ -45,8 +45,8 @@ class Rounded:
 
     def shrunk(self, factor: float) -> Rounded:
         """The core that is left below a shell of even thickness."""
-        left = tuple(h - (1 - factor) * min(self.half[:2]) for h in self.half[:2])
-        return replace(self, half=(*left, factor * self.half[2]))
+        wall = (1 - factor) * min(self.half[:2])
+        return replace(self, half=(self.half[0] - wall, self.half[1] - wall, factor * self.half[2]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,19 +252,31 @@ def random_warp(
     if rng.random() >= s.warped_share:
         return None
     coarse, fine = rng.uniform(*s.warp) * typical, rng.uniform(*s.fray) * typical
-    size, grain = rng.uniform(0.6, 2) * typical, max(rng.uniform(0.08, 0.3) * typical, 2)
+    size, grain = rng.uniform(0.6, 2) * typical, max(rng.uniform(0.08, 0.3) * typical, 3)
     y, x = (coarse * smooth_noise(shape, size, rng) + fine * smooth_noise(shape, grain, rng) for _ in range(2))
     return y, x
 
 
-def _warped(
-    image: np.ndarray, warp: tuple[np.ndarray, np.ndarray] | None, window: tuple[slice, slice]
-) -> np.ndarray:
+def _warped(image: np.ndarray, warp: tuple[np.ndarray, np.ndarray] | None, window: tuple[slice, slice]) -> np.ndarray:
     """A crop, shifted as its window of the field is. Beyond the field its rim goes on."""
     if warp is None or not image.size:
         return image.astype("f4")
-    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-    at = np.stack([rows + warp[0][window], columns + warp[1][window]])
-    thickness = map_coordinates(image.astype("f4"), at, order=1, mode="nearest", prefilter=False)
-    inside = map_coordinates((image > 0).astype("f4"), at, order=1, mode="nearest", prefilter=False) > 0.5
-    return np.asarray(thickness * inside).astype("f4")
+    return np.asarray(_shifted(image, warp[0][window], warp[1][window]))
+
+
+@njit(cache=True, nogil=True)
+def _shifted(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Bilinear values f4 of an image at its pixels plus shifts; 0 where most of the four around are 0."""
+    out = np.zeros(image.shape, np.float32)
+    height, width = image.shape
+    for i in range(height):
+        for j in range(width):
+            y, x = min(max(i + rows[i, j], 0), height - 1), min(max(j + columns[i, j], 0), width - 1)
+            y0, x0 = min(int(y), max(height - 2, 0)), min(int(x), max(width - 2, 0))
+            u, v = y - y0, x - x0
+            y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+            a, b, c, d = image[y0, x0], image[y0, x1], image[y1, x0], image[y1, x1]
+            wa, wb, wc, wd = (1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v
+            if wa * (a > 0) + wb * (b > 0) + wc * (c > 0) + wd * (d > 0) > 0.5:
+                out[i, j] = wa * a + wb * b + wc * c + wd * d
+    return out

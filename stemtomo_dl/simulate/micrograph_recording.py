@@ -11,10 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from stemtomo_dl.simulate.micrograph_settings import MicrographSettings
-from stemtomo_dl.simulate.support import log_between, smooth_noise
+from stemtomo_dl.simulate.support import log_between
 
 _LETTERS = tuple("abcdefghABCDEFGH")
-_UNITS = ("nm", "nm", "µm", "Å")
+_UNITS = ("nm", "nm", "um", "mm")
+_SMALL = 8.0  # px: a particle of this size is recorded with half of the noise of a large one
 _LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
@@ -27,7 +28,7 @@ class Recorded(NamedTuple):
 
 
 def expose(
-    s: MicrographSettings, image: np.ndarray, contrast: float, rng: np.random.Generator
+    s: MicrographSettings, image: np.ndarray, contrast: float, size_px: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
     """Blur an image (y, x) and add noise.
 
@@ -35,6 +36,8 @@ def expose(
     ----------
     contrast : float
         Of a typical particle, in the image's unit.
+    size_px : float
+        Of the same. Small particles are not recorded with so much noise that nobody sees them.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def expose(
     out = gaussian_filter(image, blur, truncate=3) if blur > 0.2 else image
     noise = 0.0
     if rng.random() >= s.noiseless_share:
-        noise = contrast / log_between(s.contrast_to_noise, rng)
+        noise = contrast / log_between(s.contrast_to_noise, rng) / (1 + _SMALL / size_px)
         counting = rng.uniform(*s.counting)
         level = out / max(float(out.mean()), 1e-12)
         width = np.sqrt(np.maximum(1 - counting + counting * level, 0))
@@ -62,8 +65,8 @@ def _noise(s: MicrographSettings, shape: tuple[int, ...], rng: np.random.Generat
     white = rng.standard_normal(shape, dtype=np.float32)
     if rng.random() >= s.correlated_share:
         return white
-    width = rng.uniform(0.4, 1.2)
-    return np.asarray(gaussian_filter(white, width, truncate=3) * max(2 * np.sqrt(np.pi) * width, 1))
+    alike = gaussian_filter(white, rng.uniform(0.4, 1.2), truncate=3)
+    return np.asarray(alike / alike.std())
 
 
 def publish(s: MicrographSettings, image: np.ndarray, invertible: bool, rng: np.random.Generator) -> Recorded:
@@ -94,7 +97,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _overlay(picture: Image.Image, rng: np.random.Generator) -> int:
     """Write a scale bar, a letter, a legend or an arrow on a picture; returns the first row of the legend."""
     draw, (width, height) = ImageDraw.Draw(picture), picture.size
-    ink, size = int(rng.choice([0, 255, 255])), int(min(width, height) * rng.uniform(0.05, 0.12)) + 6
+    dark = np.asarray(picture)[::4, ::4].mean() < 128
+    ink = 255 if dark == (rng.random() < 0.85) else 0
+    size = int(min(width, height) * rng.uniform(0.05, 0.12)) + 6
     legend = height
     if rng.random() < 0.2:
         legend = int(height * rng.uniform(0.85, 0.95))
@@ -119,20 +124,19 @@ def _scale(rng: np.random.Generator) -> str:
     return f"{rng.choice(_LENGTHS)} {rng.choice(_UNITS)}"
 
 
-def _bar(
-    draw: ImageDraw.ImageDraw, room: tuple[int, int], ink: int, size: int, rng: np.random.Generator
-) -> None:
+def _bar(draw: ImageDraw.ImageDraw, room: tuple[int, int], ink: int, size: int, rng: np.random.Generator) -> None:
     """A scale bar in a lower corner, with its length above, below or not at all."""
     long, thick = rng.uniform(0.1, 0.35) * room[0], max(round(rng.uniform(0.006, 0.03) * room[1]), 1)
     margin = rng.uniform(0.02, 0.08) * room[0]
-    x = margin if rng.random() < 0.4 else room[0] - margin - long
+    words = _scale(rng)
+    x = margin if rng.random() < 0.4 else room[0] - margin - max(long, 0.1 * long + _font(size).getlength(words))
     y = room[1] - margin - thick - (size if rng.random() < 0.5 else 0)
     if rng.random() < 0.1:
         draw.rectangle((x - 4, y - size - 4, x + long + 4, room[1]), fill=255 - ink)
     draw.rectangle((x, y, x + long, y + thick), fill=ink)
     if rng.random() < 0.8:
         below = y + thick + size < room[1]
-        draw.text((x + 0.1 * long, y + thick if below else y - 1.3 * size), _scale(rng), ink, _font(size))
+        draw.text((x + 0.1 * long, y + thick if below else y - 1.3 * size), words, ink, _font(size))
 
 
 def _mark(draw: ImageDraw.ImageDraw, room: tuple[int, int], ink: int, rng: np.random.Generator) -> None:

@@ -56,8 +56,8 @@ class MicrographSettings(Model):
     core: Log  # density of a core over that of its shell
     fringe_px: Log
 
-    lumps: Log  # rms of lumps, fibres and plates that are much larger than the particles
-    ground: Log  # rms of any other ground
+    lumps: Log  # range of holes, and of lumps, fibres and plates that are much larger than the particles
+    ground: Log  # range of any other lumps, rms of streaks
     grain: Even  # rms of the granularity that comes on top
     grain_px: Log
     gradient: Even  # over half a field

@@ -12,6 +12,7 @@ from stemtomo_dl.simulate.micrograph_settings import Inside, MicrographSettings,
 from stemtomo_dl.simulate.support import log_between, smooth_noise
 
 _DEEPEST = 3.5  # optical depth of the densest place of a bright field: all beyond is black
+_SHADE = 10.0  # px: widest shade beside a particle, rms
 _STEEP = 2.5  # slope of a surface at which its brightness no longer grows
 
 
@@ -72,7 +73,7 @@ def _projected(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Density (y, x) that the particles add; a typical one has about 1 in its middle."""
-    out = np.zeros(shape)
+    out = np.zeros(shape, "f4")
     weights, power = _weights(s, len(seen), rng), rng.uniform(*s.fullness)
     core = 0.0 if inside == "shell" else log_between(s.core, rng)
     opaque = style == "silhouette" and rng.random() < 0.5
@@ -98,9 +99,9 @@ def _projected(
 def _texture(inside: Inside, size: float, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray | None:
     """Modulation (y, x) of unit rms within particles of a size in px; None where there is none."""
     if inside == "mottled":
-        return smooth_noise(shape, max(rng.uniform(0.06, 0.5) * size, 2), rng)
+        return smooth_noise(shape, max(rng.uniform(0.06, 0.5) * size, 3), rng)
     if inside == "rough":
-        parts = [smooth_noise(shape, max(size * f, 2), rng) for f in (0.3, 0.12, 0.05)]
+        parts = [smooth_noise(shape, max(size * f, 3), rng) for f in (0.3, 0.12, 0.05)]
         return np.asarray(np.sum(parts, axis=0) / np.sqrt(3))
     return None
 
@@ -114,8 +115,7 @@ def _planes(part: Silhouette, period: float, rng: np.random.Generator) -> np.nda
 
 def _fringed(image: np.ndarray, strength: float, width: float) -> np.ndarray:
     """An image out of focus: edges get a bright and a dark fringe, as the Laplacian of the phase gives them."""
-    near, far = (gaussian_filter(image, f * width, truncate=3) for f in (1.0, 1.6))
-    return np.asarray(np.maximum(image + strength * (near - far), 0))
+    return np.asarray(np.maximum(image + strength * (image - gaussian_filter(image, width, truncate=3)), 0))
 
 
 def _surfaces(
@@ -140,7 +140,7 @@ def _surfaces(
         height += covered * rng.uniform(0.01, 0.06) * size * grain
         level = level * np.maximum(1 + covered * 0.5 * rng.uniform(*s.texture) * grain, 0)
     image = level * _lit(height, rng)
-    wide = gaussian_filter(covered.astype("f4"), rng.uniform(0.1, 0.5) * size, truncate=2.5)
+    wide = gaussian_filter(covered.astype("f4"), min(rng.uniform(0.1, 0.5) * size, _SHADE), truncate=2.5)
     shade = rng.uniform(0, 0.7) * wide  # electrons from the ground beside particles do not get away
     image = image * np.where(covered, 1, 1 - shade)
     rest = image[~covered]
@@ -151,9 +151,9 @@ def _lit(height: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brightness (y, x) of a surface whose height is in px: yield rises as 1/cos of the slope (Seiler 1983)."""
     smooth = gaussian_filter(height, rng.uniform(0.6, 1.5), truncate=3)
     y, x = np.gradient(smooth)
-    slope = np.minimum(np.hypot(y, x), _STEEP)
+    squared = x * x + y * y
     phi, side = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
-    toward = side * (np.cos(phi) * x + np.sin(phi) * y) / np.maximum(np.hypot(y, x), 1)
-    steepness = (np.sqrt(1 + slope**2) - 1) / (np.sqrt(1 + _STEEP**2) - 1)
+    toward = side * (np.float32(np.cos(phi)) * x + np.float32(np.sin(phi)) * y) / np.sqrt(np.maximum(squared, 1))
+    steepness = (np.sqrt(1 + np.minimum(squared, _STEEP**2)) - 1) / (np.sqrt(1 + _STEEP**2) - 1)
     edge = rng.uniform(0.1, 1.2) * steepness ** rng.uniform(0.6, 1.5)
-    return np.asarray(np.maximum(0.7 + toward + edge, 0.05))
+    return np.asarray(np.maximum(0.7 + toward + edge, 0.05, dtype="f4"))
