@@ -113,7 +113,7 @@ def _plates(size: float, shape: Shape, rng: np.random.Generator) -> np.ndarray:
         row, column = rng.uniform(size=2) * shape
         sheet = np.ones(shape, bool)
         for phi in rng.uniform(0, 2 * np.pi, rng.integers(3, 6)):
-            sheet &= np.cos(phi) * (x - column) + np.sin(phi) * (y - row) < size * rng.uniform(0.5, 2)
+            sheet &= np.cos(phi) * (x - column) + np.sin(phi) * (y - row) < size * rng.uniform(0.8, 2)
         out += rng.uniform(0.3, 1) * sheet
     wrinkles = np.abs(smooth_noise(shape, max(size, 20), rng))
     return np.asarray(out * (1 + rng.uniform(0, 0.8) * np.exp(-((wrinkles / 0.05) ** 2))))
@@ -163,5 +163,5 @@ def _debris(s: MicrographSettings, typical: float, shape: Shape, rng: np.random.
             out += rng.uniform(0.1, 0.6) * _heap(rng.uniform(0.5, 1) * _SPECK_PX, int(rng.integers(1, 4)), shape, rng)
         else:
             size = rng.uniform(1, 2) * max(typical, 8)
-            out += rng.uniform(0.05, 0.3) * _heap(size, int(rng.integers(1, 5)), shape, rng) ** 2
+            out += rng.uniform(0.05, 0.2) * _heap(size, int(rng.integers(1, 5)), shape, rng) ** 3
     return out

@@ -124,7 +124,7 @@ def _scattered(
     s: MicrographSettings, sizes: np.ndarray, shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
     """Places (particle, 2), more or less apart; some reach beyond the field."""
-    tries = 1 if rng.random() < 0.25 else _CANDIDATES
+    tries = 1 if rng.random() < 0.5 else _CANDIDATES
     out = np.empty((len(sizes), 2))
     for n in range(len(sizes)):
         choice = rng.uniform(-0.03, 1.03, (tries, 2)) * shape[::-1]
