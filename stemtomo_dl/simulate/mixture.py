@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.geometry import disk_radius_px, g_to_detector, rotate_in_plane
+from stemtomo_dl.geometry import disk_radius_px, g_to_detector, rotate_in_plane, tilt_rotation, wavelength
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import diffraction, diffuse
 from stemtomo_dl.simulate.again import NOTHING, Again
 from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.counts import Mixture
+from stemtomo_dl.simulate.crystal import Structure
 from stemtomo_dl.simulate.damage import fading
-from stemtomo_dl.simulate.detector import Sensor
+from stemtomo_dl.simulate.detector import Sensor, make_sensor
 from stemtomo_dl.simulate.diffraction import Beam, Excited
 from stemtomo_dl.simulate.diffuse import Material
+from stemtomo_dl.simulate.motion import Motion
+from stemtomo_dl.simulate.scene import Microscope, Scene
+from stemtomo_dl.simulate.streams import Stream, generator
 
 Mapper = Callable[[Callable[[int], Any], Iterable[int]], Iterator[Any]]
 
@@ -49,6 +53,52 @@ class View(Record):
     thickest: np.ndarray = array("f8", "met", "nm")
     dose_e_per_A2: float = 0.0  # that the sample has taken so far
     film_at: int = 0  # how many of what is met come before the film
+
+
+def make_cast(
+    scene: Scene, phases: list[Structure], particles: tuple[Particle, ...], motion: Motion, thickest: np.ndarray
+) -> Cast:
+    """What stays the same through the series."""
+    m, wave = scene.instrument, wavelength(scene.instrument.voltage_kv)
+    edge = max(m.detector) / 2 * m.pixel_inv_angstrom
+    rings = diffraction.rings_needed(m.convergence_mrad, edge, float(thickest.max()))
+    beam = diffraction.make_beam(m.voltage_kv, wave, m.convergence_mrad, rings, m.rotation_deg)
+    scale = None if scene.intensities == "two-beam" else _kinematic_scale(m, motion, particles, beam, thickest)
+    disk = disk_radius_px(m.convergence_mrad, wave, m.pixel_inv_angstrom)
+    materials = (diffuse.amorphous(scene.film.element), *(diffuse.crystal(phase) for phase in phases))
+    radii = [diffuse.quantiles(kind, m.voltage_kv, m.pixel_inv_angstrom, disk) for kind in materials]
+    material = np.array([1 + phases.index(p.structure) for p in particles])
+    return Cast(
+        particles=particles,
+        beam=beam,
+        pixel_inv_angstrom=m.pixel_inv_angstrom,
+        rotation_deg=m.rotation_deg,
+        sequential=scene.overlap == "sequential",
+        sensor=make_sensor(m.camera, m.detector, generator(scene.seed, Stream.CAMERA)),
+        ellipse=m.ellipse.matrix(),
+        radii=np.stack(radii),
+        material=material,
+        materials=materials,
+        scale=scale,
+    )
+
+
+def _kinematic_scale(
+    microscope: Microscope,
+    motion: Motion,
+    particles: tuple[Particle, ...],
+    beam: diffraction.Beam,
+    thickest: np.ndarray,
+) -> np.ndarray:
+    """One factor per particle, the same at all tilts, so that no more is scattered than is physical."""
+    bound = np.zeros(thickest.shape)
+    for tilt, rotation in enumerate(tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg)):
+        for p, particle in enumerate(particles):
+            excited = diffraction.excite(
+                particle.structure, rotation @ particle.ub, beam, thickest[tilt, p], particle.mosaic_deg
+            )
+            bound[tilt, p] = diffraction.kinematic_bound(excited, thickest[tilt, p])
+    return np.asarray(np.minimum(1, diffraction.MOST_KINEMATIC / np.maximum(bound.max(0), 1e-30)))
 
 
 def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:

@@ -35,6 +35,12 @@ class Optics:
         """Radius of the illumination disk on the detector."""
         return disk_radius_px(self.convergence_mrad, wavelength(self.voltage_kv), self.pixel_inv_angstrom)
 
+    @property
+    def radii(self) -> tuple[float, float, float, float]:
+        """Of the virtual detectors, as `virtual_radii` gives them."""
+        center = np.array(self.center_px)
+        return virtual_radii(center, self.detector, self.disk_px, self.bf_disk_radii, self.haadf_from)
+
     def template(self, material: diffuse.Material) -> np.ndarray:
         """Share (qy, qx) of a material's diffusely scattered electrons in every pixel."""
         radii = diffuse.quantiles(material, self.voltage_kv, self.pixel_inv_angstrom, self.disk_px)
@@ -44,10 +50,7 @@ class Optics:
 
 def zones(optics: Optics) -> np.ndarray:
     """Virtual detector (qy, qx) of every pixel."""
-    center = np.array(optics.center_px)
-    bright, inner, outer, reach = virtual_radii(
-        center, optics.detector, optics.disk_px, optics.bf_disk_radii, optics.haadf_from
-    )
+    center, (bright, inner, outer, reach) = np.array(optics.center_px), optics.radii
     y, x = np.indices(optics.detector)
     r = np.hypot(x - np.round(center[0]), y - np.round(center[1]))
     dark = (r > inner) & (r <= reach)

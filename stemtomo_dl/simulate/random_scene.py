@@ -116,7 +116,7 @@ def _camera(rng: np.random.Generator) -> Table:
         out |= {"gain": log_between((5, 60), rng), "psf_sigma_px": rng.uniform(0.3, 1.0)}
         out |= {"read_noise": rng.uniform(1, 8), "dark_offset": rng.uniform(20, 200)}
     out |= _on(0.4, rng, hot_pixels=int(rng.integers(1, 6)), dead_pixels=int(rng.integers(1, 6)))
-    return out
+    return out | (_on(0.6, rng, listed_share=rng.uniform(0.4, 1)) if "hot_pixels" in out else {})
 
 
 def _tilts(rng: np.random.Generator) -> Table:
@@ -130,6 +130,8 @@ def _tilts(rng: np.random.Generator) -> Table:
         "sigma_deg": rng.uniform(0, 0.1) if rng.random() < 0.8 else 0.0,
         "order": str(rng.choice(["given", "up", "down", "dose-symmetric"], p=[0.55, 0.15, 0.15, 0.15])),
     }
+    out |= _on(0.4, rng, angle_offset_deg=rng.uniform(-0.1, 0.1), angle_scale=rng.uniform(0.999, 1.001))
+    out |= _on(0.4, rng, backlash_deg=rng.uniform(0.02, 0.1))
     out |= _on(0.4, rng, uneven_deg=rng.uniform(0.1, 1.0))
     return out | _on(0.4, rng, missing=rng.uniform(0.06, 0.25))
 

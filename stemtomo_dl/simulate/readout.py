@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 _RIVALS = 3  # numbers of electrons, from the greatest down, whose pixels may read most
+_STANDING = 1.2  # deviations by which the hottest pixel stands above its mean, typical of disks and halos alike
 
 
 class Readout(NamedTuple):
@@ -16,6 +17,7 @@ class Readout(NamedTuple):
     gain_spread: float = 0.0  # rms of one electron's counts, of the gain
     read_noise: float = 0.0  # rms of a pixel
     offset: float = 0.0  # of a pixel
+    shared: float = 1.0  # Σw² of the weights w by which the point spread shares an electron's light among pixels
 
 
 def read_out(images: np.ndarray, camera: Readout, area_px: np.ndarray, rng: np.random.Generator) -> None:
@@ -24,6 +26,8 @@ def read_out(images: np.ndarray, camera: Readout, area_px: np.ndarray, rng: np.r
     A pixel of N electrons reads offset + gain·N with the variance gain²(spread²·N + noise²). Means over a detector of
     A pixels so gain (spread²·N/A + noise²)/A; the variance image gains the pixels' own, with its sampling error. The
     hottest pixel is the one that held most electrons, or one of those that held fewer, of which there are more.
+    Where light is shared, counting noise and its spread count ``shared`` times in a pixel's variance, and the noise
+    by which the hottest pixel stands out shrinks by the root of it.
 
     Parameters
     ----------
@@ -32,17 +36,19 @@ def read_out(images: np.ndarray, camera: Readout, area_px: np.ndarray, rng: np.r
     """
     if camera == Readout():
         return
-    spread, noise = camera.gain_spread**2, camera.read_noise**2
+    spread, noise, shared = camera.gain_spread**2, camera.read_noise**2, camera.shared
     bf, adf, haadf, variance, maximum = images
     dark, n = area_px[1] + area_px[2], adf * area_px[1] + haadf * area_px[2]
-    hottest = n / dark + np.sqrt(spread * n / dark + noise) * _greatest(rng, np.array(dark), maximum.shape)
+    hottest = n / dark + np.sqrt(shared * spread * n / dark + noise) * _greatest(rng, np.array(dark), maximum.shape)
     for fewer in range(_RIVALS):
         # numbers of pixels fall geometrically, from n that hold one electron to one a third of a count above the most
         held = np.maximum(maximum - fewer, 0)
         many = np.maximum(n, 1) ** np.clip((fewer + 1 / 3) / np.maximum(maximum - 2 / 3, 1 / 3), 0, 1)
-        hottest = np.maximum(hottest, held + np.sqrt(spread * held + noise) * _greatest(rng, many, maximum.shape))
-    own = spread * n / dark + noise
-    error = np.sqrt((2 * own**2 + 4 * variance * own) / dark) * rng.standard_normal(bf.shape, "f4")
+        read = held - (1 - np.sqrt(shared)) * np.minimum(held, _STANDING * np.sqrt(held))
+        read += np.sqrt(shared * spread * held + noise) * _greatest(rng, many, maximum.shape)
+        hottest = np.maximum(hottest, read)
+    own = (shared * (1 + spread) - 1) * n / dark + noise
+    error = np.sqrt(np.maximum(2 * own**2 + 4 * variance * own, 0) / dark) * rng.standard_normal(bf.shape, "f4")
     variance[:] = camera.gain**2 * np.maximum(variance + own + error, 0)
     maximum[:] = camera.gain * (camera.offset + hottest)
     for image, area in zip((bf, adf, haadf), area_px, strict=True):

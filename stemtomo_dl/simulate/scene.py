@@ -86,7 +86,10 @@ class Microscope(Model):
             raise ValueError("beam_offset_px puts the beam off the detector; give less")
         disk = disk_radius_px(self.convergence_mrad, wavelength(self.voltage_kv), self.pixel_inv_angstrom)
         if disk > max(rows, columns) / 2:
-            raise ValueError(f"convergence_mrad makes disks of {disk:.4g} px radius, wider than the detector; lower it")
+            raise ValueError(
+                f"disks of {disk:.4g} px radius are wider than the detector; lower convergence_mrad or raise "
+                "pixel_inv_angstrom"
+            )
         return self
 
     @property
@@ -133,7 +136,7 @@ class Scene(Model):
         if self.d_min is None and reach > 1 / _LEAST_D:
             raise ValueError(
                 f"the detector reaches to {reach:.3g} 1/Å, where nothing diffracts any more; "
-                "lower instrument.pixel_inv_angstrom or give d_min"
+                "lower instrument.pixel_inv_angstrom, make instrument.detector smaller or give d_min"
             )
         area_um2 = m.scan[0] * m.scan[1] * (m.step_nm * self.field_fraction) ** 2 * 1e-6
         bodies = sum(p.count or (p.per_um2 or 0) * area_um2 for p in self.particles)

@@ -13,24 +13,22 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.geometry import disk_radius_px, field_centre, tilt_rotation, wavelength
+from stemtomo_dl.geometry import tilt_rotation
 from stemtomo_dl.records import Masks, Truth, VirtualImages
-from stemtomo_dl.simulate import counts, diffraction, diffuse, expected, render
+from stemtomo_dl.simulate import counts, expected, render
 from stemtomo_dl.simulate.body import Particle
 from stemtomo_dl.simulate.crystal import Structure, read_structure
-from stemtomo_dl.simulate.detector import make_sensor
-from stemtomo_dl.simulate.distortion import Probes, beam_shifts, probe_places, seen_footprint
+from stemtomo_dl.simulate.distortion import beam_shifts
 from stemtomo_dl.simulate.film import film_path, free_path, make_film, seen_part
 from stemtomo_dl.simulate.film_map import FilmMap
 from stemtomo_dl.simulate.layers import film_between, order_met
-from stemtomo_dl.simulate.mixture import Cast, View, make_mixture
+from stemtomo_dl.simulate.mixture import Cast, View, make_cast, make_mixture
 from stemtomo_dl.simulate.motion import Motion, accumulated_dose, make_motion
 from stemtomo_dl.simulate.sample import coat_path, make_particles
-from stemtomo_dl.simulate.scene import Microscope, Scene
-from stemtomo_dl.simulate.shape import Footprint
+from stemtomo_dl.simulate.scene import Scene
+from stemtomo_dl.simulate.streams import Stream, generator
+from stemtomo_dl.simulate.survey import footprints, probes_of, survey
 
-# streams of random numbers: adding a particle does not change the drift
-_PARTICLES, _MOTION, _COUNTS, _CAMERA, _JITTER, _FILM, _IMAGES = 1, 2, 3, 4, 5, 6, 7
 _AHEAD = 4  # rows per thread that are drawn before the first is taken
 _AHEAD_BYTES = 2**28  # of all of them, beyond one per thread
 _MOST_ROW_BYTES = 2**30  # of one row of patterns
@@ -85,7 +83,7 @@ class Series:
 
     def images(self, tilt: int) -> VirtualImages:
         """Virtual images of a tilt with their noise, without its patterns; see `simulate.expected`."""
-        rng = _generator(self.scene.seed, _IMAGES, tilt)
+        rng = generator(self.scene.seed, Stream.IMAGES, tilt)
         return expected.expected_images(self.scene, self.cast, *self._view(tilt), self._film(tilt), rng)
 
     def scan(self, tilt: int, threads: int | None = None) -> np.ndarray:
@@ -132,7 +130,7 @@ class Series:
         canvas = render.make_canvas(mixture, sensor, microscope.detector, shifts) if dense else None
 
         def draw(y: int) -> np.ndarray:
-            rng = _generator(self.scene.seed, _COUNTS, tilt, y)
+            rng = generator(self.scene.seed, Stream.COUNTS, tilt, y)
             out = np.empty(shape[1:], self.dtype)
             row = counts.Row(np.ascontiguousarray(thickness[:, y]), film[y], shifts[y])
             if canvas is not None:
@@ -146,7 +144,7 @@ class Series:
     def _view(self, tilt: int) -> tuple[View, np.ndarray]:
         """What is in view at a tilt, and the thickness (met, y, x) in nm of all that is met."""
         microscope, motion = self.scene.instrument, self.motion
-        seen = _footprints(self.scene, motion, self.cast.particles, tilt)
+        seen = footprints(self.scene, motion, self.cast.particles, tilt)
         rotation = tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg[tilt])
         order, before_film = order_met([p.position_nm for p in self.cast.particles], self.film, rotation)
         met = [p for p in order if (seen[p].thickness > 0).any()]
@@ -163,7 +161,7 @@ class Series:
         scene, m, drift = self.scene, self.scene.instrument, self.motion.drift_px[tilt]
         rotation = tilt_rotation(m.tilt_axis_deg, self.motion.alpha_deg[tilt])
         mean_free_path = free_path(scene.film, m.voltage_kv)
-        probes = _probes(scene, self.motion, tilt)
+        probes = probes_of(scene, self.motion, tilt)
         path = film_path(scene.film, self.film, rotation, drift, m, probes)
         path += coat_path(self.cast.particles, rotation, drift, m, mean_free_path, probes)
         return 1 - np.exp(-path / mean_free_path)
@@ -186,17 +184,17 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     """
     _check_effort(scene)
     structures, m = _structures(scene, cifs), scene.instrument
-    motion = make_motion(scene, _generator(scene.seed, _MOTION))
+    motion = make_motion(scene, generator(scene.seed, Stream.MOTION))
     part = seen_part(scene.film, m, motion.alpha_deg, motion.drift_px[:, None] + motion.row_px)
-    film = make_film(scene.film, part, _generator(scene.seed, _FILM))
-    particles = make_particles(scene, structures, _generator(scene.seed, _PARTICLES), film)
-    masks, particle, thickest = _survey(scene, motion, particles)
+    film = make_film(scene.film, part, generator(scene.seed, Stream.FILM))
+    particles = make_particles(scene, structures, generator(scene.seed, Stream.PARTICLES), film)
+    masks, particle, thickest = survey(scene, motion, particles)
     if not len(masks):
         raise InputError(
             "key 'particles': no particle is in view at any tilt; check positions_nm and sizes against "
             "instrument.scan and step_nm, and how far drift moves the field"
         )
-    cast = _cast(scene, list(structures.values()), particles, motion, thickest)
+    cast = make_cast(scene, list(structures.values()), particles, motion, thickest)
     return Series(scene, motion, cast, film, _truth(motion, particles, masks, particle))
 
 
@@ -219,10 +217,6 @@ def _check_effort(scene: Scene) -> None:
         )
 
 
-def _generator(seed: int, *key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=key)))
-
-
 def _structures(scene: Scene, cifs: Mapping[str, str]) -> dict[str, Structure]:
     """Every phase, by the name that the scene gives its CIF."""
     microscope = scene.instrument
@@ -236,110 +230,6 @@ def _structures(scene: Scene, cifs: Mapping[str, str]) -> dict[str, Structure]:
         if names.count(name) > 1:
             raise InputError(f"key 'particles.cif': two CIFs are called {name}; rename one")
     return structures
-
-
-def _probes(scene: Scene, motion: Motion, tilt: int) -> Probes:
-    """Where the probes of a scan really are."""
-    rng = _generator(scene.seed, _JITTER, tilt)
-    return probe_places(scene.instrument.raster, motion.row_px[tilt], scene.instrument.scan[1], rng)
-
-
-def _footprints(scene: Scene, motion: Motion, particles: tuple[Particle, ...], tilt: int) -> list[Footprint]:
-    """What every particle covers of the scan at a tilt."""
-    m, probes = scene.instrument, _probes(scene, motion, tilt)
-    rotation = tilt_rotation(m.tilt_axis_deg, motion.alpha_deg[tilt])
-    origin = field_centre(m.scan) + motion.drift_px[tilt]
-    at = [origin + (rotation @ p.position_nm)[:2] / m.step_nm for p in particles]
-    return [_footprint(p, rotation, xy, m, probes) for p, xy in zip(particles, at, strict=True)]
-
-
-def _footprint(
-    particle: Particle, rotation: np.ndarray, at_px: np.ndarray, microscope: Microscope, probes: Probes
-) -> Footprint:
-    """The thickness of a crystal, and the outline of the particle with its amorphous shell."""
-    solids = [particle.solid] if particle.coat is None else [particle.solid, particle.whole]
-    step, samples = microscope.step_nm, microscope.probe_samples
-    crystal, *whole = (seen_footprint(s.turned(rotation), at_px, step, probes, samples) for s in solids)
-    if not whole:
-        return crystal
-    thickness, (height, width) = np.zeros(whole[0].outline.shape), crystal.thickness.shape
-    if crystal.thickness.size:
-        y, x = crystal.y0 - whole[0].y0, crystal.x0 - whole[0].x0
-        thickness[y : y + height, x : x + width] = crystal.thickness
-    return Footprint(whole[0].y0, whole[0].x0, thickness, whole[0].outline)
-
-
-def _cast(
-    scene: Scene, phases: list[Structure], particles: tuple[Particle, ...], motion: Motion, thickest: np.ndarray
-) -> Cast:
-    """What stays the same through the series."""
-    m, wave = scene.instrument, wavelength(scene.instrument.voltage_kv)
-    edge = max(m.detector) / 2 * m.pixel_inv_angstrom
-    rings = diffraction.rings_needed(m.convergence_mrad, edge, float(thickest.max()))
-    beam = diffraction.make_beam(m.voltage_kv, wave, m.convergence_mrad, rings, m.rotation_deg)
-    scale = None if scene.intensities == "two-beam" else _kinematic_scale(m, motion, particles, beam, thickest)
-    disk = disk_radius_px(m.convergence_mrad, wave, m.pixel_inv_angstrom)
-    materials = (diffuse.amorphous(scene.film.element), *(diffuse.crystal(phase) for phase in phases))
-    radii = [diffuse.quantiles(kind, m.voltage_kv, m.pixel_inv_angstrom, disk) for kind in materials]
-    material = np.array([1 + phases.index(p.structure) for p in particles])
-    return Cast(
-        particles=particles,
-        beam=beam,
-        pixel_inv_angstrom=m.pixel_inv_angstrom,
-        rotation_deg=m.rotation_deg,
-        sequential=scene.overlap == "sequential",
-        sensor=make_sensor(m.camera, m.detector, _generator(scene.seed, _CAMERA)),
-        ellipse=m.ellipse.matrix(),
-        radii=np.stack(radii),
-        material=material,
-        materials=materials,
-        scale=scale,
-    )
-
-
-def _kinematic_scale(
-    microscope: Microscope,
-    motion: Motion,
-    particles: tuple[Particle, ...],
-    beam: diffraction.Beam,
-    thickest: np.ndarray,
-) -> np.ndarray:
-    """One factor per particle, the same at all tilts, so that no more is scattered than is physical."""
-    bound = np.zeros(thickest.shape)
-    for tilt, rotation in enumerate(tilt_rotation(microscope.tilt_axis_deg, motion.alpha_deg)):
-        for p, particle in enumerate(particles):
-            excited = diffraction.excite(
-                particle.structure, rotation @ particle.ub, beam, thickest[tilt, p], particle.mosaic_deg
-            )
-            bound[tilt, p] = diffraction.kinematic_bound(excited, thickest[tilt, p])
-    return np.asarray(np.minimum(1, diffraction.MOST_KINEMATIC / np.maximum(bound.max(0), 1e-30)))
-
-
-def _survey(scene: Scene, motion: Motion, particles: tuple[Particle, ...]) -> tuple[Masks, np.ndarray, np.ndarray]:
-    """Outlines of all tilts, the particle of each, and the greatest thickness (tilt, particle) in nm.
-
-    Tilt by tilt, for all thicknesses together would be many times as large as the outlines; a particle out of view
-    at a tilt has no mask there.
-    """
-    thickest = np.zeros((len(motion.alpha_deg), len(particles)))
-    found: list[tuple[int, int, int, int]] = []
-    crops: list[np.ndarray] = []
-    for tilt in range(len(thickest)):
-        for p, seen in enumerate(_footprints(scene, motion, particles, tilt)):
-            thickest[tilt, p] = seen.thickness.max(initial=0)
-            if seen.outline.any():
-                found.append((tilt, p, seen.y0, seen.x0))
-                crops.append(seen.outline)
-    table = np.array(found, "i4").reshape(-1, 4)
-    masks = Masks(
-        shape=scene.instrument.scan,
-        crops=tuple(crops),
-        origin=table[:, 2:],
-        tilt=table[:, 0],
-        score=np.ones(len(table), "f4"),
-        alpha_deg=motion.alpha_deg,
-    )
-    return masks, table[:, 1], thickest
 
 
 def _truth(motion: Motion, particles: tuple[Particle, ...], masks: Masks, particle: np.ndarray) -> Truth:

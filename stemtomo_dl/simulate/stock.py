@@ -20,6 +20,7 @@ from stemtomo_dl.simulate.training import InstrumentSettings, LibrarySettings, T
 
 _MOST_RINGS = 3  # cells of the illumination cone; fringes inside disks do not show in virtual images
 _PSEUDO_ELEMENTS = ("C", "O", "Si", "Ti", "Fe", "Zn", "Br", "Zr", "Ag", "Cs", "W", "Pt", "Au", "Pb")
+_BEAM_SIGMAS = 3.0  # of the point spread, at least, between the rim of the direct beam and the dark field
 _CORNER = 1.15  # reflections are followed this far, in units of the detector's half side
 _ATOM_A3 = 18.0  # volume of an atom
 _AXES = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1), (1, -1, 0), (2, 1, 0), (1, 1, 2))
@@ -110,11 +111,11 @@ def _within(structure: Structure, g_max: float) -> Structure:
 
 
 def random_optics(s: InstrumentSettings, thickest_nm: float, rng: np.random.Generator) -> Optics:
-    """A random instrument."""
+    """A random instrument whose point spread keeps the direct beam out of the dark field, for which it is not drawn."""
     voltage, side = float(rng.choice(s.voltage_kv)), int(rng.choice(s.detector))
     convergence, reach = log_between(s.convergence_mrad, rng), rng.uniform(*s.reach_inv_angstrom)
     column, row = (side - 1) / 2 + rng.uniform(*s.center_off_px, 2)
-    return Optics(
+    optics = Optics(
         voltage_kv=voltage,
         convergence_mrad=convergence,
         pixel_inv_angstrom=2 * reach / side,
@@ -127,6 +128,8 @@ def random_optics(s: InstrumentSettings, thickest_nm: float, rng: np.random.Gene
         film_element=str(rng.choice(s.film_element)),
         psf_px=rng.uniform(*s.psf_px) if rng.random() < s.psf_share else 0.0,
     )
+    room = optics.radii[1] - optics.disk_px - 0.5  # radii are from the nearest pixel
+    return replace(optics, psf_px=min(optics.psf_px, room / _BEAM_SIGMAS))
 
 
 def _orientations(s: LibrarySettings, structure: Structure, step_deg: float, rng: np.random.Generator) -> np.ndarray:

@@ -46,7 +46,7 @@ class InstrumentSettings(Model):
     haadf_from: Even
     film_element: list[str]
     psf_share: Share  # of instruments whose camera spreads electrons
-    psf_px: Even  # rms
+    psf_px: Even  # rms; less where the direct beam would reach the dark field
 
 
 class ParticleSettings(Model):

@@ -66,11 +66,11 @@ def test_variance_and_autocorrelation_are_the_models(kind, mean):
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_total_counts_equal_the_dose(kind, dense):
-    """An empty field: all electrons are in the direct beam, in the middle of a chip."""
+    """An empty field, its particle in view at another tilt: all electrons are in the direct beam, amid a chip."""
     content = TINY.model_dump()
-    content["particles"] = [content["particles"][1] | {"positions_nm": [(1e4, 0, 0)], "min_gap_nm": None}]
+    content["particles"] = [content["particles"][1] | {"positions_nm": [(187.46, -311.98, 1000)], "min_gap_nm": None}]
     content["film"] |= {"thickness_nm": 0, "contamination": None}
-    content["tilts"] |= {"angles": [0.0]}
+    content["tilts"] |= {"angles": [0.0, -20.0], "sigma_deg": 0.0}
     content["drift"] = {}
     offset = {"beam_offset_px": (-12.0, 16.0), "camera": {"kind": kind, "read_noise": 0.0, "saturation": 65535}}
     content["instrument"] |= offset | {"electrons_per_pattern": 900.0}

@@ -16,7 +16,10 @@ def test_both_ways_agree_with_mosaic_and_damage(intensities):
     content = TINY.model_dump() | {"intensities": intensities}
     worn = {"mosaic_deg": 0.6, "damage": {"critical_dose_e_per_A2": 20.0}, "min_gap_nm": None}
     rods, ball = (p | worn for p in content["particles"])
-    content["particles"] = [rods | {"positions_nm": [(3, 2, 8), (-4, 0, -9)]}, ball | {"positions_nm": [(0, -3, 30)]}]
+    content["particles"] = [
+        rods | {"positions_nm": [(4, -4, -27), (10, -23, -107)]},
+        ball | {"positions_nm": [(-4, 3, 28)]},
+    ]
     content["tilts"] |= {"angles": [14.0]}
     content["instrument"] |= {"electrons_per_pattern": 8000.0}
     series = simulate(check(Scene, content, "scene"), CIFS)

@@ -19,7 +19,7 @@ from stemtomo_dl.simulate.stock import pseudo_cif
 from stemtomo_dl.store.results import read_image_facts, read_images
 from stemtomo_dl.store.truth import read_truth
 
-SEEDS = (28, 56)  # scenes that are played in a few seconds
+SEEDS = (63, 83)  # scenes that are played in a few seconds
 
 
 class Quiet:
@@ -51,10 +51,13 @@ OPTIONS = {
     "hybrid": lambda s: s.instrument.camera.kind == "hybrid",
     "scintillator": lambda s: s.instrument.camera.kind == "scintillator",
     "hot pixels": lambda s: s.instrument.camera.hot_pixels > 0,
+    "listed pixels": lambda s: s.instrument.camera.listed_share > 0,
     "stated pixel": lambda s: s.stated.pixel_inv_angstrom is not None,
     "stated axis": lambda s: s.stated.tilt_axis_deg is not None,
     "stated rotation": lambda s: s.stated.rotation_deg is not None,
     "angle errors": lambda s: s.tilts.sigma_deg > 0,
+    "angle offset and scale": lambda s: s.tilts.angle_offset_deg != 0 and s.tilts.angle_scale != 1,
+    "backlash": lambda s: s.tilts.backlash_deg > 0,
     "uneven": lambda s: s.tilts.uneven_deg > 0,
     "missing": lambda s: s.tilts.missing != [],
     "downward": lambda s: s.tilts.angles[0] > s.tilts.angles[-1],
@@ -103,6 +106,9 @@ def test_stated_values_are_off_by_no_more_than_the_contract_allows():
         if s.stated.tilt_axis_deg is not None:
             assert abs(s.stated.tilt_axis_deg - m.tilt_axis_deg) <= 3
         assert s.tilts.sigma_deg <= 0.1
+        assert abs(s.tilts.angle_offset_deg) <= 0.1
+        assert s.tilts.angle_scale == pytest.approx(1, abs=0.001)
+        assert s.tilts.backlash_deg <= 0.1
 
 
 def test_one_seed_gives_one_scene():

@@ -12,9 +12,10 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.simulate.crystal import read_structure
 from stemtomo_dl.simulate.images import AMORPHOUS, draw_images
+from stemtomo_dl.simulate.optics import ADF, zones
 from stemtomo_dl.simulate.randomise import _halves, random_sample, stretched
 from stemtomo_dl.simulate.shape import footprint, polyhedron
-from stemtomo_dl.simulate.stock import make_library, pseudo_cif, random_bodies
+from stemtomo_dl.simulate.stock import make_library, pseudo_cif, random_bodies, random_optics
 from stemtomo_dl.simulate.support import random_support, smooth_noise
 from stemtomo_dl.simulate.training import TrainingSettings, load_training
 
@@ -235,4 +236,10 @@ def test_instruments_keep_the_dark_field_apart_from_the_beam(library):
     assert s.convergence_mrad[1] * 1e-3 / wavelength(min(s.voltage_kv)) < 0.5 * s.reach_inv_angstrom[0]
     for bench in library.benches:
         assert (bench.responses.area_px > 0).all()
-        assert bench.responses.direct > 0.8
+    for seed in range(200):
+        optics = random_optics(s, 60.0, np.random.default_rng(seed))
+        places = np.random.default_rng(seed).normal(size=(20_000, 4))
+        rho = np.sqrt(np.random.default_rng(seed + 1).random(20_000)) * optics.disk_px
+        disk = rho[:, None] * places[:, :2] / np.hypot(*places[:, :2].T)[:, None]
+        column, row = np.round(optics.center_px + disk + optics.psf_px * places[:, 2:]).astype(int).T
+        assert (zones(optics)[row, column] >= ADF).mean() < 0.01

@@ -96,9 +96,9 @@ def test_experiment_file_states_what_the_scene_says_it_does():
     ("old", "new", "key"),
     [
         ("seed = 7", "seed = 7\nd_min = 100.0", "key 'd_min': brookite has no reflection"),
-        ("seed = 7", "seed = 7\nd_min = 0.01", "key 'd_min': too many reflections"),
+        ("seed = 7", "seed = 7\nd_min = 0.01", "key 'd_min': Input should be greater than or equal to 0.2"),
         ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1.5", "instrument.pixel_inv_angstrom"),
-        ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1e-5", "instrument.pixel_inv_angstrom"),
+        ("pixel_inv_angstrom = 0.035", "pixel_inv_angstrom = 1e-5", "raise pixel_inv_angstrom"),
         ("scan = [24, 32]", "scan = [8, 8000]\nraster = { shear_deg = 60.0 }", "instrument.raster.shear_deg"),
         ("scan = [24, 32]", "scan = [24, 32]\nraster = { fast_scale = 1e9 }", "instrument.raster.fast_scale"),
         ("scan = [24, 32]", "scan = [24, 32]\ndescan = { fast_px = [1e6, 0] }", "instrument.descan.fast_px"),
