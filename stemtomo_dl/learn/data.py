@@ -20,7 +20,7 @@ from stemtomo_dl.simulate.randomise import random_sample
 from stemtomo_dl.simulate.stock import make_library
 from stemtomo_dl.simulate.training import TrainingSettings, load_training
 
-_LEAST_SIGNAL = 5.0  # standard deviations: below, nobody could see a particle
+_LEAST_SIGNAL = 12.0  # standard deviations: below 5 nobody could see a particle, below this nobody its outline
 _LEAST_VISIBLE = 0.15  # of a particle that others hide: less is not asked for
 _TRIALS = 7919  # apart from the seeds of training
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from stemtomo_dl.records import Masks, Record, array
 from stemtomo_dl.segment.planes import PLANES, planes
 
-LEAST_AREA = 10  # px: smaller outlines are neither asked for nor counted as wrong
+LEAST_AREA = 16  # px: smaller outlines are neither asked for nor counted as wrong
 _LEAST_INSIDE = 0.25  # share of an outline that a crop must hold, else it is not asked for
 _VARIANTS = ("all", "some", "one", "grey")
 

@@ -50,8 +50,6 @@ def collate(examples: list[Example], stride: int) -> Targets:
     images, boxes, masks, start = [], [], [], 0
     for i, e in enumerate(examples):
         box = e.boxes
-        for n in np.flatnonzero(~e.counts):
-            heat[i][_peak(box[n], h, w, stride) > _NEAR] = -1
         for n in np.flatnonzero(e.counts):
             peak = _peak(box[n], h, w, stride)
             owner[i][(peak > _NEAR) & (peak > heat[i])] = start
@@ -60,6 +58,9 @@ def collate(examples: list[Example], stride: int) -> Targets:
             boxes.append(box[n])
             masks.append(e.masks[n])
             start += 1
+        for n in np.flatnonzero(~e.counts):
+            peak = _peak(box[n], h, w, stride)
+            heat[i][(peak > _NEAR) & (peak > heat[i])] = -1
     side = examples[0].planes.shape[1:]
     return Targets(
         planes=torch.from_numpy(np.stack([e.planes for e in examples])),

@@ -46,8 +46,8 @@ def channels(images: dict[str, np.ndarray], smoothing_px: float) -> Channels:
     Parameters
     ----------
     images : dict
-        (y, x) arrays by name: any of bf, adf, haadf and variance, or only maximum, or only "grey", an image of unknown polarity, whose
-        particles are taken to be what differs most from its median.
+        (y, x) arrays by name: any of bf, adf, haadf and variance, or only maximum, or only "grey", an image of
+        unknown polarity, whose particles are taken to be what differs most from its median.
     smoothing_px : float
         Width of the Gaussian that smooths the images before the support is looked for.
 
