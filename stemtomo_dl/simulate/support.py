@@ -114,18 +114,20 @@ def smooth_noise(shape: tuple[int, int], size_px: float, rng: np.random.Generato
 @njit(cache=True, nogil=True)
 def _splines(knots: np.ndarray, shape: tuple[int, int], spacing: float, start: np.ndarray) -> np.ndarray:
     """Uniform cubic B-splines of a grid of knots at the pixels of a field, columns first, then rows."""
-    wide = np.zeros((knots.shape[0], shape[1]))
-    out = np.zeros((shape[0], shape[1]))
+    rows = knots.shape[0]
+    wide, out = np.zeros((rows, shape[1])), np.zeros((shape[0], shape[1]))
+    first, weights = np.empty(shape[1], np.int64), np.empty((shape[1], 4))
     for x in range(shape[1]):
-        j, w = _four(x / spacing + start[1])
-        for k in range(4):
-            for i in range(knots.shape[0]):
-                wide[i, x] += w[k] * knots[i, j + k]
+        first[x], weights[x] = _four(x / spacing + start[1])
+    for i in range(rows):  # along the rows of memory: down the columns it takes ten times as long
+        for x in range(shape[1]):
+            j, w = first[x], weights[x]
+            wide[i, x] = w[0] * knots[i, j] + w[1] * knots[i, j + 1] + w[2] * knots[i, j + 2] + w[3] * knots[i, j + 3]
     for y in range(shape[0]):
         i, w = _four(y / spacing + start[0])
-        for k in range(4):
-            for x in range(shape[1]):
-                out[y, x] += w[k] * wide[i + k, x]
+        a, b, c, d = wide[i], wide[i + 1], wide[i + 2], wide[i + 3]
+        for x in range(shape[1]):
+            out[y, x] = w[0] * a[x] + w[1] * b[x] + w[2] * c[x] + w[3] * d[x]
     return out / _SPLINE_RMS
 
 
