@@ -35,16 +35,23 @@ def outline(images: dict[str, np.ndarray], config: SegmentConfig) -> Masks:
     contrast = particle_contrast(seen, _SMOOTHING_PX)
     foreground = _foreground(contrast, config)
     labels = split_touching(foreground, foreground & ~_valleys(contrast, config), config.neck)
-    masks, scores = [], []
+    crops, origin, scores = [], [], []
     bright = particle_contrast(seen, 0.0) > 1
     for region in regionprops(labels, intensity_image=contrast):
         # In a dark field almost without counts, smoothing makes a disk of a single electron.
         filled = bright[region.slice][region.image].mean() > 0.5
         if filled and region.area >= np.pi / 4 * config.min_diameter_px**2:
-            masks.append(labels == region.label)
+            crops.append(np.asarray(region.image, bool))
+            origin.append(region.bbox[:2])
             scores.append(region.intensity_mean / (region.intensity_mean + config.min_contrast_sigma))
-    full = np.stack(masks) if masks else np.zeros((0, *contrast.shape), bool)
-    return Masks.pack(full, np.zeros(len(masks)), np.array(scores), np.zeros(1))
+    return Masks(
+        shape=(contrast.shape[0], contrast.shape[1]),
+        crops=tuple(crops),
+        origin=np.array(origin, "i4").reshape(-1, 2),
+        tilt=np.zeros(len(crops), "i4"),
+        score=np.array(scores, "f4"),
+        alpha_deg=np.zeros(1),
+    )
 
 
 def _foreground(contrast: np.ndarray, config: SegmentConfig) -> np.ndarray:
