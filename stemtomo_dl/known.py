@@ -49,6 +49,8 @@ def simulate(scene: str, folder: Path, progress: Progress, seed: int | None = No
     described, cifs = _described(scene, seed)
     try:
         series = play(described, cifs)
+        if images_only:
+            series.check_images()
     except InputError as e:
         raise InputError(f"{scene}: {e}") from e
     origin = Origin(described.resolved(), cifs, __version__)

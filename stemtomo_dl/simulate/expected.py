@@ -1,15 +1,16 @@
 """Virtual images of one tilt of a scene without its patterns, by the tables that training images are drawn from.
 
 They agree with images of the patterns within counting noise, but for what the tables leave out: an ellipse (spots
-move by less than their disks), descan (virtual detectors follow it), electrons that are scattered twice, the tail of
-the camera's point spread, what of the direct beam it brings into the dark field, and counts beyond saturation. Where a
-scintillator shares light, the maximum is good to about a tenth.
+move by less than their disks), descan (virtual detectors follow it), electrons that are scattered twice, and counts
+beyond saturation. What the tail of the point spread carries from detector to detector is that of the direct beam and of
+diffuse scattering. Where a scintillator shares light, the maximum is good to about a tenth.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import VirtualImages
 from stemtomo_dl.simulate import diffuse
 from stemtomo_dl.simulate.detector import Sensor
@@ -17,11 +18,13 @@ from stemtomo_dl.simulate.distortion import beam_shifts
 from stemtomo_dl.simulate.images import DETECTORS, ImageSample, draw_detectors, expected_planes
 from stemtomo_dl.simulate.library import Responses, Specimen, make_responses
 from stemtomo_dl.simulate.mixture import Cast, View
-from stemtomo_dl.simulate.optics import Optics
+from stemtomo_dl.simulate.optics import Optics, zones
 from stemtomo_dl.simulate.readout import Readout
 from stemtomo_dl.simulate.scene import Scene
 from stemtomo_dl.simulate.shape import Footprint
+from stemtomo_dl.simulate.spread import Spread, make_spread, spread_electrons
 
+_FIELDS = DETECTORS[:3]
 _FEWEST_STEPS, _MOST_STEPS = 20, 150  # of thickness; of about 1 nm where these leave the choice
 
 
@@ -43,41 +46,72 @@ def expected_images(
     -------
     VirtualImages
         The mean and the maximum pattern are unknown, NaN.
+
+    Raises
+    ------
+    InputError
+        If a virtual detector has no pixel that counts.
     """
-    responses = _responses(scene, cast, view)
-    sample = _sample(scene, cast, view, responses, film)
+    optics, full = optics_at(scene, cast, view.center_px), scene.instrument.camera.full()
+    responses = make_responses(optics, *_specimens(cast, view))
+    template = optics.template(diffuse.amorphous(scene.film.element))
+    spread = make_spread(optics, template, full["psf_tail_share"], full["psf_tail_px"])
+    sample = _sample(scene, cast, view, responses, film, spread)
     seen = [Footprint(0, 0, t, t > 0) for t in thickness]
     planes, _, bragg = expected_planes(sample, seen)
+    if not _shares_light(scene):
+        spread_electrons(planes, spread, responses.direct)
     images = draw_detectors(sample, planes, bragg, rng)
     unknown = np.full(scene.instrument.detector, np.nan, "f4")
     return VirtualImages(DETECTORS, images, _beam(scene, view), unknown, unknown)
 
 
 def blind_pixels(sensor: Sensor) -> np.ndarray:
-    """Pixels (qy, qx) that count nothing, or that count without electrons."""
-    out = np.zeros((len(sensor.row_at), len(sensor.column_at)), bool)
-    out[sensor.row_at < 0] = True
-    out[:, sensor.column_at < 0] = True
+    """Pixels (qy, qx) that count nothing, that count for others too, or that count without electrons."""
+    out = sensor.listed.copy()
     for places in (sensor.hot, sensor.dead):
         out[places[:, 0], places[:, 1]] = True
     return out
 
 
-def _responses(scene: Scene, cast: Cast, view: View) -> Responses:
-    """Tables of every particle in view as it lies."""
+def _shares_light(scene: Scene) -> bool:
+    """Whether the point spread shares out an electron's light rather than moves electrons."""
+    return scene.instrument.camera.kind == "scintillator"
+
+
+def optics_at(scene: Scene, cast: Cast, center_px: np.ndarray) -> Optics:
+    """The instrument with its beam at (column, row) px.
+
+    Raises
+    ------
+    InputError
+        If a virtual detector has no pixel that counts.
+    """
     m, beam = scene.instrument, cast.beam
     optics = Optics(
         m.voltage_kv,
         m.convergence_mrad,
         m.pixel_inv_angstrom,
         m.detector,
-        (float(view.center_px[0]), float(view.center_px[1])),
+        (float(center_px[0]), float(center_px[1])),
         rings=beam.rings,
         rotation_deg=m.rotation_deg,
         film_element=scene.film.element,
         psf_px=m.camera.full()["psf_sigma_px"],
         blind=blind_pixels(cast.sensor),
     )
+    pixels = np.bincount(zones(optics).ravel(), minlength=len(_FIELDS) + 1)[1:]
+    if not pixels.all():
+        names = " and ".join(name for name, n in zip(_FIELDS, pixels, strict=True) if n == 0)
+        raise InputError(
+            f"keys 'instrument.beam_offset_px' and 'instrument.camera.gap_px': no pixel counts in {names}; move the "
+            "beam into a chip, or make the gaps or dead_pixels less"
+        )
+    return optics
+
+
+def _specimens(cast: Cast, view: View) -> tuple[list[Specimen], int]:
+    """Every particle in view as it lies, and the steps of their thicknesses."""
     specimens = [
         Specimen(
             structure=(p := cast.particles[index]).structure,
@@ -92,10 +126,12 @@ def _responses(scene: Scene, cast: Cast, view: View) -> Responses:
         for index, top in zip(view.particle, view.thickest, strict=True)
     ]
     steps = int(np.clip(np.ceil(view.thickest.max(initial=1)), _FEWEST_STEPS, _MOST_STEPS))
-    return make_responses(optics, specimens, steps)
+    return specimens, steps
 
 
-def _sample(scene: Scene, cast: Cast, view: View, responses: Responses, film: np.ndarray) -> ImageSample:
+def _sample(
+    scene: Scene, cast: Cast, view: View, responses: Responses, film: np.ndarray, spread: Spread
+) -> ImageSample:
     """A tilt as `images` wants it; thicknesses are known already, so that solids and places are not needed."""
     m, met = scene.instrument, len(view.particle)
     paths = []
@@ -103,8 +139,6 @@ def _sample(scene: Scene, cast: Cast, view: View, responses: Responses, film: np
         p = cast.particles[index]
         kind = Specimen(p.structure, 1.0, p.ub[None], damage=p.damage, dose_e_per_A2=view.dose_e_per_A2).material
         paths.append(diffuse.damaged_path(p.mean_free_path_nm, kind, m.voltage_kv))
-    s = cast.sensor
-    shared = float((s.glow**2).sum() ** 2)
     return ImageSample(
         responses=responses,
         electrons=m.electrons,
@@ -112,7 +146,7 @@ def _sample(scene: Scene, cast: Cast, view: View, responses: Responses, film: np
         solids=(),
         probe_samples=m.probe_samples,
         blur_px=(0.0, 0.0),
-        readout=Readout(s.gain, s.gain_spread, s.read_noise / s.gain, s.offset / s.gain, shared),
+        readout=_readout(cast.sensor, spread) if _shares_light(scene) else _counter(cast.sensor),
         glow=None,
         particle=np.arange(met),
         at_px=np.zeros((met, 2)),
@@ -125,6 +159,21 @@ def _sample(scene: Scene, cast: Cast, view: View, responses: Responses, film: np
         row_dose=np.ones(m.scan[0]),
         shading=np.zeros((3, 5)),
     )
+
+
+def _counter(s: Sensor) -> Readout:
+    """A camera whose point spread, if any, has moved electrons already."""
+    return Readout(s.gain, s.gain_spread, s.read_noise / s.gain, s.offset / s.gain)
+
+
+def _readout(s: Sensor, spread: Spread) -> Readout:
+    """A camera that shares out light."""
+    core, tail, share = s.glow, s.glow_tail, s.glow_tail_share
+    padded = np.pad(core, max(0, len(tail) - len(core)) // 2)
+    both = float((padded @ np.pad(tail, max(0, len(core) - len(tail)) // 2)) ** 2)
+    shared = (1 - share) ** 2 * (core @ core) ** 2 + 2 * share * (1 - share) * both + share**2 * (tail @ tail) ** 2
+    reach = tuple(tuple(row) for row in spread.reach.tolist())
+    return _counter(s)._replace(shared=float(shared), core=spread.core, reach=reach, crest=float(spread.crest[0]))
 
 
 def _beam(scene: Scene, view: View) -> np.ndarray:

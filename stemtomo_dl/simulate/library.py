@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
-from scipy.special import ndtri, pdtr
+from scipy.special import pdtr
 
 from stemtomo_dl.geometry import g_to_detector, wavelength
 from stemtomo_dl.records import Record, array
-from stemtomo_dl.simulate import cone, diffuse
+from stemtomo_dl.simulate import diffuse
 from stemtomo_dl.simulate.crystal import Structure
 from stemtomo_dl.simulate.damage import Damage, fading
 from stemtomo_dl.simulate.diffraction import (
@@ -26,7 +26,7 @@ from stemtomo_dl.simulate.diffraction import (
     make_beam,
     two_beam_shares,
 )
-from stemtomo_dl.simulate.optics import ADF, BF, Optics, rings, zones
+from stemtomo_dl.simulate.optics import ADF, BF, Optics, direct_beam, filled, rings, zones
 
 # What a table holds for an electron that meets a crystal and is not scattered diffusely: the share that any
 # reflection takes, and of it what lands in every zone; over the pixels of the dark field the sums of squares and
@@ -37,8 +37,6 @@ GROUPS = 5
 QUANTITIES = PEAK + GROUPS
 
 _SUB = 8  # places per pixel and direction to which the middles of disks are rounded
-_POINTS = 100.0  # per px², that fill a disk
-_NODES = 7  # per direction, that stand for a point spread
 _LEVELS = np.geomspace(0.5, 3e4, 90)  # electrons scattered diffusely per pattern
 _MIXES = 5  # crystal share of them: 0, ¼ … 1
 _DRAWS = 64  # equally likely values of the hottest diffuse pixel
@@ -112,7 +110,7 @@ def make_responses(optics: Optics, specimens: Sequence[Specimen], steps: int) ->
     dark = zone >= ADF
     f, c = film[dark], typical[dark]
     return Responses(
-        direct=_direct(optics, zone),
+        direct=float(direct_beam(optics)[zone == BF].sum()),
         table=table,
         step_nm=np.array([s.thickest_nm / steps for s in specimens], float),
         diffuse=np.array([_in_zones(own[s.material], zone) for s in specimens]).reshape(-1, 3),
@@ -130,14 +128,6 @@ def make_responses(optics: Optics, specimens: Sequence[Specimen], steps: int) ->
 def _in_zones(template: np.ndarray, zone: np.ndarray) -> np.ndarray:
     """Sums of a template over bf, adf, haadf, (3,)."""
     return np.bincount(zone.ravel(), template.ravel(), 4)[1:]
-
-
-def _direct(optics: Optics, zone: np.ndarray) -> float:
-    """Share of an evenly lit disk about the beam's centre that lands in bf."""
-    places = _filled(optics) + np.array(optics.center_px)
-    column, row = np.floor(places + 0.5).astype(int).reshape(-1, 2).T
-    inside = (row >= 0) & (row < zone.shape[0]) & (column >= 0) & (column < zone.shape[1])
-    return float((zone[row[inside], column[inside]] == BF).sum() / len(row))
 
 
 def _disks(optics: Optics, specimen: Specimen, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -173,7 +163,7 @@ def _stencils(optics: Optics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weight : (entry,) array
         Share of all electrons of the disk, were it evenly lit.
     """
-    points = _filled(optics)
+    points = filled(optics)
     cells, many = points.shape[:2]
     parts, weights = [], []
     for place in range(_SUB * _SUB):
@@ -185,17 +175,6 @@ def _stencils(optics: Optics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weights.append(count / (many * cells))
     first = np.cumsum([0] + [len(p) for p in parts])
     return first, np.concatenate(parts), np.concatenate(weights)
-
-
-def _filled(optics: Optics) -> np.ndarray:
-    """Equally likely places (cell, point, 2) of the electrons of a disk, px from its middle, point spread included."""
-    if optics.psf_px == 0:
-        return cone.points(optics.rings, optics.disk_px, _POINTS)
-    points = cone.points(optics.rings, optics.disk_px, _POINTS / _NODES)  # the spread fills in between
-    steps = ndtri((np.arange(_NODES) + 0.5) / _NODES)
-    steps *= optics.psf_px / steps.std()  # the tails that the nodes lack
-    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-    return np.asarray((points[:, :, None] + grid).reshape(len(points), -1, 2))
 
 
 @njit(cache=True, nogil=True)

@@ -107,7 +107,11 @@ def _solids(
 def _parts(
     s: ParticleSettings, whole: tuple[Solid, ...], crystals: int, rng: np.random.Generator
 ) -> tuple[tuple[Solid, ...], np.ndarray, np.ndarray]:
-    """What particles consist of: solids, and of each (part,) the particle and the crystal."""
+    """What particles consist of: solids, and of each (part,) the particle and the crystal.
+
+    The individuals of a twin, a core and its shell are one particle here, with one outline, since a segmenter sees no
+    more; the truth of a scene counts each crystal, which only diffraction tells apart.
+    """
     parts: list[tuple[Solid, int, int]] = []
     for n, solid in enumerate(whole):
         own, other = rng.integers(crystals, size=2)

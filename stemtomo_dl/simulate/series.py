@@ -81,6 +81,11 @@ class Series:
         """Pixels (qy, qx) of the camera that tell nothing: gaps, dead and hot ones."""
         return expected.blind_pixels(self.cast.sensor)
 
+    def check_images(self) -> None:
+        """Raise InputError if a virtual detector has no pixel that counts at some tilt."""
+        for center in self.motion.centers_px:
+            expected.optics_at(self.scene, self.cast, center)
+
     def images(self, tilt: int) -> VirtualImages:
         """Virtual images of a tilt with their noise, without its patterns; see `simulate.expected`."""
         rng = generator(self.scene.seed, Stream.IMAGES, tilt)

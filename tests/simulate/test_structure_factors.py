@@ -8,7 +8,7 @@ from stemtomo_dl import resources
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.simulate.crystal import read_structure
 
-PHASES = ("brookite", "anatase", "rutile", "cspbbr3")
+PHASES = ("brookite", "anatase", "anatase_origin2", "rutile", "cspbbr3", "zirconia", "kyanite")
 ANISOTROPIC = """data_x
 _space_group_name_H-M_alt 'P 21 21 21'
 _cell_length_a 5.1
