@@ -115,7 +115,7 @@ def simulate(
 
     with _progress() as progress:
         n = known.simulate(scene, output, progress, seed, images_only)
-    typer.echo(f"{n} scans: {output / ('images.h5' if images_only else 'experiment.toml')}")
+    typer.echo(f"{n} tilts: {output / 'images.h5'}" if images_only else f"{n} scans: {output / 'experiment.toml'}")
 
 
 @app.command()

@@ -155,6 +155,8 @@ def _symmetries(name: str, block: gemmi.cif.Block, cell: gemmi.UnitCell) -> list
     symbol = next((v for tag in _NAMES if (v := _value(block, tag))), "")
     if symbol and (found := _by_name(symbol, cell)):
         return [group.operations() for group in found]
+    if symbol and gemmi.find_spacegroup_by_name(symbol) is not None:
+        raise InputError(f"{name}: space group '{symbol}' is of another setting than the cell; correct one of them")
     number = next((v for tag in _NUMBERS if (v := _value(block, tag))), "")
     if number.isdigit() and 1 <= int(number) <= 230:
         found = _by_name(gemmi.find_spacegroup_by_number(int(number)).hm, cell)

@@ -159,7 +159,7 @@ def _anisotropic(h: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def _u_iso(site: gemmi.SmallStructure.Site) -> float:
-    return float(site.u_iso) if site.u_iso > 0 else DEFAULT_U
+    return float(site.u_iso) if site.u_iso > 0 else DEFAULT_U  # gemmi reads what is absent as 0, too
 
 
 def _six(u: np.ndarray) -> tuple[float, ...]:

@@ -149,6 +149,8 @@ class Population(Model):
     def _possible_sizes(self) -> Population:
         if self.size_limits_nm is not None:
             low, high = self.size_limits_nm
+            if low > high:
+                raise ValueError(f"size_limits_nm = [{low:g}, {high:g}] runs downward; give the smaller one first")
             if not low <= self.size_nm <= high:
                 raise ValueError(f"size_nm = {self.size_nm:g} is not within size_limits_nm = [{low:g}, {high:g}]")
         return self

@@ -37,6 +37,7 @@ from stemtomo_dl.simulate.population import Shell as Shell
 from stemtomo_dl.simulate.population import Twin as Twin
 
 Pair = tuple[Finite, Finite]
+Azimuth = Annotated[float, Field(ge=-3600, le=3600)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]  # along one side of a scan or a detector
 
 _MOST_THICKNESSES = 2**28  # bodies × probes: what one tilt holds in memory is 8 bytes of each
@@ -53,11 +54,11 @@ class Microscope(Model):
     current_pa: Positive | None = None
     dwell_ms: Positive | None = None
     scan: tuple[Pixels, Pixels]
-    step_nm: Positive
+    step_nm: Annotated[float, Field(gt=0, le=1e4)]
     detector: tuple[Pixels, Pixels]
     pixel_inv_angstrom: Positive
-    tilt_axis_deg: Finite
-    rotation_deg: Finite = 0.0
+    tilt_axis_deg: Azimuth
+    rotation_deg: Azimuth = 0.0
     beam_offset_px: Pair = (0.0, 0.0)  # beam centre off the detector's middle (column, row), before any drift
     probe_samples: Annotated[int, Field(ge=1, le=16)] = (
         1  # probe positions averaged per step and direction: thicknesses blur over a step
@@ -108,8 +109,8 @@ class Stated(Model):
     """What the experiment file says where it differs from the truth."""
 
     pixel_inv_angstrom: Positive | None = None
-    tilt_axis_deg: Finite | None = None
-    rotation_deg: Finite | None = None
+    tilt_axis_deg: Azimuth | None = None
+    rotation_deg: Azimuth | None = None
 
 
 class Scene(Model):
@@ -205,7 +206,10 @@ def load_scene(path: Path) -> tuple[Scene, dict[str, str]]:
     """
     if not path.suffix and not path.is_file():
         shipped = resources.synthetic() / "scenes" / f"{path}.toml"
-        path = shipped if shipped.is_file() else path
+        if not shipped.is_file():
+            known = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.toml")))
+            raise InputError(f"{path}: no such scene; give a .toml file, 'random', or one of {known}")
+        path = shipped
     scene = load(Scene, path)
     return scene, {name: _cif_text(name, path) for name in scene.cifs}
 
@@ -213,7 +217,10 @@ def load_scene(path: Path) -> tuple[Scene, dict[str, str]]:
 def _cif_text(name: str, scene: Path) -> str:
     beside = scene.parent / name
     found = beside if beside.is_file() else resources.synthetic() / "structures" / name
+    where = f"{scene}: key 'particles.cif': {name}"
     try:
         return found.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{scene}: key 'particles.cif': {name} cannot be read; put it beside the scene") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{where} is not UTF-8 text; save it as such") from e
+    except OSError as e:
+        raise InputError(f"{where} cannot be read ({e.strerror}); put it beside the scene") from e

@@ -14,6 +14,9 @@ from typing import Any
 
 from stemtomo_dl.errors import InputError
 
+_PLACE = (errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_USERS = (*_PLACE, errno.ENOSPC, errno.EDQUOT)  # faults that the user can mend
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -22,7 +25,7 @@ def writing(path: Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the disk is full or the folder cannot be written.
+        If the disk is full, or the folder cannot be written or is none.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -33,7 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
             _flush(written)  # or a power cut may leave the new name with nothing under it
         os.replace(temporary, path)
     except OSError as e:
-        if e.errno in (errno.EACCES, errno.ENOTDIR, errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        if e.errno in _USERS:
             raise InputError(f"{path}: cannot be written ({e.strerror}); free the disk or choose another folder") from e
         raise
     finally:

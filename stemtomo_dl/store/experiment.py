@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.config import Experiment
-from stemtomo_dl.errors import InputError
+from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.records import Truth, VirtualImages
 from stemtomo_dl.store.atomic import write_text, writing
 from stemtomo_dl.store.results import write_images
+from stemtomo_dl.store.scans.open import open_scan
 from stemtomo_dl.store.scans.write import write_scan
 from stemtomo_dl.store.truth import write_truth
 
 _ORIGIN, _PLAYABLE = "scene.json", "scene.toml"
+_OURS = ("experiment.toml", "tilts.csv", "truth.h5", "images.h5", "scans")  # written; a user may have his own
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def write_experiment(
     mask: np.ndarray | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write an experiment, scan by scan; started again on the same folder it skips the scans that are there.
+    """Write an experiment, scan by scan; started again on the same folder it skips the scans that are there whole.
 
     Parameters
     ----------
@@ -89,10 +91,9 @@ def write_experiment(
         with writing(folder / experiment.detector.mask) as temporary, open(temporary, "wb") as file:
             np.save(file, mask)
     write_text(folder / "experiment.toml", experiment_toml(experiment))
-    (folder / "scans").mkdir(exist_ok=True)
     for tilt, name in enumerate(files):
         path = folder / "scans" / name
-        if not path.exists():
+        if not _is_whole(path, shape):
             blocks = (row[None] for row in rows(tilt))
             first = next(blocks)
             write_scan(path, chain([first], blocks), shape, first.dtype)
@@ -132,6 +133,16 @@ def experiment_toml(experiment: Experiment) -> str:
     return _toml(experiment.model_dump(mode="json", exclude_defaults=True))
 
 
+def _is_whole(path: Path, shape: tuple[int, int, int, int]) -> bool:
+    """Whether a scan lies there that can be opened and has the right shape; others are written again."""
+    if not path.exists():
+        return False
+    try:
+        return open_scan(path, shape=shape[:2]).shape == shape
+    except (BadScan, InputError):
+        return False
+
+
 def _toml(content: Mapping[str, Any]) -> str:
     """Values and tables as TOML; tables within tables go on their line, and what is None is left out."""
     tables = {k: v for k, v in content.items() if isinstance(v, dict)}
@@ -153,6 +164,12 @@ def _value(value: Any) -> str:
 def _claim(folder: Path, text: str) -> None:
     """Note what the folder is made from; scans of another scene must not be taken for this one's."""
     path = folder / _ORIGIN
+    try:
+        foreign = next((n for n in _OURS if (folder / n).exists()), None)
+        if not path.exists() and foreign is not None:
+            raise InputError(f"{folder}: holds {foreign} that no scene here has written; give another folder")
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be used ({e.strerror}); give another folder") from e
     if not path.exists():
         write_text(path, text)
         return

@@ -153,6 +153,10 @@ BAD = {
     "flat cell": (f"data_x\n{GROUP}{cell(5, 6, 7, 30, 30, 100)}{LOOP}Si1 0 0 0 0.01\n", "cell"),
     "no group": (f"data_x\n{TETRAGONAL}{LOOP}Si1 0 0 0 0.01\n", "space group is missing"),
     "unknown group": (f"data_x\n_space_group_name_H-M_alt 'P 7'\n{TETRAGONAL}{LOOP}Si1 0 0 0 0.01\n", "'P 7'"),
+    "other setting": (
+        f"data_x\n_space_group_name_H-M_alt 'R -3 c :H'\n{TETRAGONAL}{LOOP}Si1 0 0 0 0.01\n",
+        "another setting",
+    ),
     "bad Hall": (f"data_x\n_space_group_name_Hall 'junk'\n{TETRAGONAL}{LOOP}Si1 0 0 0 0.01\n", "Hall"),
     "bad operation": (
         f"data_x\n_space_group_symop_operation_xyz 'x,y'\n{TETRAGONAL}{LOOP}Si1 0 0 0 0.01\n",

@@ -1,5 +1,7 @@
 """Scene files: what is wrong is said with key and file."""
 
+from pathlib import Path
+
 import pytest
 
 from stemtomo_dl import resources
@@ -176,3 +178,12 @@ def test_what_goes_wrong_while_building_names_the_file(tmp_path, monkeypatch):
     path.write_text(text)
     with pytest.raises(InputError, match=r"open\.toml: key 'particles\.1\.faces': .*add a form"):
         known.simulate(str(path), tmp_path / "out", None)
+
+
+def test_names_and_texts_that_are_none(tmp_path):
+    with pytest.raises(InputError, match=r"no such scene; give .* one of .*demo"):
+        load_scene(Path("tinny"))
+    (tmp_path / "rutile.cif").write_bytes("data_é".encode("latin-1"))
+    (tmp_path / "scene.toml").write_text((SCENES / "tiny.toml").read_text())
+    with pytest.raises(InputError, match=r"rutile\.cif is not UTF-8 text"):
+        load_scene(tmp_path / "scene.toml")

@@ -194,3 +194,34 @@ def test_a_damaged_truth_or_origin_is_an_input_error(tmp_path):
     (tmp_path / "scene.json").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"scene\.json"):
         write(tmp_path)
+
+
+def test_a_folder_with_someones_own_experiment_is_left_alone(tmp_path):
+    (tmp_path / "experiment.toml").write_text("mine")
+    with pytest.raises(InputError, match=r"holds experiment\.toml that no scene here has written"):
+        write(tmp_path)
+    assert (tmp_path / "experiment.toml").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["experiment.toml"]
+
+
+def test_a_damaged_scan_is_made_again(tmp_path):
+    write(tmp_path)
+    path = tmp_path / "scans/scan_0002.h5"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000])
+    write(tmp_path)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["file", "loop", "long", "scans"])
+def test_folders_that_cannot_be(tmp_path, kind):
+    folder = tmp_path / ("x" * 300 if kind == "long" else kind)
+    if kind == "file":
+        folder.write_text("")
+    elif kind == "loop":
+        folder.symlink_to(folder)
+    elif kind == "scans":
+        folder.mkdir()
+        (folder / "scans").write_text("")
+    with pytest.raises(InputError):
+        write(folder)
