@@ -114,7 +114,9 @@ def simulate(
     from stemtomo_dl import known
 
     with _progress() as progress:
-        n = known.simulate(scene, output, progress, seed, images_only)
+        n, notes = known.simulate(scene, output, progress, seed, images_only)
+    for note in notes:
+        print(f"stemtomo: {scene}: {note}", file=sys.stderr)
     typer.echo(f"{n} tilts: {output / 'images.h5'}" if images_only else f"{n} scans: {output / 'experiment.toml'}")
 
 

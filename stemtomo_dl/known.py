@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,11 +26,21 @@ from stemtomo_dl.store.pictures import picture_names, read_picture
 from stemtomo_dl.store.prediction import write_prediction
 from stemtomo_dl.store.truth import read_truth
 
+_MUCH_HIDDEN = 0.3  # of the direct beam: centring and dark fields suffer
 RANDOM = "random"  # stands for a scene that is drawn
 
 
-def simulate(scene: str, folder: Path, progress: Progress, seed: int | None = None, images_only: bool = False) -> int:
-    """Write a synthetic experiment with its truth; the number of its scans.
+class Played(NamedTuple):
+    """How many tilts were written, and what the user should know of them."""
+
+    tilts: int
+    notes: list[str]
+
+
+def simulate(
+    scene: str, folder: Path, progress: Progress, seed: int | None = None, images_only: bool = False
+) -> Played:
+    """Write a synthetic experiment with its truth.
 
     Parameters
     ----------
@@ -63,7 +73,10 @@ def simulate(scene: str, folder: Path, progress: Progress, seed: int | None = No
             experiment = described.experiment(series.elements)
             arguments = experiment, series.truth, series.stated_deg, series.rows, series.shape, origin
             write_experiment(folder, *arguments, mask=series.listed_pixels, advance=advance)
-    return len(series)
+    hidden, notes = series.hidden_share, []
+    if hidden > _MUCH_HIDDEN:
+        notes = [f"bad pixels or gaps hide up to {hidden:.0%} of the direct beam; set instrument.beam_offset_px"]
+    return Played(len(series), notes)
 
 
 def _described(scene: str, seed: int | None) -> tuple[Scene, dict[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.geometry import tilt_rotation
+from stemtomo_dl.geometry import disk_radius_px, tilt_rotation, wavelength
 from stemtomo_dl.records import Masks, Truth, VirtualImages
 from stemtomo_dl.simulate import counts, expected, render
 from stemtomo_dl.simulate.body import Particle
@@ -80,6 +80,18 @@ class Series:
     def blind_pixels(self) -> np.ndarray:
         """Pixels (qy, qx) of the camera that tell nothing: gaps, dead and hot ones."""
         return expected.blind_pixels(self.cast.sensor)
+
+    @property
+    def hidden_share(self) -> float:
+        """Share of the direct beam's disk that falls on pixels known to be bad, at the tilt where it is greatest."""
+        m = self.scene.instrument
+        radius = disk_radius_px(m.convergence_mrad, wavelength(m.voltage_kv), m.pixel_inv_angstrom)
+        rows, columns = np.indices(m.detector)
+        shares = [0.0]
+        for column, row in self.motion.centers_px:
+            disk = np.hypot(columns - column, rows - row) <= max(radius, 0.71)
+            shares.append(float(self.listed_pixels[disk].mean()) if disk.any() else 1.0)
+        return max(shares)
 
     def check_images(self) -> None:
         """Raise InputError if a virtual detector has no pixel that counts at some tilt."""

@@ -211,7 +211,7 @@ def test_the_truth_of_drawn_scenes():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_drawn_scenes_play_end_to_end(seed, tmp_path):
     """Written, read back, played again from the scene that lies beside: the same bytes."""
-    count = known.simulate("random", tmp_path / "one", Quiet(), seed)
+    count, _ = known.simulate("random", tmp_path / "one", Quiet(), seed)
     truth = read_truth(tmp_path / "one/truth.h5")
     assert count == len(truth.alpha_deg)
     scene, cifs = random_scene(np.random.default_rng(seed))
@@ -228,7 +228,7 @@ def test_drawn_scenes_play_end_to_end(seed, tmp_path):
 
 
 def test_images_only_from_the_command(tmp_path):
-    count = known.simulate("tiny", tmp_path, Quiet(), 7, images_only=True)
+    count, _ = known.simulate("tiny", tmp_path, Quiet(), 7, images_only=True)
     alpha, good, bad = read_image_facts(tmp_path / "images.h5")
     assert good.all()
     assert len(alpha) == count == len(read_truth(tmp_path / "truth.h5").alpha_deg) == 4

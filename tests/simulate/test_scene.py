@@ -1,5 +1,6 @@
 """Scene files: what is wrong is said with key and file."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,20 @@ def test_names_and_texts_that_are_none(tmp_path):
     (tmp_path / "scene.toml").write_text((SCENES / "tiny.toml").read_text())
     with pytest.raises(InputError, match=r"rutile\.cif is not UTF-8 text"):
         load_scene(tmp_path / "scene.toml")
+
+
+def test_a_beam_behind_a_gap_is_told(tmp_path):
+    from stemtomo_dl import known
+
+    class Quiet:
+        def stage(self, name, total):
+            return contextlib.nullcontext(lambda: None)
+
+    camera = 'beam_offset_px = BEAM\ncamera = { kind = "hybrid" }'
+    text = (SCENES / "tiny.toml").read_text().replace("beam_offset_px = [-1.2, 2.3]", camera)
+    for beam, told in (((0.0, 0.0), 1), ((9.0, 9.0), 0)):
+        path = tmp_path / f"{told}.toml"
+        path.write_text(text.replace("BEAM", str(list(beam))))
+        played = known.simulate(str(path), tmp_path / f"out{told}", Quiet())
+        assert len(played.notes) == told
+        assert all("beam_offset_px" in n for n in played.notes)
