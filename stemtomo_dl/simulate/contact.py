@@ -8,13 +8,21 @@ bound, that is a plane which parts the bodies: a search that stops early leaves 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from stemtomo_dl.simulate.shape import Solid
 
-Placed = tuple[Solid, np.ndarray]  # a body and where its origin lies (3,), nm
+
+class Placed(NamedTuple):
+    """A body where it lies."""
+
+    solid: Solid
+    place: np.ndarray  # (3,) of its origin, nm
+    bound: float  # nm, radius of a ball about the origin that holds it
+
 
 _TOLERANCE = 1e-4  # nm
 _STEEPEST = 2e4  # tangent of the largest angle between the line and the planes' normals that are tried
@@ -33,36 +41,40 @@ def arrival(solid: Solid, through: np.ndarray, direction: np.ndarray, others: Se
     -------
     s in nm; -inf where it meets none of them.
     """
-    furthest = -np.inf
-    for other, place in others:
-        offset = through - place
-        miss = np.linalg.norm(offset - (offset @ direction) * direction)
-        reach = solid.bound() + other.bound()
+    furthest, bound, axes = -np.inf, solid.bound(), _axes(direction)
+    for other in others:
+        offset = through - other.place
+        along = float(offset @ direction)
+        room = (bound + other.bound) ** 2 - float(offset @ offset) + along**2
         # no contact can be further out than where the bounding balls touch
-        if miss < reach and np.sqrt(reach**2 - miss**2) - offset @ direction > furthest:
-            furthest = max(furthest, _exit(other, solid, offset, direction))
+        if room > 0 and np.sqrt(room) - along > furthest:
+            furthest = max(furthest, _exit(other.solid, solid, offset, axes))
     return furthest
 
 
 def overlap(solid: Solid, place: np.ndarray, others: Sequence[Placed]) -> bool:
     """Whether a body has points in common with any of the others."""
-    for other, at in others:
-        apart = place - at
+    bound = solid.bound()
+    for other in others:
+        apart = place - other.place
         distance = float(np.linalg.norm(apart))
-        if distance < solid.bound() + other.bound():
+        if distance < bound + other.bound:
             direction = apart / distance if distance > 0 else np.array([0.0, 0.0, 1.0])
-            if distance < _exit(other, solid, np.zeros(3), direction) - _TOLERANCE:
+            if distance < _exit(other.solid, solid, np.zeros(3), _axes(direction)) - _TOLERANCE:
                 return True
     return False
 
 
-def _exit(a: Solid, b: Solid, offset: np.ndarray, direction: np.ndarray) -> float:
-    """Where b, moved by offset + s·direction, leaves a for good."""
+def _axes(direction: np.ndarray) -> np.ndarray:
+    """A direction (3,) and two across it, (3, 3): seen along them, the planes' normals are (1, u, v)."""
     across = np.array([1.0, 0, 0]) if abs(direction[0]) < 0.6 else np.array([0, 1.0, 0])
     first = np.cross(direction, across)
     first /= np.linalg.norm(first)
-    axes = np.stack([direction, first, np.cross(direction, first)])
-    # seen along the axes, the planes' normals are (1, u, v)
+    return np.stack([direction, first, np.cross(direction, first)])
+
+
+def _exit(a: Solid, b: Solid, offset: np.ndarray, axes: np.ndarray) -> float:
+    """Where b, moved by offset + s·axes[0], leaves a for good."""
     return float(
         _lowest(
             np.ascontiguousarray(a.vertices @ axes.T),

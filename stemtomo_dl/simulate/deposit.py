@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import field_centre
-from stemtomo_dl.simulate.contact import Placed, arrival, overlap
+from stemtomo_dl.simulate.contact import arrival, overlap
 from stemtomo_dl.simulate.film_map import FilmMap
 from stemtomo_dl.simulate.population import Population
 from stemtomo_dl.simulate.scene import Microscope, Scene
-from stemtomo_dl.simulate.shape import GRID, Solid, footprint
+from stemtomo_dl.simulate.shape import GRID, Footprint, Solid, footprint
+from stemtomo_dl.simulate.taken import Crowd, Gaps
 
 _TRIES = 2000  # places tried for one particle before the field is called full
 _TOUCH_NM = 1e-3  # what is in contact stays this far apart
@@ -31,18 +31,17 @@ class Deposit:
 
     scene: Scene
     film: FilmMap
-    rng: np.random.Generator
-    taken: np.ndarray  # (y, x), what outlines cover at α = 0 before any drift
-    placed: list[Placed] = field(default_factory=list)
-    balls: list[np.ndarray] = field(default_factory=list)  # x, y, z and radius of a ball that holds each, nm
+    gaps: Gaps
+    crowd: Crowd = field(default_factory=Crowd)
     clusters: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)  # places in agglomerates by their name
 
     @classmethod
-    def on(cls, scene: Scene, film: FilmMap, rng: np.random.Generator) -> Deposit:
+    def on(cls, scene: Scene, film: FilmMap) -> Deposit:
         """A film with nothing on it but the needle, where there is one."""
-        out = cls(scene, film, rng, np.zeros(scene.instrument.scan, bool))
+        kept = {p.min_gap_nm for p in scene.particles if p.min_gap_nm is not None}
+        out = cls(scene, film, Gaps(kept, scene.instrument.scan, scene.instrument.step_nm))
         if film.needle is not None:
-            out._note(film.needle)
+            out.crowd.add(*film.needle)
         return out
 
     @property
@@ -51,8 +50,10 @@ class Deposit:
         rows, columns = self.scene.instrument.scan
         return np.array([columns, rows]) * self.scene.instrument.step_nm * self.scene.field_fraction
 
-    def settle(self, number: int, index: int, count: int, solid: Solid) -> np.ndarray:
+    def settle(self, number: int, index: int, count: int, solid: Solid, rng: np.random.Generator) -> np.ndarray:
         """Find the place (3,) in nm of a body, the ``index``-th of ``count`` of a population, and take note of it.
+
+        ``rng`` is the body's own: other bodies change its place only by being in its way, or in its agglomerate.
 
         Raises
         ------
@@ -64,28 +65,25 @@ class Deposit:
         if population.positions_nm:
             place = self._told(number, index, solid)
         elif population.support == "needle":
-            place = self._on_needle(number, solid)
+            place = self._on_needle(number, solid, rng)
         elif population.cluster_size > 1:
-            place = self._in_cluster(population, solid)
+            place = self._in_cluster(population, solid, rng)
         else:
-            place = self._on_film(population, solid)
+            place = self._on_film(population, solid, rng)
         if place is None:
             raise InputError(
                 f"key 'particles.{number}': no room for particle {index + 1} of {count}; "
                 "ask for fewer or smaller ones, a smaller min_gap_nm or fewer holes"
             )
-        self.taken |= _cover(self.scene.instrument, solid, place)
-        self._note((solid, place))
+        self.gaps.keep(_outline(self.scene.instrument, solid, place))
+        self.crowd.add(solid, place)
         return place
-
-    def _note(self, body: Placed) -> None:
-        self.placed.append(body)
-        self.balls.append(np.append(body[1], body[0].bound()))
 
     def _told(self, number: int, index: int, solid: Solid) -> np.ndarray:
         """The place that the scene states; film and needle give way to it."""
         place = np.array(self.scene.particles[number].positions_nm[index], float)
-        bodies = [other for other in self._beside(solid, place) if other is not self.film.needle]
+        needle = None if self.film.needle is None else self.film.needle[0]
+        bodies = [other for other in self.crowd.beside(solid, place) if other.solid is not needle]
         if overlap(solid, place, bodies):
             raise InputError(
                 f"key 'particles.{number}.positions_nm.{index}': the particle would enter another one; "
@@ -93,64 +91,64 @@ class Deposit:
             )
         return place
 
-    def _on_film(self, population: Population, solid: Solid) -> np.ndarray | None:
+    def _on_film(self, population: Population, solid: Solid, rng: np.random.Generator) -> np.ndarray | None:
         """Where a body comes down at random, the gap away from outlines already there and not over a hole."""
-        step, far, gap = self.scene.instrument.step_nm, solid.far_side(), population.min_gap_nm
-        clearance = distance_transform_edt(~self.taken) * step if gap is not None and self.taken.any() else None
-        tried = self.rng.uniform(-0.5, 0.5, (_TRIES, 2)) * self.extent
-        for xy in tried[~self.film.in_hole(*tried.T)]:
+        far, gap = solid.far_side(), population.min_gap_nm
+        for xy in rng.uniform(-0.5, 0.5, (_TRIES, 2)) * self.extent:
             place = np.array([*xy, 0.0])
-            if gap is not None and clearance is not None:
-                cover = _cover(self.scene.instrument, solid, place)
-                if cover.any() and clearance[cover].min() <= gap:
-                    continue
-            rest, met = self._rest(far, xy), arrival(solid, place, _UP, self._beside(solid, place, _UP))
+            if gap is not None and not self.gaps.free(gap, _outline(self.scene.instrument, solid, place)):
+                continue
+            if self.film.in_hole(*xy):
+                continue
+            rest, met = self._rest(far, xy), arrival(solid, place, _UP, self.crowd.beside(solid, place, _UP))
             place[2] = min(rest, -met - _TOUCH_NM)
             # outlines that a scan's pixels show apart may still overlap at their corners: a body falls on another
             if np.isfinite(place[2]) and (gap is None or place[2] == rest):
                 return place
         return None
 
-    def _in_cluster(self, population: Population, solid: Solid) -> np.ndarray | None:
+    def _in_cluster(self, population: Population, solid: Solid, rng: np.random.Generator) -> np.ndarray | None:
         """A place in contact with an agglomerate, or where a new one begins.
 
         One body in ``cluster_size`` begins a new one, so that this is their mean number.
         """
         clusters = self.clusters.setdefault(population.cluster, [])
-        if clusters and self.rng.uniform() > 1 / population.cluster_size:
-            cluster = clusters[self.rng.integers(len(clusters))]
-            place = self._touching(solid, cluster, floored=True)
+        if clusters and rng.uniform() > 1 / population.cluster_size:
+            cluster = clusters[rng.integers(len(clusters))]
+            place = self._touching(solid, cluster, rng, floored=True)
         else:
             cluster = []
             clusters.append(cluster)
-            place = self._on_film(population, solid)
+            place = self._on_film(population, solid, rng)
         if place is not None:
             cluster.append(place)
         return place
 
-    def _on_needle(self, number: int, solid: Solid) -> np.ndarray | None:
+    def _on_needle(self, number: int, solid: Solid, rng: np.random.Generator) -> np.ndarray | None:
         """A place on the rim of the needle, or on what sticks to it already."""
         needle = self.scene.film.needle
         if needle is None:
             raise InputError(f"key 'particles.{number}.support': there is no needle; add film.needle")
         azimuth = np.radians(needle.azimuth_deg)
-        way = self.rng.uniform(0, float(np.linalg.norm(self.extent)), 200)
+        way = rng.uniform(0, float(np.linalg.norm(self.extent)), 200)
         aims = np.array([*needle.tip_nm, 0.0]) - way[:, None] * [np.cos(azimuth), np.sin(azimuth), 0]
         visible = aims[(np.abs(aims[:, :2]) <= self.extent / 2).all(1)]
         if not len(visible):
             raise InputError("key 'film.needle.tip_nm': the needle does not reach into the field; move it")
-        return self._touching(solid, list(visible), floored=self.film.thickness > 0)
+        return self._touching(solid, list(visible), rng, floored=self.film.thickness > 0)
 
-    def _touching(self, solid: Solid, aims: list[np.ndarray], floored: bool) -> np.ndarray | None:
+    def _touching(
+        self, solid: Solid, aims: list[np.ndarray], rng: np.random.Generator, *, floored: bool
+    ) -> np.ndarray | None:
         """A place in contact with what is met first on a random way toward one of the points (3,) aimed at.
 
         A way that would end in the film (where there is a floor) is taken along the film instead.
         """
         far = solid.far_side()
         for _ in range(_TRIES):
-            direction = self.rng.normal(size=3)
+            direction = rng.normal(size=3)
             direction /= np.linalg.norm(direction)
-            aim = aims[self.rng.integers(len(aims))]
+            aim = aims[rng.integers(len(aims))]
             place: np.ndarray | None = self._arrive(solid, aim, direction)
             if place is not None and floored and place[2] > self._rest(far, place[:2]):
                 place = self._slide(solid, far, aim, direction)
@@ -169,14 +167,14 @@ class Deposit:
             if not np.isfinite(rest):
                 return None
             at = np.array([place[0], place[1], rest])
-            if abs(place[2] - rest) < _TOUCH_NM and not overlap(solid, at, self._beside(solid, at)):
+            if abs(place[2] - rest) < _TOUCH_NM and not overlap(solid, at, self.crowd.beside(solid, at)):
                 return at
             place = self._arrive(solid, np.array([aim[0], aim[1], rest]), along)
         return None
 
     def _arrive(self, solid: Solid, aim: np.ndarray, direction: np.ndarray) -> np.ndarray | None:
         """Where a body that comes along −direction toward a point first touches another."""
-        met = arrival(solid, aim, direction, self._beside(solid, aim, direction))
+        met = arrival(solid, aim, direction, self.crowd.beside(solid, aim, direction))
         return aim + (met + _TOUCH_NM) * direction if np.isfinite(met) else None
 
     def _rest(self, far: np.ndarray, xy: np.ndarray) -> float:
@@ -188,23 +186,8 @@ class Deposit:
         floor = self.film.floor(far[:, 0] + xy[0], far[:, 1] + xy[1], apart)
         return float((floor - far[:, 2]).min()) - _TOUCH_NM
 
-    def _beside(self, solid: Solid, place: np.ndarray, direction: np.ndarray | None = None) -> list[Placed]:
-        """Bodies that one at a place (3,), or on a line through it, could touch: those whose balls it meets."""
-        if not self.balls:
-            return []
-        balls = np.array(self.balls)
-        apart = balls[:, :3] - place
-        if direction is not None:
-            apart -= (apart @ direction)[:, None] * direction
-        near = np.flatnonzero(np.linalg.norm(apart, axis=1) < balls[:, 3] + solid.bound())
-        return [self.placed[i] for i in near]
 
-
-def _cover(microscope: Microscope, solid: Solid, place: np.ndarray) -> np.ndarray:
-    """Outline at α = 0 before any drift, (y, x)."""
+def _outline(microscope: Microscope, solid: Solid, place: np.ndarray) -> Footprint:
+    """What a body covers at α = 0 before any drift."""
     step, shape = microscope.step_nm, microscope.scan
-    seen = footprint(solid, field_centre(shape) + place[:2] / step, step, shape)
-    out = np.zeros(shape, bool)
-    height, width = seen.outline.shape
-    out[seen.y0 : seen.y0 + height, seen.x0 : seen.x0 + width] = seen.outline
-    return out
+    return footprint(solid, field_centre(shape) + place[:2] / step, step, shape)

@@ -22,7 +22,9 @@ from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate import cone
 from stemtomo_dl.simulate.crystal import Structure
 
-LADDER_NM = 1.0  # spacing of the thicknesses between which shares are linear
+_COARSEST_NM = 1.0  # spacing of the thicknesses between which shares are linear
+_PERIODS = 0.5  # of the fastest oscillation with thickness that a spacing may span
+_MOST_SHARES = 2**24  # of a particle: a larger table is made coarser
 MOST_KINEMATIC = 0.5  # the kinematic shares of a particle are scaled so as never to exceed this
 UNCOUPLED = 1e-16  # 1/Å², in place of 1/ξ²: not 0, so that s = 0 is no special case
 WEAKEST = 1e-5  # reflections that take no more than this at any thickness are left out
@@ -124,9 +126,17 @@ def kinematic_bound(excited: Excited, thickness_nm: float) -> float:
     return float(((envelope / excited.extinction) ** 2).sum())
 
 
-def ladder(thickness_nm: float) -> tuple[int, float]:
-    """Number of steps and their height, nm, of a ladder of thicknesses from 0 to the greatest."""
-    steps = max(1, int(np.ceil(thickness_nm / LADDER_NM)))
+def ladder(excited: Excited, thickness_nm: float) -> tuple[int, float]:
+    """Number of steps and their height, nm, of a ladder of thicknesses from 0 to the greatest.
+
+    A share oscillates with the thickness with the period 1/√(s² + 1/ξ²). Two steps fall on the shortest period of all
+    that are kept, so that those which matter more, nearer to the sphere, have many.
+    """
+    fastest = np.hypot(np.abs(excited.s) + np.abs(excited.slope).max(1, initial=0), 1 / excited.extinction)
+    step_nm = min(_COARSEST_NM, _PERIODS / 10 / max(float(fastest.max(initial=0)), 1e-9))
+    row = max(1, excited.slope.size)
+    steps = min(int(np.ceil(thickness_nm / step_nm)), _MOST_SHARES // row)
+    steps = max(1, steps, int(np.ceil(thickness_nm / _COARSEST_NM)))
     return steps, thickness_nm / steps
 
 
@@ -186,20 +196,19 @@ def _fill(
     out: np.ndarray,
 ) -> None:
     """Running sums over reflections of strength·sin²(π t √(s² + coupling)) / (s² + coupling), over mosaic blocks."""
-    steps, cells = out.shape[0] - 1, out.shape[1]
-    curve = np.empty(steps + 1)
-    for c in range(cells):
-        total, taken = np.zeros(steps + 1), np.zeros(steps + 1)
+    curves = np.empty((len(s), out.shape[0]))
+    for c in range(out.shape[1]):
+        curves[:] = 0
         for r in range(len(s)):
-            curve[:] = 0
-            _add_curves(s[r] + slope[r, c], spread[r], strength[r], coupling[r], step_a, curve)
-            for b in range(steps + 1):
-                total[b] += curve[b]
-                taken[b] += (1 - taken[b]) * curve[b]
-                out[b, c, r] = total[b]
-        for b in range(steps + 1):
-            if shared and total[b] > 0:
-                out[b, c] *= taken[b] / total[b]
+            _add_curves(s[r] + slope[r, c], spread[r], strength[r], coupling[r], step_a, curves[r])
+        for b in range(out.shape[0]):
+            total, left = 0.0, 1.0
+            for r in range(len(s)):
+                total += curves[r, b]
+                left *= 1 - curves[r, b]
+                out[b, c, r] = total
+            if shared and total > 0:
+                out[b, c] *= (1 - left) / total
 
 
 @njit(cache=True, nogil=True)

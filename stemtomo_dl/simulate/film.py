@@ -20,6 +20,7 @@ from stemtomo_dl.simulate.distortion import Probes, regular_probes, row_chords
 from stemtomo_dl.simulate.film_map import FilmMap
 from stemtomo_dl.simulate.population import Degrees, Nanometre, Spread
 from stemtomo_dl.simulate.shape import Solid, enclosed
+from stemtomo_dl.simulate.streams import Stream, generator
 
 if TYPE_CHECKING:
     from stemtomo_dl.simulate.scene import Microscope
@@ -28,7 +29,9 @@ _WAVES = 48  # plane waves of a wrinkled film
 _NEWTON_STEPS = 12  # for the place where a beam meets a wrinkled film
 _STEEPEST = 20.0  # a steep part of a film is at most this many times as thick as from above
 _MOST_TILTED = 87.0  # deg; further on it is seen edge-on, over 20 times as long as the field is wide
-_NEEDLE = 20.0  # field diagonals that a needle is long
+_NEEDLE = 20.0  # field diagonals that a needle is long, at least
+_IN_CELL = 16.0  # features of one kind, on average, in a cell of the film
+_WIDEST = 3.0  # σ of a diameter, at most
 _MOST = 20000  # holes, and as many patches of dirt
 _SIDES = 24  # faces round a needle
 
@@ -140,8 +143,10 @@ def seen_part(film: Film, microscope: Microscope, alpha_deg: np.ndarray, drift_p
     return Seen(half + tall, (half + tall) / max(steepest, np.cos(np.radians(_MOST_TILTED))), m.tilt_axis_deg)
 
 
-def make_film(film: Film, seen: Seen, rng: np.random.Generator) -> FilmMap:
+def make_film(film: Film, seen: Seen, seed: int) -> FilmMap:
     """Draw the features of a film in the part of it that is seen.
+
+    They are functions of the seed and the place: whoever sees more of a film sees more of the same.
 
     Raises
     ------
@@ -150,21 +155,26 @@ def make_film(film: Film, seen: Seen, rng: np.random.Generator) -> FilmMap:
     """
     waves, amplitude = np.zeros((0, 3)), 0.0
     if film.wrinkles is not None:
+        rng = generator(seed, Stream.WRINKLES)
         # a Gaussian spectrum of variance 2/length² per axis has the correlation exp(−r²/length²)
         k = rng.normal(size=(_WAVES, 2)) * np.sqrt(2) / film.wrinkles.length_nm
         waves = np.column_stack([k, rng.uniform(0, 2 * np.pi, _WAVES)])
         amplitude = film.wrinkles.height_nm * np.sqrt(2 / _WAVES)
     holes, period, azimuth = np.zeros((0, 3)), np.inf, 0.0
     if film.holes is not None and film.holes.period_nm is not None:
+        rng = generator(seed, Stream.HOLES)
         period, azimuth = film.holes.period_nm, rng.uniform(0, np.pi / 2)
         holes = np.array([[*rng.uniform(-0.5, 0.5, 2) * period, film.holes.diameter_nm / 2]])
     elif film.holes is not None and film.holes.per_um2 is not None:
-        holes = _scatter("holes", film.holes, film.holes.per_um2, seen, rng)
+        holes = _scatter("holes", film.holes, film.holes.per_um2, seen, seed, Stream.HOLES)
     dirt, dirt_thickness = np.zeros((0, 3)), 0.0
     if film.contamination is not None:
-        dirt = _scatter("contamination", film.contamination, film.contamination.per_um2, seen, rng)
+        patches = film.contamination
+        dirt = _scatter("contamination", patches, patches.per_um2, seen, seed, Stream.DIRT)
         dirt_thickness = film.contamination.thickness_nm
-    needle = None if film.needle is None else _cone(film.needle, 2 * _NEEDLE * seen.along)
+    # a power of two: a little more drift leaves the body that particles stick to as it is
+    length = 2 ** float(np.ceil(np.log2(2 * _NEEDLE * seen.along)))
+    needle = None if film.needle is None else _cone(film.needle, length)
     return FilmMap(amplitude, film.thickness_nm, dirt_thickness, period, azimuth, needle, waves, holes, dirt)
 
 
@@ -232,9 +242,11 @@ def _meet(
     return x, y, 1 / np.maximum(steepness, 1 / _STEEPEST)
 
 
-def _scatter(key: str, what: Holes | Contamination, per_um2: float, seen: Seen, rng: np.random.Generator) -> np.ndarray:
+def _scatter(
+    key: str, what: Holes | Contamination, per_um2: float, seen: Seen, seed: int, stream: Stream
+) -> np.ndarray:
     """Round features (feature, 3): x, y, radius in nm, as a Poisson process over all that touch what is seen."""
-    rim = what.diameter_nm / 2 * np.exp(3 * what.diameter_sigma)
+    rim = what.diameter_nm / 2 * np.exp(_WIDEST * what.diameter_sigma)
     half = np.array([seen.along, seen.across]) + rim
     mean = per_um2 * 1e-6 * 4 * float(half.prod())
     if mean > _MOST:
@@ -242,11 +254,27 @@ def _scatter(key: str, what: Holes | Contamination, per_um2: float, seen: Seen, 
             f"key 'film.{key}.per_um2': about {mean:.2g} of them come into view, more than {_MOST}; "
             "ask for fewer or smaller ones, or tilt less far"
         )
-    count = rng.poisson(mean)
-    u, v = rng.uniform(-1, 1, (2, count)) * half[:, None]
     c, s = np.cos(np.radians(seen.axis_deg)), np.sin(np.radians(seen.axis_deg))
-    radius = what.diameter_nm / 2 * np.exp(what.diameter_sigma * rng.normal(size=count))
-    return np.column_stack([c * u - s * v, s * u + c * v, radius])
+    to_axis = np.array([[c, s], [-s, c]])
+    edge = float(np.sqrt(_IN_CELL / per_um2) * 1e3)
+    parts = [np.zeros((0, 3))]
+    for cell in _cells(half, to_axis, edge):
+        rng = generator(seed, stream, *cell)
+        count = rng.poisson(_IN_CELL)
+        place = (cell + rng.uniform(0, 1, (count, 2))) * edge
+        spread = np.clip(rng.normal(size=count), -_WIDEST, _WIDEST)
+        parts.append(np.column_stack([place, what.diameter_nm / 2 * np.exp(what.diameter_sigma * spread)]))
+    found = np.concatenate(parts)
+    return np.asarray(found[(np.abs(found[:, :2] @ to_axis.T) < half).all(1)])
+
+
+def _cells(half: np.ndarray, to_axis: np.ndarray, edge: float) -> np.ndarray:
+    """Cells (cell, 2) of a square grid, the origin at a corner, that may touch a rectangle of half lengths (2,)."""
+    reach = np.abs(to_axis.T) @ half
+    columns, rows = (np.arange(np.floor(-r / edge), np.ceil(r / edge)) for r in reach)
+    cells = np.stack(np.meshgrid(columns, rows), -1).reshape(-1, 2).astype(int)
+    near = np.abs((cells + 0.5) @ to_axis.T) * edge <= half + edge / np.sqrt(2)
+    return np.asarray(cells[near.all(1)])
 
 
 def _cone(needle: Needle, length: float) -> tuple[Solid, np.ndarray]:

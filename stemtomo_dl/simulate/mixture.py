@@ -103,8 +103,8 @@ def _kinematic_scale(
 
 def make_mixture(cast: Cast, view: View, parallel: Mapper = map) -> Mixture:
     """What decides the fate of electrons at a tilt; ``parallel`` is a `map` that may use threads."""
-    ladders = [diffraction.ladder(t) for t in view.thickest]
-    excited = list(parallel(lambda k: _excite(cast, view, k), range(len(ladders))))
+    excited = list(parallel(lambda k: _excite(cast, view, k), range(len(view.particle))))
+    ladders = [diffraction.ladder(e, t) for e, t in zip(excited, view.thickest, strict=True)]
     shapes = [diffraction.table_shape(e, steps) for e, (steps, _) in zip(excited, ladders, strict=True)]
     table = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
     shares = np.empty(table[-1], np.float32)  # every table is filled in its place: all of them together are large

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import tilt_rotation
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.simulate.population import Nanometre
+from stemtomo_dl.simulate.streams import Stream, generator
 
 if TYPE_CHECKING:
     from stemtomo_dl.simulate.scene import Scene
@@ -24,7 +26,17 @@ Pixels = Annotated[float, Field(ge=-1e4, le=1e4)]
 Wandering = Annotated[float, Field(ge=0, le=1e3)]  # px
 Shift = tuple[Pixels, Pixels]
 _MOST_TILTS = 10000
-_UNEVEN, _MISSING, _ROWS = 0, 1, 2  # children of the stream of random numbers, so that one does not change another
+
+
+class _Quantity(IntEnum):
+    """What of a motion is drawn: each has random numbers of its own, in the order of the tilts."""
+
+    UNEVEN = 0
+    ANGLE = 1
+    WALK = 2
+    SLIDE = 3
+    BEAM = 4
+    MISSING = 5
 
 
 class Tilts(Model):
@@ -112,9 +124,11 @@ class Drift(Model):
 class Motion(Record):
     """The true course of a series, and the angles that the goniometer states.
 
-    ``drift_px`` is the mean over a scan; ``row_px`` is how far each row lies off that mean.
+    ``drift_px`` is the mean over a scan; ``row_px`` is how far each row lies off that mean. ``turn`` counts the scans
+    that are missing too.
     """
 
+    turn: np.ndarray = array("i8", "tilt")
     stated_deg: np.ndarray = array("f8", "tilt", "deg")
     alpha_deg: np.ndarray = array("f8", "tilt", "deg")
     drift_px: np.ndarray = array("f8", "tilt 2", "px (x, y)")
@@ -122,35 +136,37 @@ class Motion(Record):
     centers_px: np.ndarray = array("f8", "tilt 2", "px (column, row)")
 
 
-def make_motion(scene: Scene, rng: np.random.Generator) -> Motion:
+def make_motion(scene: Scene) -> Motion:
     """Draw the course of a series.
 
     The drift is a random walk from zero at the first tilt, plus jumps, plus what a field off the tilt axis shows:
     a film at the height h and the lateral distance d, r = (0, 0, h) + d·n with n across the axis, is seen at
-    R(a, α)·r − d·n. Drift and stage go on through tilts that are missing.
+    R(a, α)·r − d·n. Drift and stage go on through tilts that are missing. One more tilt at the end leaves those
+    before it as they are.
 
     Raises
     ------
     InputError
         If a jump, a row of it or a missing tilt does not exist, or no tilt is left.
     """
-    microscope, children = scene.instrument, rng.spawn(3)
+    microscope = scene.instrument
+    rng = {quantity: generator(scene.seed, Stream.MOTION, quantity) for quantity in _Quantity}
     even = np.array(scene.tilts.stated_deg())
-    stated = even + scene.tilts.uneven_deg * children[_UNEVEN].normal(size=len(even))
+    stated = even + scene.tilts.uneven_deg * rng[_Quantity.UNEVEN].normal(size=len(even))
     stated = np.round(stated, 2) if scene.tilts.uneven_deg else stated
-    alpha = scene.tilts.true_deg(stated) + scene.tilts.sigma_deg * rng.normal(size=len(stated))
-    drift = _walk(len(stated), scene.drift.walk_px, rng)
-    drift = drift[:, None] + _within(scene, len(stated), children[_ROWS])
+    alpha = scene.tilts.true_deg(stated) + scene.tilts.sigma_deg * rng[_Quantity.ANGLE].normal(size=len(stated))
+    drift = _walk(len(stated), scene.drift.walk_px, rng[_Quantity.WALK])
+    drift = drift[:, None] + _within(scene, len(stated), rng[_Quantity.SLIDE])
     rotation, axis = tilt_rotation(microscope.tilt_axis_deg, alpha), np.radians(microscope.tilt_axis_deg)
     across = scene.drift.lateral_nm * np.array([-np.sin(axis), np.cos(axis), 0])
     seen = (rotation @ (across + [0, 0, scene.drift.height_nm]) - across)[:, :2]
     drift += seen[:, None] / microscope.step_nm
     rows, columns = microscope.detector
     middle = np.array([(columns - 1) / 2, (rows - 1) / 2]) + microscope.beam_offset_px
-    centers = middle + _walk(len(stated), scene.drift.beam_walk_px, rng)
-    kept = _kept(scene.tilts, len(stated), children[_MISSING])
+    centers = middle + _walk(len(stated), scene.drift.beam_walk_px, rng[_Quantity.BEAM])
+    kept = _kept(scene.tilts, len(stated), rng[_Quantity.MISSING])
     mean = drift.mean(1)
-    return Motion(stated[kept], alpha[kept], mean[kept], (drift - mean[:, None])[kept], centers[kept])
+    return Motion(kept, stated[kept], alpha[kept], mean[kept], (drift - mean[:, None])[kept], centers[kept])
 
 
 def accumulated_dose(scene: Scene, tilts: int) -> np.ndarray:
@@ -182,8 +198,7 @@ def _within(scene: Scene, tilts: int, rng: np.random.Generator) -> np.ndarray:
 def _kept(tilts: Tilts, count: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers of the tilts that are not missing."""
     if isinstance(tilts.missing, float):
-        kept = np.sort(rng.choice(count, count - round(tilts.missing * count), replace=False))
-        return _some(kept)
+        return _some(np.sort(np.argsort(rng.uniform(size=count))[round(tilts.missing * count) :]))
     beyond = [i for i in tilts.missing if i >= count]
     if beyond:
         raise InputError(f"key 'tilts.missing': tilt {beyond[0]} of {count}; they count from 0")

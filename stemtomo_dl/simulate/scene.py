@@ -40,7 +40,7 @@ Pair = tuple[Finite, Finite]
 Azimuth = Annotated[float, Field(ge=-3600, le=3600)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]  # along one side of a scan or a detector
 
-_MOST_THICKNESSES = 2**28  # bodies × probes: what one tilt holds in memory is 8 bytes of each
+MOST_THICKNESSES = 2**28  # particles × probes: what one tilt holds in memory is 8 bytes of each
 _LEAST_D = 0.2  # Å; nothing diffracts further
 _MOST_ELECTRONS = 1e9  # per pattern: counts are 32 bits wide
 
@@ -141,7 +141,7 @@ class Scene(Model):
             )
         area_um2 = m.scan[0] * m.scan[1] * (m.step_nm * self.field_fraction) ** 2 * 1e-6
         bodies = sum(p.count or (p.per_um2 or 0) * area_um2 for p in self.particles)
-        if bodies > MOST_BODIES or bodies * m.scan[0] * m.scan[1] > _MOST_THICKNESSES:
+        if bodies > MOST_BODIES or bodies * m.scan[0] * m.scan[1] > MOST_THICKNESSES:
             raise ValueError(
                 f"{bodies:.4g} particles in {m.scan[0]} × {m.scan[1]} probes are more than can be played; "
                 "lower particles.count or per_um2, or make the scan smaller"

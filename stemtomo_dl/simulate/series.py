@@ -37,7 +37,7 @@ _MOST_DRAWN = 1e6  # electrons per pattern that are drawn one by one
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A synthetic tilt series. Counts depend on scene and tilt alone, not on threads or on what was drawn before."""
+    """A synthetic tilt series. Counts depend on scene and tilt alone, not on threads or on other scans."""
 
     scene: Scene
     motion: Motion
@@ -100,7 +100,7 @@ class Series:
 
     def images(self, tilt: int) -> VirtualImages:
         """Virtual images of a tilt with their noise, without its patterns; see `simulate.expected`."""
-        rng = generator(self.scene.seed, Stream.IMAGES, tilt)
+        rng = generator(self.scene.seed, Stream.IMAGES, int(self.motion.turn[tilt]))
         return expected.expected_images(self.scene, self.cast, *self._view(tilt), self._film(tilt), rng)
 
     def scan(self, tilt: int, threads: int | None = None) -> np.ndarray:
@@ -137,6 +137,7 @@ class Series:
         """The function that draws row y of a tilt."""
         microscope, shape, sensor = self.scene.instrument, self.shape, self.cast.sensor
         electrons = microscope.electrons
+        turn = int(self.motion.turn[tilt])
         view, thickness = self._view(tilt)
         mixture, film = make_mixture(self.cast, view, pool.map), self._film(tilt)
         if self.cast.sequential and view.film_at > 0:
@@ -147,7 +148,7 @@ class Series:
         canvas = render.make_canvas(mixture, sensor, microscope.detector, shifts) if dense else None
 
         def draw(y: int) -> np.ndarray:
-            rng = generator(self.scene.seed, Stream.COUNTS, tilt, y)
+            rng = generator(self.scene.seed, Stream.COUNTS, turn, y)
             out = np.empty(shape[1:], self.dtype)
             row = counts.Row(np.ascontiguousarray(thickness[:, y]), film[y], shifts[y])
             if canvas is not None:
@@ -201,10 +202,10 @@ def simulate(scene: Scene, cifs: Mapping[str, str]) -> Series:
     """
     _check_effort(scene)
     structures, m = _structures(scene, cifs), scene.instrument
-    motion = make_motion(scene, generator(scene.seed, Stream.MOTION))
+    motion = make_motion(scene)
     part = seen_part(scene.film, m, motion.alpha_deg, motion.drift_px[:, None] + motion.row_px)
-    film = make_film(scene.film, part, generator(scene.seed, Stream.FILM))
-    particles = make_particles(scene, structures, generator(scene.seed, Stream.PARTICLES), film)
+    film = make_film(scene.film, part, scene.seed)
+    particles = make_particles(scene, structures, film)
     masks, particle, thickest = survey(scene, motion, particles)
     if not len(masks):
         raise InputError(

@@ -68,5 +68,5 @@ def _footprint(
 
 def probes_of(scene: Scene, motion: Motion, tilt: int) -> Probes:
     """Where the probes of a scan really are."""
-    rng = generator(scene.seed, Stream.JITTER, tilt)
+    rng = generator(scene.seed, Stream.JITTER, int(motion.turn[tilt]))
     return probe_places(scene.instrument.raster, motion.row_px[tilt], scene.instrument.scan[1], rng)

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from stemtomo_dl import resources
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.simulate.body import make_body
-from stemtomo_dl.simulate.contact import arrival, overlap
+from stemtomo_dl.simulate.contact import Placed, arrival, overlap
 from stemtomo_dl.simulate.crystal import read_structure
 from stemtomo_dl.simulate.population import Population
 from stemtomo_dl.simulate.shape import Solid, ball, enclosed, footprint
@@ -170,6 +170,10 @@ def touching_by_program(a: Solid, b: Solid, offset: np.ndarray, direction: np.nd
     return found.x[3] if found.status == 0 else -np.inf
 
 
+def standing(solid: Solid, x: float = 0.0) -> Placed:
+    return Placed(solid, np.array([x, 0, 0]), solid.bound())
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_polyhedra_arrive_where_a_linear_program_says(seed):
     rng = np.random.default_rng(seed)
@@ -179,18 +183,18 @@ def test_polyhedra_arrive_where_a_linear_program_says(seed):
     offset = rng.uniform(-9, 9, 3)
     expected = touching_by_program(a, b, offset, direction)
     assert np.isfinite(expected)
-    assert arrival(b, offset, direction, [(a, np.zeros(3))]) == pytest.approx(expected, abs=5e-4)
-    assert arrival(b, offset, direction, [(a, np.zeros(3))]) >= expected - 1e-9  # a gap, never an overlap
+    assert arrival(b, offset, direction, [standing(a)]) == pytest.approx(expected, abs=5e-4)
+    assert arrival(b, offset, direction, [standing(a)]) >= expected - 1e-9  # a gap, never an overlap
 
 
 def test_balls_arrive_at_the_sum_of_their_radii():
     direction, offset = np.array([0.6, 0, 0.8]), np.array([0.0, 7, 0])
-    s = arrival(ball(12), offset, direction, [(ball(5), np.zeros(3)), (ball(5), np.array([-30.0, 0, 0]))])
+    s = arrival(ball(12), offset, direction, [standing(ball(5)), standing(ball(5), -30.0)])
     assert s == pytest.approx(np.sqrt(17**2 - 7**2), abs=1e-3)
-    assert arrival(ball(3), np.array([0.0, 40, 0]), direction, [(ball(5), np.zeros(3))]) == -np.inf
-    assert overlap(ball(3), np.array([0.0, 0, 7.99]), [(ball(5), np.zeros(3))])
-    assert not overlap(ball(3), np.array([0.0, 0, 8.01]), [(ball(5), np.zeros(3))])
-    assert overlap(ball(3), np.zeros(3), [(ball(5), np.zeros(3))])
+    assert arrival(ball(3), np.array([0.0, 40, 0]), direction, [standing(ball(5))]) == -np.inf
+    assert overlap(ball(3), np.array([0.0, 0, 7.99]), [standing(ball(5))])
+    assert not overlap(ball(3), np.array([0.0, 0, 8.01]), [standing(ball(5))])
+    assert overlap(ball(3), np.zeros(3), [standing(ball(5))])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -199,7 +203,7 @@ def test_rounded_bodies_touch_without_overlap(seed):
     a, b = (body(seed=seed + k, habit="block", rounding=0.5).hull for k in (0, 50))
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
-    s = arrival(b, np.zeros(3), direction, [(a, np.zeros(3))])
+    s = arrival(b, np.zeros(3), direction, [standing(a)])
     grid = voxels(18, 0.4).reshape(-1, 3)
     held = grid[inside(a, grid)]
     assert not inside(b, held - s * direction).any()

@@ -31,8 +31,8 @@ def scene(*populations, **tables) -> Scene:
 
 def particles(described: Scene, seed: int = 1):
     part = seen_part(described.film, described.instrument, np.array([60.0]), np.zeros((1, 24, 2)))
-    film = make_film(described.film, part, np.random.default_rng(seed + 1000))
-    return make_particles(described, STRUCTURES, np.random.default_rng(seed), film), film
+    film = make_film(described.film, part, seed)
+    return make_particles(described.model_copy(update={"seed": seed}), STRUCTURES, film), film
 
 
 def depth(a, b) -> float:
@@ -167,14 +167,15 @@ FILMS = {
 
 
 def surface(solid) -> np.ndarray:
-    """Points of a convex body's surface along rays from its centroid, (point, 3)."""
+    """Points of a convex body's surface along rays from its centroid, and a polyhedron's corners, (point, 3)."""
     rays = directions(6000)
     with np.errstate(divide="ignore"):
         out = (solid.distances / np.maximum(rays @ solid.normals.T, 1e-9)).min(1, initial=np.inf)
     if np.isfinite(solid.radius):
         along = rays @ solid.center
         out = np.minimum(out, along + np.sqrt(along**2 - solid.center @ solid.center + solid.radius**2))
-    return rays * out[:, None]
+        return rays * out[:, None]
+    return np.concatenate([rays * out[:, None], solid.vertices])
 
 
 @pytest.mark.parametrize("film", FILMS.values(), ids=FILMS)

@@ -17,6 +17,7 @@ from stemtomo_dl.simulate.diffraction import (
     extinction_distance,
     kinematic_bound,
     kinematic_shares,
+    ladder,
     make_beam,
     two_beam_shares,
 )
@@ -128,6 +129,32 @@ def test_reflections_share_what_is_there(brookite):
             shares[b] / shares[b].sum(-1, keepdims=True), alone / alone.sum(-1, keepdims=True), rtol=1e-3, atol=2e-6
         )
     assert alone.sum(-1).max() > 1.02 > 1 > shares.sum(-1).max()
+
+
+@pytest.mark.parametrize("top_nm", [20, 60])
+def test_shares_between_the_steps_of_a_ladder(brookite, top_nm):
+    """Linear between steps, at random thicknesses, against sin² itself; also of what is weak and oscillates fast."""
+    excited = excite(brookite, UB @ brookite.b, BEAM, top_nm)
+    steps, step_nm = ladder(excited, top_nm)
+    table = np.diff(two_beam_shares(excited, steps, step_nm).astype(float), axis=-1, prepend=0)
+    t = np.random.default_rng(4).uniform(top_nm / 2, top_nm, 300)
+    below = np.minimum((t / step_nm).astype(int), steps - 1)
+    above = (t / step_nm - below)[:, None, None]
+    found = ((1 - above) * table[below] + above * table[below + 1]).mean(1)
+    expected = np.empty_like(found)
+    for i, alone in enumerate(apart(excited, 10 * one) for one in t):
+        expected[i] = (alone * (1 - np.prod(1 - alone, -1, keepdims=True)) / alone.sum(-1, keepdims=True)).mean(0)
+    weak = expected.mean(0) < 2e-3
+    assert weak.sum() > 50
+    for kind, most in ((weak, 0.015), (~weak, 0.002)):
+        assert np.abs(found - expected)[:, kind].sum() < most * expected[:, kind].sum()
+
+
+def test_a_ladder_never_exhausts_memory():
+    far = single(0.3, 500.0)
+    assert ladder(far, 30)[0] == 30 * 10 * 2 * np.hypot(0.3, 1 / 500) // 1 + 1
+    wide = Excited(*(getattr(far, n) for n in ("index", "g", "s")), np.zeros((1, 10**6)), far.extinction, far.spread)
+    assert ladder(wide, 30)[0] == 30
 
 
 def test_mosaic_blocks_are_crystals_turned_at_random(brookite):
