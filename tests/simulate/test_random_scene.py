@@ -19,7 +19,6 @@ from stemtomo_dl.simulate.scene import Scene, load_scene
 from stemtomo_dl.simulate.series import simulate
 from stemtomo_dl.simulate.shape import polyhedron
 from stemtomo_dl.simulate.stock import pseudo_cif
-from stemtomo_dl.simulate.streams import Stream, generator
 from stemtomo_dl.store.results import read_image_facts, read_images
 from stemtomo_dl.store.truth import read_truth
 
@@ -146,7 +145,7 @@ def test_the_beam_keeps_clear_of_gaps():
         phi, radius = np.arange(400) * 2.399963, disk * np.sqrt((np.arange(400) + 0.5) / 400)
         points = radius[:, None] * np.column_stack([np.cos(phi), np.sin(phi)])
         shifts = beam_shifts(m.descan, (3, 3)).reshape(-1, 1, 1, 2)
-        places = make_motion(s, generator(s.seed, Stream.MOTION)).centers_px[:, None] + points + shifts
+        places = make_motion(s).centers_px[:, None] + points + shifts
         column, row = np.floor(places + 0.5).astype(int).reshape(-1, 2).T
         share = lost[row, column].reshape(places.shape[:3]).mean(2)
         assert share.max() <= 0.03, s
@@ -186,12 +185,12 @@ def test_habits_close_without_any_symmetry(name):
 
 def test_the_truth_of_drawn_scenes():
     """Cells are those of the phases, and outlines lie where positions, tilts and drift say."""
-    checked = 0
+    checked = []
     for scene, cifs in (random_scene(np.random.default_rng(seed)) for seed in range(0, 40, 5)):
         series = simulate(scene, cifs)
         t, m = series.truth, scene.instrument
         assert len(t.masks) > 0
-        known = {p.structure.name: p.structure.b for p in series.cast.particles}
+        known, errors = {p.structure.name: p.structure.b for p in series.cast.particles}, []
         for ub, phase in zip(t.ub, t.phase, strict=True):
             np.testing.assert_allclose(ub.T @ ub, known[phase].T @ known[phase], atol=1e-9)
             assert np.linalg.det(ub) > 0
@@ -203,9 +202,12 @@ def test_the_truth_of_drawn_scenes():
             at = (tilt_rotation(m.tilt_axis_deg, t.alpha_deg[tilt]) @ t.positions_nm[p])[:2] / m.step_nm
             at = at + t.drift_px[tilt] + field_centre(m.scan)
             reach = series.cast.particles[p].solid.bound() / m.step_nm
-            assert np.hypot(x.mean() - at[0], y.mean() - at[1]) < 0.6 * reach + 6  # rows slide and lean by a few px
-            checked += 1
-    assert checked > 100
+            off = float(np.hypot(x.mean() - at[0], y.mean() - at[1]))
+            assert off < 0.3 * reach + 3  # rows slide and lean, and outlines are not where their bodies' weight is
+            errors.append(off)
+        checked += errors
+        assert np.median(errors) < 0.9  # and yet a wrong angle, height or drift would show
+    assert len(checked) > 100
 
 
 @pytest.mark.parametrize("seed", SEEDS)
