@@ -49,6 +49,8 @@ def keep(
     network = halved(network.cpu().eval())  # judged as it will be used
     tuning = tuned(network, examples)
     path = folder / f"{recipe.model}.safetensors"
+    if recipe.start is not None:  # where it lay on this computer tells others nothing
+        recipe = recipe.model_copy(update={"start": Path(recipe.start).name})
     facts = {**facts_of(recipe.model, tuning), "recipe": recipe.model_dump_json(), "version": __version__}
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     with writing(path) as tmp:
