@@ -7,9 +7,10 @@ Arrays are (…, row, column) = (…, y, x); pixel centres have integer coordina
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, Protocol
+from functools import cache
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -46,21 +47,26 @@ class Record:
 
     def __post_init__(self) -> None:
         lengths: dict[str, int] = {}
-        for f in fields(self):
-            if "axes" not in f.metadata:
+        for name, dtype, axes, optional in _arrays(cast(Hashable, type(self))):
+            value = getattr(self, name)
+            if value is None and optional:
                 continue
-            value, axes, name = getattr(self, f.name), f.metadata["axes"], f"{type(self).__name__}.{f.name}"
-            if value is None and f.metadata["optional"]:
-                continue
-            if not isinstance(value, np.ndarray) or value.dtype != f.metadata["dtype"]:
-                got = getattr(value, "dtype", type(value).__name__)
-                raise TypeError(f"{name}: expected dtype {f.metadata['dtype']}, got {got}")
+            where = f"{type(self).__name__}.{name}"
+            if not isinstance(value, np.ndarray) or value.dtype != dtype:
+                raise TypeError(f"{where}: expected dtype {dtype}, got {getattr(value, 'dtype', type(value).__name__)}")
             if value.ndim != len(axes):
-                raise ValueError(f"{name}: expected axes ({', '.join(axes)}), got shape {value.shape}")
+                raise ValueError(f"{where}: expected axes ({', '.join(axes)}), got shape {value.shape}")
             for axis, n in zip(axes, value.shape, strict=True):
                 want = int(axis) if axis.isdigit() else lengths.setdefault(axis, n)
                 if n != want:
-                    raise ValueError(f"{name}: axis {axis} has length {n}, expected {want}")
+                    raise ValueError(f"{where}: axis {axis} has length {n}, expected {want}")
+
+
+@cache
+def _arrays(record: Any) -> list[tuple[str, np.dtype[Any], tuple[str, ...], bool]]:
+    """Name, dtype, axes of each declared array of a record, and whether it may be None; records are made often."""
+    declared = [(f.name, f.metadata) for f in fields(record) if "axes" in f.metadata]
+    return [(name, m["dtype"], m["axes"], m["optional"]) for name, m in declared]
 
 
 class Tile(NamedTuple):
