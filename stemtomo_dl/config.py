@@ -102,7 +102,7 @@ class SegmentConfig(Model):
     """The segmenter; what follows ``weights`` is the classical one's."""
 
     model: str = "classical"  # a name from `stemtomo weights list`, or "classical"
-    weights: str | None = None  # a file of weights that `stemtomo train` made, in place of the model's own
+    weights: str | None = None  # a file of weights that `stemtomo train` made, whatever the model is
     min_diameter_px: Positive = 4.0
     min_contrast_sigma: Positive = 4.0
     edge_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.6  # of a particle's brightness, at its outline

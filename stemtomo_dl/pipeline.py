@@ -63,7 +63,7 @@ def segment(run: Run, key: str) -> list[str]:
 
     config = run.experiment.segment
     segmenter, weights = open_segmenter(config), weights_of(config)
-    run.ledger.book["weights"] = weights and {"model": config.model, "file": weights[0].name, "sha256": weights[1]}
+    run.ledger.book["weights"] = weights and {"file": weights[0].name, "sha256": weights[1]}
 
     def work(tilt: int) -> dict[str, np.ndarray]:
         found = segmenter.predict(results.read_images(path, tilt).by_name)

@@ -82,11 +82,11 @@ def weights_of(config: SegmentConfig) -> tuple[Path, str] | None:
     InputError
         If they are not there, or not what the registry says.
     """
-    if config.model == CLASSICAL:
-        return None
-    if config.weights is not None:
+    if config.weights is not None:  # a file says itself which network it belongs to
         path = Path(config.weights)
         return path, weights.sha256(path)
+    if config.model == CLASSICAL:
+        return None
     return weights.locate(config.model), weights.find(config.model).sha256
 
 

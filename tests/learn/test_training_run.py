@@ -104,7 +104,7 @@ def test_from_a_recipe_to_outlines_over_a_break(tmp_path):
     assert {"ap", "ap50", "f1", "pq"} <= set(told["validation"])
     assert all((out / n).stat().st_size > 1000 for n in ("data.png", "examples.png", "curves.png"))
 
-    config = SegmentConfig(model="unet", weights=str(path))
+    config = SegmentConfig(weights=str(path))
     assert weights_of(config) == (path, told["weights"]["sha256"])
     masks = open_segmenter(config).predict({"grey": np.random.default_rng(0).normal(size=(70, 90))})
     assert masks.shape == (70, 90)
