@@ -44,7 +44,8 @@ def drawer(settings: DataSettings, scenes: TrainingSettings, own: Sequence[Field
             visible = (plain.signal >= _LEAST_SIGNAL) & (plain.visibility >= _LEAST_VISIBLE)
             return Shown({"grey": plain.image}, plain.masks, visible)
         drawn = draw_images(random_sample(scenes, library, rng), rng)
-        return Shown(by_detector(drawn.detectors, drawn.images), drawn.masks, drawn.signal >= _LEAST_SIGNAL)
+        visible = (drawn.signal >= _LEAST_SIGNAL) & (drawn.visibility >= _LEAST_VISIBLE)
+        return Shown(by_detector(drawn.detectors, drawn.images), drawn.masks, visible)
 
     return draw
 
