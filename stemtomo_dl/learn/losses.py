@@ -15,7 +15,8 @@ from stemtomo_dl.segment.networks.rcnn import MaskRCNN
 
 _SPREAD, _LEAST_SPREAD = 0.12, 0.6  # of a peak of the heat map: of the box's sides, and in cells at least
 _NEAR = 0.3  # cells this high on a peak learn the box, too
-_JITTER = 0.12  # of boxes that are given as prompts, of their sides
+_JITTER = 0.2  # of boxes that are given as prompts, of their sides
+_OWN_SHARE, _OWN_IOU = 0.6, 0.3  # prompts that the network itself gives, as long as they are about the particle
 
 
 class Targets(NamedTuple):
@@ -98,7 +99,7 @@ def losses(network: PromptedNetwork, targets: Targets, most: int) -> dict[str, T
         zero = encoded.heat.sum() * 0
         return out | {"mask": zero, "quality": zero}
     boxes, truth = targets.boxes[lot], targets.masks[lot].float()
-    logits, quality = network.masks(encoded, targets.image[lot], jittered(boxes))
+    logits, quality = network.masks(encoded, targets.image[lot], prompts(network, encoded, targets.image[lot], boxes))
     logits, quality = logits.float(), quality.float()
     truth = F.avg_pool2d(truth[:, None], network.mask_stride)[:, 0]
     region = inside(boxes, truth.shape[-2:], network.mask_stride, REGION)
@@ -145,6 +146,19 @@ def mask_loss(logits: Tensor, truth: Tensor, region: Tensor) -> tuple[Tensor, Te
         found, there = (logits > 0) & (region > 0), truth > 0.5
         iou = (found & there).sum((1, 2)) / (found | there).sum((1, 2)).clamp(min=1)
     return (dice + cross).mean(), iou
+
+
+def prompts(network: PromptedNetwork, encoded: Encoded, image: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes (n, 4) from which masks are to be drawn: most as the network's own head gives them, with its errors.
+
+    A mask must be right, and its quality known, for the boxes that there will be, not for true ones.
+    """
+    given = jittered(boxes)
+    with torch.no_grad():
+        own = network.boxes_at(encoded, image, *network.cells(encoded, given))
+        usable = _box_iou(own, boxes) > _OWN_IOU
+    chosen = usable & (torch.rand(len(boxes), device=boxes.device) < _OWN_SHARE)
+    return torch.where(chosen[:, None], own, given)
 
 
 def jittered(boxes: Tensor) -> Tensor:
