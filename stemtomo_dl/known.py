@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl import __version__
-from stemtomo_dl.config import SegmentConfig
+from stemtomo_dl.config import Experiment, SegmentConfig, check
 from stemtomo_dl.errors import InputError
+from stemtomo_dl.learn.detection import dose_class
 from stemtomo_dl.learn.metrics import score_run
 from stemtomo_dl.records import VirtualImages
 from stemtomo_dl.run import Progress
@@ -21,9 +23,10 @@ from stemtomo_dl.simulate.series import Series
 from stemtomo_dl.simulate.series import simulate as play
 from stemtomo_dl.store import results
 from stemtomo_dl.store.experiment import Origin, write_expected, write_experiment
+from stemtomo_dl.store.fields import Field
 from stemtomo_dl.store.linked import read_linked
-from stemtomo_dl.store.pictures import picture_names, read_picture
 from stemtomo_dl.store.prediction import write_prediction
+from stemtomo_dl.store.prompts import check_inside
 from stemtomo_dl.store.truth import read_truth
 
 _MUCH_HIDDEN = 0.3  # of the direct beam: centring and dark fields suffer
@@ -93,43 +96,87 @@ def _images(series: Series, advance: Callable[[], None]) -> Iterator[tuple[int, 
         advance()
 
 
-def predict(images: list[Path], folder: Path, model: str | None, weights: Path | None, progress: Progress) -> int:
-    """Outline the particles in single images; how many were found.
+class Prompts(NamedTuple):
+    """Where particles are said to be, px with pixel centres at whole numbers; None: wherever they are.
+
+    Attributes
+    ----------
+    boxes : (n, 4) array or None
+        x0, y0, x1, y1.
+    points : (m, 2) array or None
+        x, y.
+    """
+
+    boxes: np.ndarray | None = None
+    points: np.ndarray | None = None
+
+
+def predict(
+    fields: list[Field],
+    folder: Path,
+    model: str | None,
+    weights: Path | None,
+    progress: Progress,
+    prompts: Prompts | None = None,
+) -> int:
+    """Outline the particles in fields of view; how many were found.
 
     Parameters
     ----------
-    images : list of Path
+    fields : list of Field
     folder : Path
         Gets NAME.h5 and NAME.png for each.
     model : str, optional
         A name from the registry, or "classical"; by default that of a run.
     weights : Path, optional
         A file that takes the place of the model's own weights.
+    prompts : Prompts, optional
+        Only these particles are outlined, in every field.
 
     Raises
     ------
     InputError
-        If an image cannot be read; those before it are done.
+        If an image cannot be read, or a prompt is not in it; those before it are done.
     """
     given = {"model": model, "weights": None if weights is None else str(weights)}
     segmenter = open_segmenter(SegmentConfig(**{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
-    total = 0
-    with progress.stage("predict", len(images)) as advance:
-        for path, name in zip(images, picture_names(images), strict=True):
-            image = read_picture(path)
-            masks = segmenter.predict({"grey": image})
-            write_prediction(folder, name, image, masks)
+    total, asked = 0, prompts or Prompts()
+    with progress.stage("predict", len(fields)) as advance:
+        for field in fields:
+            images = field.read()
+            shown = next(iter(images.values()))
+            for option, each in (("--boxes", asked.boxes), ("--points", asked.points)):
+                if each is not None:
+                    check_inside(each, shown.shape, option)
+            masks = segmenter.predict(images, *asked)
+            write_prediction(folder, field.name, shown, masks)
             total += len(masks)
             advance()
     return total
 
 
 def evaluate(folder: Path, truth: Path) -> dict[str, Any]:
-    """Scores of a run's masks and tracks against a truth."""
+    """Scores of a run's masks and tracks against a truth.
+
+    Where the run knows its electrons per pattern, ``segmentation`` says under ``dose`` which class its scores are of.
+    """
     known = read_truth(truth)
     _, good, _ = results.read_image_facts(folder / "images.h5")
     if len(good) != len(known.alpha_deg):
         raise InputError(
             f"{truth}: has {len(known.alpha_deg)} tilts, {folder} has {len(good)}; they do not belong together"
         )
-    return score_run(*read_linked(folder), known, good)
+    scored, electrons = score_run(*read_linked(folder), known, good), _electrons(folder)
+    if electrons is not None:  # one for all tilts
+        whole = scored["segmentation"]
+        whole["dose"] = {dose_class(electrons): {"electrons_per_pattern": electrons, **whole["all"]}}
+    return scored
+
+
+def _electrons(folder: Path) -> float | None:
+    """Electrons per pattern as the run's settings say, if they do."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return check(Experiment, settings, f"{path}: settings").instrument.electrons_per_pattern

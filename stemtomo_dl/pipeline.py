@@ -20,6 +20,7 @@ from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, write_text
 from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.partial import discard
+from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
 from stemtomo_dl.track import track as link
 from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
 
@@ -85,9 +86,10 @@ def track(run: Run, key: str) -> list[str]:
     """Masks -> tracks and 3-D positions."""
     with run.progress.stage("track", 1) as advance:
         tracks = link(results.read_masks(run.folder / "masks.h5"), run.experiment.instrument, run.experiment.track)
-        results.write_tracks(run.folder, tracks)
+        run.ledger.book["stage"] = stage_facts(tracks)
+        write_tracks(Tables.of_run(run.folder), tracks)
         advance()
-    return ["tracks.csv", "particles.csv", "drift.csv"]
+    return _TABLES
 
 
 def extract(run: Run, key: str) -> list[str]:
@@ -140,7 +142,8 @@ STAGES: dict[str, Callable[[Run, str], list[str]]] = {
     "extract": extract,
     "report": report,
 }
-_TRACKED = ["images.h5", "masks.h5", "tracks.csv", "particles.csv", "drift.csv"]
+_TABLES = ["tracks.csv", "particles.csv", "states.csv", "drift.csv"]
+_TRACKED = ["images.h5", "masks.h5", *_TABLES]
 _READS: dict[str, list[str]] = {  # beside the settings and the raw scans
     "images": [],
     "segment": ["images.h5"],

@@ -168,12 +168,19 @@ class VirtualImages(Record):
         return dict(zip(self.detectors, self.images, strict=True))
 
 
+# How a particle stands at a tilt: alone; met by another's outline; only seen together with another, as one outline;
+# in view but not seen; less than half in view.
+STATES = ("clean", "overlapped", "merged", "hidden", "outside")
+SOURCES = ("found", "prompted", "projected")  # of an outline: the segmenter's own, asked for in a box, computed
+
+
 @dataclass(frozen=True, eq=False)
 class Masks(Record):
     """Amodal outlines: each particle's whole projection, so masks of one tilt may overlap.
 
     Kept as crops, since a particle covers little of a scan: ``crops[i]`` (bool) has its first pixel at
-    row ``origin[i, 0]``, column ``origin[i, 1]`` of a scan of shape ``shape``.
+    row ``origin[i, 0]``, column ``origin[i, 1]`` of a scan of shape ``shape``. ``source`` numbers `SOURCES`; None: all
+    were found by the segmenter.
     """
 
     shape: tuple[int, int]
@@ -182,6 +189,7 @@ class Masks(Record):
     tilt: np.ndarray = array("i4", "instance")
     score: np.ndarray = array("f4", "instance", "probability that the outline is right")
     alpha_deg: np.ndarray = array("f8", "tilts", "deg")
+    source: np.ndarray | None = array("i1", "instance", optional=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,6 +214,17 @@ class Masks(Record):
         """Instances seen at a tilt."""
         return np.flatnonzero(self.tilt == tilt)
 
+    @property
+    def found(self) -> np.ndarray:
+        """Instances that the segmenter found by itself."""
+        return np.arange(len(self)) if self.source is None else np.flatnonzero(self.source == 0)
+
+    def some(self, rows: np.ndarray) -> Masks:
+        """These instances, in this order."""
+        crops = tuple(self.crops[i] for i in rows)
+        source = None if self.source is None else self.source[rows]
+        return Masks(self.shape, crops, self.origin[rows], self.tilt[rows], self.score[rows], self.alpha_deg, source)
+
     @classmethod
     def pack(cls, masks: np.ndarray, tilt: np.ndarray, score: np.ndarray, alpha_deg: np.ndarray) -> Masks:
         """Crop full masks (instance, y, x); an empty mask becomes one False pixel."""
@@ -225,28 +244,76 @@ class Masks(Record):
         first = parts[0]
         crops = tuple(c for p in parts for c in p.crops)
         origin, tilt, score = (np.concatenate([getattr(p, k) for p in parts]) for k in ("origin", "tilt", "score"))
-        return cls(first.shape, crops, origin, tilt, score, first.alpha_deg)
+        sources = [np.zeros(len(p), "i1") if p.source is None else p.source for p in parts]
+        source = None if all(p.source is None for p in parts) else np.concatenate(sources)
+        return cls(first.shape, crops, origin, tilt, score, first.alpha_deg, source)
 
 
 @dataclass(frozen=True, eq=False)
 class Tracks(Record):
-    """Which outlines are one particle, where it lies in the sample, and how the field drifted.
+    """Which outlines are one particle, where it lies in the sample, and how the stage moved.
 
     ``track`` counts from 1. ``position_nm`` is in the sample frame at α = 0, its origin at the centre of the
-    field of view; what geometry cannot tell from drift is in ``drift_px`` by the smallest drift.
+    field of view; what geometry cannot tell from drift is in ``drift_px`` by the smallest drift. NaN is what is not
+    known. ``state`` and ``states`` number `STATES`, ``source`` numbers `SOURCES`; ``states`` is −1 at tilts of which
+    nothing is known (no angle, no image).
     """
 
     track: np.ndarray = array("i4", "sighting")
     tilt: np.ndarray = array("i4", "sighting")
-    instance: np.ndarray = array("i4", "sighting")
+    instance: np.ndarray = array("i4", "sighting")  # the particle's own outline: a row of the masks
     x_px: np.ndarray = array("f8", "sighting", "px")
     y_px: np.ndarray = array("f8", "sighting", "px")
     area_px: np.ndarray = array("f8", "sighting", "px²")
-    alpha_deg: np.ndarray = array("f8", "tilt", "deg")
+    state: np.ndarray = array("i1", "sighting")
+    source: np.ndarray = array("i1", "sighting")
+    misfit_px: np.ndarray = array("f8", "sighting", "px from the predicted place")
+    detected: np.ndarray = array("i4", "sighting")  # the found outline that it rests on, maybe shared; −1: none
+    identity: np.ndarray = array("f4", "sighting", "probability that the diffraction is the track's")
+    alpha_deg: np.ndarray = array("f8", "tilt", "deg, as stated")
+    alpha_offset_deg: np.ndarray = array("f8", "tilt", "deg, refined minus stated")
     drift_px: np.ndarray = array("f8", "tilt 2", "px (x, y)")
     particle: np.ndarray = array("i4", "particle")
     position_nm: np.ndarray = array("f8", "particle 3", "nm")
+    position_error_nm: np.ndarray = array("f8", "particle 3", "nm, standard deviation")
     residual_px: np.ndarray = array("f8", "particle", "px, rms")
+    usable_deg: np.ndarray = array("f8", "particle 2", "deg: least and greatest angle, clean or overlapped")
+    overlap_share: np.ndarray = array("f8", "particle", "share of the sightings, overlapped or merged")
+    own_motion_px: np.ndarray = array("f8", "particle", "px, largest extent of its own motion on the stage")
+    states: np.ndarray = array("i1", "particle tilt")
+    predicted_px: np.ndarray = array("f8", "particle tilt 2", "px (x, y)")
+    tilt_axis_deg: float
+    tilt_axis_error_deg: float
+    noise_px: float  # of the sightings' positions, one coordinate, standard deviation
+    rigid: bool  # whether the geometry of the tilt was used
+    note: str  # why not, or what else should be known of it
+
+    @classmethod
+    def plain(cls, **known: Any) -> Tracks:
+        """Tracks of which the file or program tells no more than who is who, where, and how the field drifted.
+
+        What is known beyond that is given by name too. Every sighting counts as a clean one of an outline that was
+        found, unless it is told otherwise.
+        """
+        n, particles, tilts = len(known["track"]), len(known["particle"]), len(known["alpha_deg"])
+        unknown: dict[str, Any] = {
+            "state": np.zeros(n, "i1"),
+            "source": np.zeros(n, "i1"),
+            "misfit_px": np.full(n, np.nan),
+            "detected": known["instance"],
+            "identity": np.full(n, np.nan, "f4"),
+            "alpha_offset_deg": np.zeros(tilts),
+            "position_error_nm": np.full((particles, 3), np.nan),
+            "usable_deg": np.full((particles, 2), np.nan),
+            "overlap_share": np.full(particles, np.nan),
+            "own_motion_px": np.full(particles, np.nan),
+            "states": np.full((particles, tilts), -1, "i1"),
+            "predicted_px": np.full((particles, tilts, 2), np.nan),
+            **dict.fromkeys(("tilt_axis_deg", "tilt_axis_error_deg", "noise_px"), np.nan),
+            "rigid": True,
+            "note": "",
+        }
+        return cls(**(unknown | known))
 
 
 @dataclass(frozen=True, eq=False)

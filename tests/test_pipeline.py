@@ -391,3 +391,5 @@ def test_evaluation_of_a_run(tiny, tiny_run, command):
     assert scores["n_true_particles"] == 3
     assert 0.5 < scores["mean_iou"] <= 1
     assert 0 < scores["idf1"] <= 1
+    (dose,) = scores["segmentation"]["dose"].values()
+    assert dose["ap50"] == scores["segmentation"]["all"]["ap50"]

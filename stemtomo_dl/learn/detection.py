@@ -156,10 +156,15 @@ def by_dose(
     cases: Sequence[Case], electrons: Sequence[float], threshold: float = 0.0
 ) -> dict[str, dict[str, float | int | None]]:
     """`scores` of the images of each dose, given the electrons per pattern of every image."""
+    kinds = [dose_class(e) for e in electrons]
     return {
-        name: scores([c for c, e in zip(cases, electrons, strict=True) if low <= e < high], threshold)
-        for name, (low, high) in DOSES.items()
+        name: scores([c for c, kind in zip(cases, kinds, strict=True) if kind == name], threshold) for name in DOSES
     }
+
+
+def dose_class(electrons: float) -> str:
+    """Which of `DOSES` a number of electrons per pattern is."""
+    return next(name for name, (low, high) in DOSES.items() if low <= electrons < high)
 
 
 def panoptic_quality(cases: Sequence[Case], threshold: float = 0.0) -> dict[str, float | None]:

@@ -24,7 +24,9 @@ CLASSICAL = "classical"
 class Segmenter(Protocol):
     """Finds the particles in images of one field."""
 
-    def predict(self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None) -> Masks:
+    def predict(
+        self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None, points: np.ndarray | None = None
+    ) -> Masks:
         """Outline the particles of one field.
 
         Parameters
@@ -33,7 +35,10 @@ class Segmenter(Protocol):
             (y, x) arrays of one shape by what they are: "bf", "adf", "haadf", "variance", "maximum", or "grey" for
             an image of unknown kind and polarity. Any subset will do.
         boxes : (n, 4) array, optional
-            x0, y0, x1, y1 in px, each about one particle: only these are outlined, in this order.
+            x0, y0, x1, y1 in px, pixel centres at whole numbers, each about one particle.
+        points : (m, 2) array, optional
+            x, y in px, pixel centres at whole numbers, each in a particle. Where boxes or points are given, only
+            what they ask for is outlined: one for each box, then one for each point, in their order.
 
         Returns
         -------
@@ -50,9 +55,13 @@ class Learned:
     network: PromptedNetwork
     tuning: Tuning
 
-    def predict(self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None) -> Masks:
+    def predict(
+        self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None, points: np.ndarray | None = None
+    ) -> Masks:
         """As `Segmenter.predict`."""
-        return outlines(self.network, planes(images), self.tuning, boxes)
+        # A network's pixel covers from its number to its number + 1.
+        boxes, points = (None if asked is None else np.asarray(asked) + 0.5 for asked in (boxes, points))
+        return outlines(self.network, planes(images), self.tuning, boxes, points)
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,18 @@ class Classical:
 
     config: SegmentConfig
 
-    def predict(self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None) -> Masks:
+    def predict(
+        self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None, points: np.ndarray | None = None
+    ) -> Masks:
         """As `Segmenter.predict`.
 
         Raises
         ------
         InputError
-            If boxes are given.
+            If boxes or points are given.
         """
-        if boxes is not None:
-            raise InputError("the classical segmenter takes no boxes; choose a network with --model")
+        if boxes is not None or points is not None:
+            raise InputError("the classical segmenter takes no boxes or points; choose a network with --model")
         return outline(images, self.config)
 
 

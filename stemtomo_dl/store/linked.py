@@ -9,6 +9,7 @@ import numpy as np
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Masks, Tracks
 from stemtomo_dl.store import results
+from stemtomo_dl.store.tracks import Tables, read_tracks
 
 _ALPHA_DEG = 1e-3  # angles in CSV files have four decimals
 
@@ -21,7 +22,8 @@ def read_linked(folder: Path) -> tuple[Masks, Tracks]:
     InputError
         If a file is missing or cannot be read, or the tracks do not fit the masks.
     """
-    masks, tracks = results.read_masks(folder / "masks.h5"), results.read_tracks(folder)
+    masks = results.read_masks(folder / "masks.h5")
+    tracks = read_tracks(Tables.of_run(folder), folder / "run.json")
     check_tracks(tracks, masks, folder)
     return masks, tracks
 
@@ -52,6 +54,7 @@ def check_tracks(tracks: Tracks, masks: Masks, folder: Path) -> None:
     refuse(tracks.tilt >= n_tilts, f"tilt {{tilt}}: masks.h5 has tilts 0 to {n_tilts - 1}")
     refuse(tracks.instance >= len(masks), f"instance {{instance}}: masks.h5 has instances 0 to {len(masks) - 1}")
     refuse(masks.tilt[tracks.instance] != tracks.tilt, "instance {instance} is not of tilt {tilt} in masks.h5")
+    refuse(tracks.detected >= len(masks), "detected: masks.h5 has no such outline")
     numbers = np.stack([tracks.x_px, tracks.y_px, tracks.area_px])
     refuse(~np.isfinite(numbers).all(0) | (tracks.area_px < 0), "position or area is no number of pixels")
     refuse(_repeated(tracks.track, tracks.tilt), "track {track} has another row at tilt {tilt}")

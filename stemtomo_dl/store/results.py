@@ -1,4 +1,4 @@
-"""The files of a run: images.h5, masks.h5, tracks.csv, particles.csv, series.h5 <-> records.
+"""The binary files of a run: images.h5, masks.h5, series.h5 <-> records.
 
 Layouts are those of CONTRACT section 4, with additions: images.h5 also has /beam_px, /mean_pattern,
 /max_pattern, /bad_pixels and /good; series.h5 also has /measured and /n_support.
@@ -6,19 +6,16 @@ Layouts are those of CONTRACT section 4, with additions: images.h5 also has /bea
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, Tracks, VirtualImages
-from stemtomo_dl.store.atomic import write_text, writing
+from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, VirtualImages
+from stemtomo_dl.store.atomic import writing
 from stemtomo_dl.store.h5 import SMALL, crops, open_ours
 
 
@@ -92,6 +89,8 @@ def write_masks(path: Path, masks: Masks) -> None:
         for i in range(len(masks)):
             data[i] = masks.full(i)
         f["tilt"], f["score"], f["alpha_deg"] = masks.tilt, masks.score, masks.alpha_deg
+        if masks.source is not None:
+            f["source"] = masks.source
 
 
 def read_masks(path: Path) -> Masks:
@@ -105,110 +104,16 @@ def read_masks(path: Path) -> Masks:
     with open_ours(path, ("masks", "tilt", "alpha_deg")) as f:
         n, tilt, alpha = len(f["masks"]), f["tilt"][:], f["alpha_deg"][:].astype("f8")
         score = f["score"][:] if "score" in f else np.ones(n, "f4")
-        if f["masks"].ndim != 3 or len(tilt) != n or len(score) != n:
+        source = f["source"][:].astype("i1") if "source" in f else None
+        if f["masks"].ndim != 3 or any(len(a) != n for a in (tilt, score, source) if a is not None):
             raise InputError(f"{path}: /masks, /tilt and /score do not fit each other; one row an instance is needed")
         if n and not (tilt.min() >= 0 and tilt.max() < len(alpha)):
             raise InputError(f"{path}: /tilt names a tilt that /alpha_deg does not have; number tilts from 0")
         shape = (int(f["masks"].shape[1]), int(f["masks"].shape[2]))
-        found = list(crops(f["masks"]))
-    origin = np.array([o for _, o in found], "i4").reshape(-1, 2)
-    return Masks(shape, tuple(c for c, _ in found), origin, tilt.astype("i4"), score.astype("f4"), alpha)
-
-
-_SIGHTINGS = ("track", "tilt", "alpha_deg", "instance", "x_px", "y_px", "area_px")
-_PARTICLES = ("track", "n_tilts", "x_nm", "y_nm", "z_nm", "residual_px")
-_DRIFT = ("tilt", "alpha_deg", "x_px", "y_px")
-
-
-def write_tracks(folder: Path, tracks: Tracks) -> None:
-    """Write tracks.csv, particles.csv and drift.csv."""
-    rows = zip(
-        tracks.track,
-        tracks.tilt,
-        tracks.alpha_deg[tracks.tilt],
-        tracks.instance,
-        tracks.x_px,
-        tracks.y_px,
-        tracks.area_px,
-        strict=True,
-    )
-    count = np.bincount(tracks.track, minlength=int(tracks.particle.max(initial=0)) + 1)
-    particles = (
-        (k, count[k], *p, r) for k, p, r in zip(tracks.particle, tracks.position_nm, tracks.residual_px, strict=True)
-    )
-    drift = ((i, a, *d) for i, (a, d) in enumerate(zip(tracks.alpha_deg, tracks.drift_px, strict=True)))
-    # drift.csv first: tracks.csv is what says that the stage has ended
-    _write_csv(folder / "drift.csv", _DRIFT, drift)
-    _write_csv(folder / "particles.csv", _PARTICLES, particles)
-    _write_csv(folder / "tracks.csv", _SIGHTINGS, rows)
-
-
-def read_tracks(folder: Path) -> Tracks:
-    """Read what `write_tracks` wrote; tracks.csv and particles.csv may have further columns.
-
-    Both may have been edited: a particle of which no sighting is left (two tracks were given one number) is
-    dropped. Whether the sightings fit the masks is `linked.check_tracks`' to say.
-    """
-    s = _read_csv(folder / "tracks.csv", _SIGHTINGS, whole=("track", "tilt", "instance"))
-    p = _read_csv(folder / "particles.csv", _PARTICLES, whole=("track",))
-    d = _read_csv(folder / "drift.csv", _DRIFT, whole=("tilt",))
-    if not np.array_equal(d["tilt"], np.arange(len(d["tilt"]))):
-        raise InputError(f"{folder / 'drift.csv'}: must have one row for every tilt, in order, from 0; correct it")
-    known = np.append(d["alpha_deg"], np.nan)[np.minimum(s["tilt"], len(d["tilt"])).astype(int)]
-    other = np.flatnonzero(np.abs(s["alpha_deg"] - known) > 1e-3)  # they have four decimals
-    if len(other):
-        raise InputError(
-            f"{folder / 'tracks.csv'}: row {other[0] + 1}: alpha_deg {s['alpha_deg'][other[0]]:g} is not that of tilt "
-            f"{int(s['tilt'][other[0]])}, which is {known[other[0]]:g}; correct it"
-        )
-    kept = np.flatnonzero(np.isin(p["track"], s["track"]))
-    kept = kept[np.argsort(p["track"][kept], kind="stable")]
-    return Tracks(
-        **{k: s[k].astype("i4") for k in ("track", "tilt", "instance")},
-        x_px=s["x_px"],
-        y_px=s["y_px"],
-        area_px=s["area_px"],
-        alpha_deg=d["alpha_deg"],
-        drift_px=np.stack([d["x_px"], d["y_px"]], 1),
-        particle=p["track"][kept].astype("i4"),
-        position_nm=np.stack([p["x_nm"], p["y_nm"], p["z_nm"]], 1)[kept],
-        residual_px=p["residual_px"][kept],
-    )
-
-
-def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{v:.4f}" if isinstance(v, float) else v for v in row] for row in rows)
-    write_text(path, text.getvalue())
-
-
-def _read_csv(path: Path, columns: tuple[str, ...], whole: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Named columns of a CSV file as floats, some of which must hold whole numbers."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f)
-            rows = [(reader.line_num, row) for row in reader]
-            lacking = [c for c in columns if c not in (reader.fieldnames or ())]
-    except OSError as e:
-        raise InputError(f"{path}: is missing; run the stage that writes it again") from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f"{path}: is not a CSV file ({e}); run the stage that writes it again") from e
-    if lacking:
-        raise InputError(f"{path}: column '{lacking[0]}' is missing; columns needed: {', '.join(columns)}")
-    return {c: np.array([_number(path, line, c, row[c], c in whole) for line, row in rows], float) for c in columns}
-
-
-def _number(path: Path, line: int, column: str, text: str | None, whole: bool) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = None
-    if value is None or (whole and not (value.is_integer() and 0 <= value < 2**31)):
-        kind = "a whole number from 0" if whole else "a number"
-        raise InputError(f"{path}: line {line}: {column} must be {kind}, got '{text or ''}'; correct it")
-    return value
+        cut = list(crops(f["masks"]))
+    origin = np.array([o for _, o in cut], "i4").reshape(-1, 2)
+    tilt, score = tilt.astype("i4"), score.astype("f4")
+    return Masks(shape, tuple(c for c, _ in cut), origin, tilt, score, alpha, source)
 
 
 def write_series(path: Path, series: DiffractionSeries) -> None:

@@ -202,7 +202,7 @@ def _to_record(
     row = np.lexsort((tilt, particle))
     xy = seen.xy[instance].reshape(-1, 2)[row]
     count = np.bincount(particle, minlength=len(kept))
-    return Tracks(
+    return Tracks.plain(
         track=particle[row] + np.int32(1),
         tilt=tilt[row],
         instance=instance[row],

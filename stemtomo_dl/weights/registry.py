@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from stemtomo_dl import resources
 from stemtomo_dl.config import Count, Finite, Model, load
@@ -29,6 +29,7 @@ class Entry(Model):
     purpose: Text
     file: FileName | None = None  # in models/, shipped
     url: Annotated[str, StringConstraints(pattern=r"^https://")] | None = None  # or fetched from there
+    cached: FileName | None = None  # its name in the cache, where the URL's end would say too little
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     size: Count  # bytes
     licence: Text  # as SPDX calls it
@@ -36,23 +37,20 @@ class Entry(Model):
     recipe: Annotated[str, StringConstraints(pattern=r"^[\w-]+\.toml$")] | None = None  # in training/recipes
     metrics: dict[str, Finite] = {}  # on what, the card says
 
-    @field_validator("url")
-    @classmethod
-    def _ends_in_a_file(cls, url: str | None) -> str | None:
-        if url is not None and not PurePosixPath(urlsplit(url).path).name.endswith((".safetensors", ".pth", ".onnx")):
-            raise ValueError(f"{url}: must end in the name of a .safetensors, .pth or .onnx file")
-        return url
-
     @model_validator(mode="after")
     def _one_source(self) -> Entry:
         if (self.file is None) == (self.url is None):
             raise ValueError("give file, of weights in models/, or url, of weights to fetch, and not both")
+        if self.file and self.cached:
+            raise ValueError(f"cached: {self.file} is shipped and never lies in the cache; remove the key")
+        if not self.file_name.endswith((".safetensors", ".pth", ".onnx")):
+            raise ValueError(f"{self.url}: must end in the name of a .safetensors, .pth or .onnx file, or give cached")
         return self
 
     @property
     def file_name(self) -> str:
-        """Name of the file in models/ or in the cache."""
-        return self.file or PurePosixPath(urlsplit(self.url or "").path).name
+        """Name of the file in models/, or in the cache and in a mirror."""
+        return self.file or self.cached or PurePosixPath(urlsplit(self.url or "").path).name
 
     @property
     def path(self) -> Path:

@@ -41,18 +41,18 @@ def tracks_of(masks, label, positions):
     track = label[instance].astype("i4")
     particle = np.unique(track)
     some = np.ones(len(track))
-    return Tracks(
-        track,
-        masks.tilt[instance],
-        instance,
-        some,
-        some,
-        some,
-        masks.alpha_deg,
-        np.zeros((N_TILTS, 2)),
-        particle,
-        positions[: len(particle)],
-        np.zeros(len(particle)),
+    return Tracks.plain(
+        track=track,
+        tilt=masks.tilt[instance],
+        instance=instance,
+        x_px=some,
+        y_px=some,
+        area_px=some,
+        alpha_deg=masks.alpha_deg,
+        drift_px=np.zeros((N_TILTS, 2)),
+        particle=particle,
+        position_nm=positions[: len(particle)],
+        residual_px=np.zeros(len(particle)),
     )
 
 

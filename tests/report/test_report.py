@@ -18,6 +18,7 @@ from stemtomo_dl.report.outline import spell, trace
 from stemtomo_dl.report.pictures import make_plan
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json
+from stemtomo_dl.store.tracks import Tables, write_tracks
 
 SHAPE, DETECTOR = (24, 40), (32, 48)
 ALPHA = np.array([-20.0, -10.0, 0.0, 10.0, 20.0])
@@ -75,20 +76,20 @@ def make_run(folder: Path, *, particles: int = 3, title: str = "rods", dose: flo
     results.write_masks(folder / "masks.h5", masks)
     track = np.tile(np.arange(1, particles + 1), len(np.unique(tilt))).astype("i4")
     centre = np.array([[np.nonzero(m)[1].mean(), np.nonzero(m)[0].mean()] for m in full]).reshape(-1, 2)
-    results.write_tracks(
-        folder,
-        Tracks(
-            track,
-            tilt.astype("i4"),
-            np.arange(len(full), dtype="i4"),
-            centre[:, 0],
-            centre[:, 1],
-            full.sum((1, 2)).astype("f8"),
-            ALPHA,
-            np.zeros((len(ALPHA), 2)),
-            np.arange(1, particles + 1, dtype="i4"),
-            rng.normal(size=(particles, 3)),
-            np.full(particles, 0.2),
+    write_tracks(
+        Tables.of_run(folder),
+        Tracks.plain(
+            track=track,
+            tilt=tilt.astype("i4"),
+            instance=np.arange(len(full), dtype="i4"),
+            x_px=centre[:, 0],
+            y_px=centre[:, 1],
+            area_px=full.sum((1, 2)).astype("f8"),
+            alpha_deg=ALPHA,
+            drift_px=np.zeros((len(ALPHA), 2)),
+            particle=np.arange(1, particles + 1, dtype="i4"),
+            position_nm=rng.normal(size=(particles, 3)),
+            residual_px=np.full(particles, 0.2),
         ),
     )
     book = {

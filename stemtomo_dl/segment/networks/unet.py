@@ -85,11 +85,23 @@ class UNet(PromptedNetwork):
 
     def masks(self, encoded: Encoded, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Draw the particle in each box, by the filters of the cell at its middle."""
-        control, shared = encoded.features
-        own = control[image, :, *self.cells(encoded, boxes)]
-        h, w = shared.shape[-2:]
-        place = _place(boxes, h, w, self.mask_stride)
-        x = torch.cat([shared[image].flatten(2), place.flatten(2)], 1)
+        shared = encoded.features[1]
+        y, x = (torch.arange(n, device=boxes.device).expand(len(boxes), -1) for n in shared.shape[-2:])
+        return self._drawn(encoded, image, boxes, shared[image], y, x)
+
+    def patches(
+        self, encoded: Encoded, image: Tensor, boxes: Tensor, rows: Tensor, columns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `masks`, at some pixels only; nothing is computed elsewhere."""
+        seen = encoded.features[1].permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return self._drawn(encoded, image, boxes, seen.permute(0, 3, 1, 2), rows, columns)
+
+    def _drawn(
+        self, encoded: Encoded, image: Tensor, boxes: Tensor, seen: Tensor, rows: Tensor, columns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Masks from the shared features (n, feature, y, x) at rows (n, y) and columns (n, x)."""
+        own = encoded.features[0][image, :, *self.cells(encoded, boxes)]
+        x = torch.cat([seen, _place(boxes, rows, columns, self.mask_stride)], 1).flatten(2)
         start = 1
         for n, (i, o) in enumerate(_LAYERS):
             weight = own[:, start : start + i * o].view(-1, o, i)
@@ -97,15 +109,15 @@ class UNet(PromptedNetwork):
             start += i * o + o
             x = torch.baddbmm(bias, weight, x)
             x = F.relu(x) if n + 1 < len(_LAYERS) else x
-        return x.view(-1, h, w), own[:, 0]
+        return x.view(-1, *seen.shape[-2:]), own[:, 0]
 
 
-def _place(boxes: Tensor, h: int, w: int, stride: int) -> Tensor:
-    """Where each pixel lies relative to each box (n, 4, h, w): −1 and 1 at its sides, limited; then the squares."""
-    x0, y0, x1, y1 = boxes.unbind(1)
-    across, down = ((torch.arange(n, device=boxes.device) + 0.5) * stride for n in (w, h))
-    x = (2 * across - (x0 + x1)[:, None]) / (x1 - x0)[:, None].clamp(min=1.0)
-    y = (2 * down - (y0 + y1)[:, None]) / (y1 - y0)[:, None].clamp(min=1.0)
+def _place(boxes: Tensor, rows: Tensor, columns: Tensor, stride: int) -> Tensor:
+    """Where pixels lie relative to each box (n, 4, y, x): −1 and 1 at its sides, limited; then the squares."""
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
+    x = ((2 * columns + 1) * stride - (x0 + x1)) / (x1 - x0).clamp(min=1.0)
+    y = ((2 * rows + 1) * stride - (y0 + y1)) / (y1 - y0).clamp(min=1.0)
     x, y = (v.clamp(-3, 3) for v in (x, y))
+    h, w = rows.shape[1], columns.shape[1]
     x, y = x[:, None, :].expand(-1, h, w), y[:, :, None].expand(-1, h, w)
     return torch.stack([x, y, x * x, y * y], 1)
