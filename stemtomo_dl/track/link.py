@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from stemtomo_dl.config import TrackConfig
+from stemtomo_dl.track.angles import refine_angles
+from stemtomo_dl.track.drift import measure_steps, stretches
 from stemtomo_dl.track.features import Features
+from stemtomo_dl.track.likeness import Likeness, learn_likeness
 from stemtomo_dl.track.plain import plain_labels, plain_solution
-from stemtomo_dl.track.series import arrange
+from stemtomo_dl.track.predict import relink
+from stemtomo_dl.track.rigid import Fit, Model, fit, measure_noise, refine_axis, table, track_noise
+from stemtomo_dl.track.series import Series, arrange
+from stemtomo_dl.track.settle import rigid_solution
 from stemtomo_dl.track.solution import Solution
+from stemtomo_dl.track.stitch import stitch
+from stemtomo_dl.track.tracklets import Rules, follow
+
+_ROUNDS, _STABLE = 5, 1e-4  # of linking anew, and the share of entries that may still change
+_FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
+_PIECE = 4  # sightings that place a piece of a track in 3-D
+_MOST_PIECES = 3000
+_AXIS_PIECES, _AXIS_STEP_DEG = 400, 1.5  # tracks that turn the axis, and how far in a round
+_LEAST_SHARE = 1 / 3  # of the tilts at which a particle should be in view
 
 
 def link(
@@ -46,22 +63,121 @@ def link(
         sighting per particle and tilt.
     solution : Solution
     """
-    series = arrange(seen, tilt, np.asarray(alpha_deg, float), shape, descriptor)
+    alpha_deg = np.asarray(alpha_deg, "f8")
+    series = arrange(seen, tilt, alpha_deg, shape, descriptor)
+    needed = min(config.min_tilts, max(1, len(series.tilts) // 2))
+    note = _no_geometry(series, alpha_deg)
+    if not note:
+        found = _link_rigidly(series, tilt_axis_deg, config, needed)
+        if found is not None:
+            index, fitted = found
+            return _labels(series, index), rigid_solution(series, index, fitted, alpha_deg)
+        note = "too few particles could be followed to tell drift from tilt"
     label, noise = plain_labels(series, tilt_axis_deg, config.max_gap_tilts, config.drift_reach_px)
-    label = numbered(series, label, needed_tilts(config, len(series.tilts)))
-    return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, "not yet")
+    label = _labels(series, _longest(table(series, label), needed))
+    return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
 
-def needed_tilts(config: TrackConfig, tilts: int) -> int:
-    """Fewest sightings of a track: as configured, or half the tilts where there are few."""
-    return min(config.min_tilts, max(1, tilts // 2))
+def _no_geometry(series: Series, alpha_deg: np.ndarray) -> str:
+    """Why a rigid stage cannot be solved for; empty if it may be."""
+    if not np.isfinite(alpha_deg).any():
+        return "no tilt angles are known"
+    if len(np.unique(series.alpha)) < _FEWEST_TILTS:
+        return f"fewer than {_FEWEST_TILTS} different tilt angles"
+    if sum(len(g) > 0 for g in series.groups) < _FEWEST_TILTS:
+        return f"outlines at fewer than {_FEWEST_TILTS} tilts"
+    return ""
 
 
-def numbered(series: object, label: np.ndarray, needed: int) -> np.ndarray:
-    """Labels counted from 0 by the number of sightings, most first; shorter tracks than needed dropped."""
-    count = np.bincount(label[label >= 0])
+def _labels(series: Series, index: np.ndarray) -> np.ndarray:
+    """Track of each sighting from the table (track, rank), -1 for none."""
+    label = np.full(len(series.xy), -1)
+    track, rank = np.nonzero(index >= 0)
+    label[index[track, rank]] = track
+    return label
+
+
+def _link_rigidly(
+    series: Series, tilt_axis_deg: float | None, config: TrackConfig, needed: int
+) -> tuple[np.ndarray, Fit] | None:
+    """The tracks (track, rank) and the solved stage, or None where there is too little to solve for one."""
+    stretch = stretches(series, tilt_axis_deg)
+    steps, noise = measure_steps(series, stretch, config.drift_reach_px)
+    wander = 0.2 * noise + 0.05 * max(series.shape) * float(np.median(np.diff(series.alpha)))
+    rules = Rules(noise, wander, gap=2, margin=3.0)
+    label = follow(series, series.rank >= 0, stretch, steps, rules, Likeness())
+    likeness = learn_likeness(series, label)
+    index = _longest(table(series, label), _PIECE)
+    if len(index) < _FEWEST_TRACKS:
+        return None
+    fitted = _first_fit(series, index, steps, noise, tilt_axis_deg, config.axis_reach_deg)
+    for turn in range(_ROUNDS):
+        index = _joined(series, index, fitted)
+        if len(index) < _FEWEST_TRACKS:
+            return None
+        fitted = _refit(series, index, fitted.model, axis=turn < 3)
+        before, index = index, table(series, relink(series, index, fitted, likeness), len(index))
+        if turn == _ROUNDS - 1 or (index != before).mean() < _STABLE:
+            break
+        rest = (series.rank >= 0) & (_labels(series, index) < 0)
+        found = table(series, follow(series, rest, stretch, steps, rules, likeness))
+        index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, _PIECE)])
+        fitted = fit(series, index, fitted.model)
+    index = index[_in_view_enough(series, index, fitted, needed)]
+    if len(index) < _FEWEST_TRACKS:
+        return None
+    return index, _refit(series, index, fitted.model, axis=True)
+
+
+def _first_fit(
+    series: Series, index: np.ndarray, steps: np.ndarray, noise: float, axis_deg: float | None, reach_deg: float
+) -> Fit:
+    """Stage and positions from the pieces of tracks alone."""
+    ratio = np.ones(len(series.alpha))
+    if axis_deg is not None:
+        ratio[1:] = np.cos(series.alpha[1:]) / np.maximum(np.cos(series.alpha[:-1]), 0.05)
+    spread = np.array([2.0, 0.15]) * max(series.shape)
+    model = Model(axis_deg or 0.0, series.alpha, series.tilts.astype(float), steps, ratio, noise, 0.0, spread)
+    model = refine_axis(series, index[:_AXIS_PIECES], model, 90.0 if axis_deg is None else reach_deg)
+    return fit(series, index, model)
+
+
+def _refit(series: Series, index: np.ndarray, model: Model, *, axis: bool) -> Fit:
+    """Solve anew with noise, own motion, tilt angles and, if asked, the axis as the tracks show them."""
+    if axis:
+        model = refine_axis(series, index[:_AXIS_PIECES], replace(model, creep=0.0), _AXIS_STEP_DEG)
+    fitted = fit(series, index, replace(model, creep=0.0))
+    noise, creep = measure_noise(series, index, fitted)
+    fitted = fit(series, index, replace(model, noise_px=noise, creep=creep))
+    model = refine_angles(series, index, fitted)
+    return fit(series, index, model, noise=track_noise(index, fitted))
+
+
+def _longest(index: np.ndarray, least: int) -> np.ndarray:
+    """Rows with enough sightings, most first, no more of them than are needed."""
+    count = (index >= 0).sum(1)
     order = np.argsort(-count, kind="stable")
-    new = np.full(len(count), -1)
-    kept = order[count[order] >= needed]
-    new[kept] = np.arange(len(kept))
-    return np.where(label >= 0, new[label], -1)
+    return index[order[count[order] >= least][:_MOST_PIECES]]
+
+
+def _joined(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
+    """Tracks (track, rank) of stitched pieces, most sightings first; where two pieces collide the better one stays."""
+    label = stitch(series, index, fitted)
+    out = np.full((int(label.max(initial=-1)) + 1, index.shape[1]), -1)
+    piece, rank = np.nonzero(index >= 0)
+    best_last = np.argsort(-fitted.misfit[piece, rank], kind="stable")
+    piece, rank = piece[best_last], rank[best_last]
+    out[label[piece], rank] = index[piece, rank]
+    return _longest(out, _PIECE)
+
+
+def _in_view_enough(series: Series, index: np.ndarray, fitted: Fit, needed: int) -> np.ndarray:
+    """Which tracks are long enough, and were seen at a fair share of the tilts at which they should have been in view.
+
+    What was not is no particle, but outlines that happened to lie where one could be.
+    """
+    half = np.array(series.shape[::-1]) / 2
+    looked = np.array([len(g) > 0 for g in series.groups])
+    in_view = (np.abs(fitted.predict()[0]) <= half).all(-1) & looked
+    count = (index >= 0).sum(1)
+    return count >= np.maximum(needed, _LEAST_SHARE * in_view.sum(1))
