@@ -85,11 +85,14 @@ def test_outlines_found_anew_take_those_filled_in_with_them(gap):
 
 
 def foreign(path, shape=(40, 50)):
-    """Four disks through eleven tilts, as a program writes them that knows no scores."""
+    """Six disks that tilt about x, as a program writes them that knows no scores."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     alpha = np.linspace(-25, 25, 11)
-    centres = np.array([[8, 8], [38, 9], [12, 30], [40, 31.0]])
-    full = [[(x - cx - t) ** 2 + (y - cy) ** 2 <= 20 for cx, cy in centres] for t in range(len(alpha))]
+    centres = np.array([[-16, -12, 3], [14, -11, -4], [-13, 10, 0], [15, 11.0, 5], [0, 0, -6], [1, -13, 8]])
+    lines = np.cos(np.radians(alpha))[:, None] * centres[:, 1] - np.sin(np.radians(alpha))[:, None] * centres[:, 2]
+    full = [
+        [(x - 24.5 - c[0]) ** 2 + (y - 19.5 - v) ** 2 <= 12 for c, v in zip(centres, row, strict=True)] for row in lines
+    ]
     with h5py.File(path, "w") as f:
         f["masks"] = np.array(full, "u1").reshape(-1, *shape)
         f["tilt"], f["alpha_deg"] = np.repeat(np.arange(len(alpha)), len(centres)), alpha
@@ -99,13 +102,13 @@ def foreign(path, shape=(40, 50)):
 def test_link_alone_on_another_programs_masks(tmp_path, command):
     who = foreign(tmp_path / "masks.h5")
     before = (tmp_path / "masks.h5").read_bytes()
-    line = command("link", tmp_path / "masks.h5", "-o", tmp_path / "out" / "mine.csv").stdout
-    assert line.startswith("4 particles, 44 sightings")
+    line = command("link", tmp_path / "masks.h5", "-o", tmp_path / "out" / "mine.csv", "--tilt-axis", 0).stdout
+    assert line.startswith("6 particles, 66 sightings")
     assert (tmp_path / "masks.h5").read_bytes() == before
     with (tmp_path / "out" / "mine.csv").open() as f:
         rows = list(csv.DictReader(f))
     pairs = {(int(r["track"]), int(who[int(r["instance"])])) for r in rows}
-    assert len(pairs) == 4  # every track one particle, every particle one track
+    assert len(pairs) == 6  # every track one particle, every particle one track
     names = ("mine.csv", "mine_particles.csv", "mine_states.csv", "mine_drift.csv", "mine_stage.json")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
 

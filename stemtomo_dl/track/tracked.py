@@ -83,12 +83,11 @@ def track_record(
     standing = stand(masks, label, solution, recorded)
     filled = fill(masks, standing, prompt) if filling else []
     joined = append(masks, filled) if filled else masks
-    return Tracked(_record(joined, label, solution, standing, filled, recorded, step_nm), joined)
+    return Tracked(_record(joined, solution, standing, filled, recorded, step_nm), joined)
 
 
 def _record(
     masks: Masks,
-    label: np.ndarray,
     solution: Solution,
     standing: Standing,
     filled: list[Filled],
@@ -96,6 +95,7 @@ def _record(
     step_nm: float,
 ) -> Tracks:
     """All that is known of particles and sightings; an outline cut from a shared one takes that one's place."""
+    label = standing.label
     n_found, replaced = len(label), {(f.particle, f.tilt) for f in filled}
     kept = [i for i in np.flatnonzero(label >= 0) if (int(label[i]), int(masks.tilt[i])) not in replaced]
     particle = np.array([*label[kept], *(f.particle for f in filled)], int)

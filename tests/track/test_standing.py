@@ -153,6 +153,16 @@ def test_a_detection_of_two_is_cut_into_both():
     np.testing.assert_allclose(tracks.overlap_share, 3 / TILTS)
 
 
+def test_an_unlinked_outline_where_one_is_expected_is_the_particles():
+    field = apart()
+    masks, label = field.masks()
+    left = np.flatnonzero((label == 1) & (masks.tilt == 5))
+    label[left] = -1
+    tracks, joined = track_record(masks, label, field.solution, np.ones(TILTS, bool), 2.0)
+    assert joined.source is None
+    assert tracks.instance[sighting(tracks, 1, 5)].tolist() == left.tolist()
+
+
 def test_without_filling_only_detections_are_sightings():
     field = Field([[-6, 0, 0], [6, 0, 0]], [6, 5])
     field.rows[0, 5] = field.rows[0, 5] | field.rows.pop((1, 5))
