@@ -8,7 +8,8 @@ from scipy.spatial import cKDTree
 
 from stemtomo_dl.track.series import Series
 
-_WIDTH_PX, _BIN_PX = 2.0, 1.0  # how far pairs of the same shift scatter; bins in which they are counted
+_WIDTH_PX, _BIN_PX = 1.5, 1.0  # how far pairs of the same shift scatter; bins in which they are counted
+_VOTERS = 3  # tilts whose particles vote: false outlines of several tilts agree on nothing
 _ANNULUS_PX = (12.0, 18.0)  # where pairs are of two particles
 _ALIKE = 0.35  # spread of log area between sightings of one particle
 
@@ -84,16 +85,18 @@ def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple
         Standard deviation along each axis, px, from the distances of pairs.
     """
     steps, distances = np.zeros((len(series.groups), 2)), [np.zeros(0)]
-    last: np.ndarray | None = None
-    carried, log_area = np.zeros((0, 2)), series.looks[:, 0]
+    places: list[np.ndarray] = []  # of the last tilts with outlines, carried along with the field
+    areas: list[np.ndarray] = []
     for rank, here in enumerate(series.groups):
-        carried = carried @ stretch[rank].T
-        if last is not None and len(here):
-            found = series.xy[here]
-            steps[rank] = vote_shift(carried, found, log_area[last], log_area[here], reach_px)
-            distances.append(_near_distances(carried + steps[rank], found))
-        if len(here):
-            last, carried = here, series.xy[here]
+        places = [p @ stretch[rank].T for p in places]
+        if not len(here):
+            continue
+        found, log_area = series.xy[here], series.looks[here, 0]
+        if places:
+            steps[rank] = vote_shift(np.concatenate(places), found, np.concatenate(areas), log_area, reach_px)
+            places = [p + steps[rank] for p in places]
+            distances.append(_near_distances(places[-1], found))
+        places, areas = [*places, found][-_VOTERS:], [*areas, log_area][-_VOTERS:]
     return steps, _pair_noise(np.concatenate(distances))
 
 
