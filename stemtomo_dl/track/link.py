@@ -126,10 +126,10 @@ def _link_rigidly(
             return None
         fitted = _refit(series, index, fitted.model, axis=turn < 2)
         before, index = index, table(series, relink(series, index, fitted, likeness), len(index))
-        if turn == _ROUNDS - 1 or (index != before).mean() < _STABLE:
+        if turn == _ROUNDS - 1 or (turn > 1 and (index != before).mean() < _STABLE):
             break
         rest = (series.rank >= 0) & (_labels(series, index) < 0)
-        found = table(series, follow(series, rest, stretch, steps, rules, likeness))
+        found = table(series, follow(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
         index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, _PIECE)])
         fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
