@@ -259,6 +259,11 @@ class Tracks(Record):
     nothing is known (no angle, no image).
     """
 
+    tilt_axis_deg: float
+    tilt_axis_error_deg: float
+    noise_px: float  # of the sightings' positions, one coordinate, standard deviation
+    rigid: bool  # whether the geometry of the tilt was used
+    note: str  # why not, or what else should be known of it
     track: np.ndarray = array("i4", "sighting")
     tilt: np.ndarray = array("i4", "sighting")
     instance: np.ndarray = array("i4", "sighting")  # the particle's own outline: a row of the masks
@@ -275,18 +280,14 @@ class Tracks(Record):
     drift_px: np.ndarray = array("f8", "tilt 2", "px (x, y)")
     particle: np.ndarray = array("i4", "particle")
     position_nm: np.ndarray = array("f8", "particle 3", "nm")
-    position_error_nm: np.ndarray = array("f8", "particle 3", "nm, standard deviation")
+    position_error_nm: np.ndarray = array("f8", "particle 3", "nm, standard deviation against the other particles")
+    gauge_error_nm: np.ndarray = array("f8", "3", "nm, standard deviation that all positions share")
     residual_px: np.ndarray = array("f8", "particle", "px, rms")
     usable_deg: np.ndarray = array("f8", "particle 2", "deg: least and greatest angle, clean or overlapped")
     overlap_share: np.ndarray = array("f8", "particle", "share of the sightings, overlapped or merged")
     own_motion_px: np.ndarray = array("f8", "particle", "px, largest extent of its own motion on the stage")
     states: np.ndarray = array("i1", "particle tilt")
     predicted_px: np.ndarray = array("f8", "particle tilt 2", "px (x, y)")
-    tilt_axis_deg: float
-    tilt_axis_error_deg: float
-    noise_px: float  # of the sightings' positions, one coordinate, standard deviation
-    rigid: bool  # whether the geometry of the tilt was used
-    note: str  # why not, or what else should be known of it
 
     @classmethod
     def plain(cls, **known: Any) -> Tracks:
@@ -304,6 +305,7 @@ class Tracks(Record):
             "identity": np.full(n, np.nan, "f4"),
             "alpha_offset_deg": np.zeros(tilts),
             "position_error_nm": np.full((particles, 3), np.nan),
+            "gauge_error_nm": np.full(3, np.nan),
             "usable_deg": np.full((particles, 2), np.nan),
             "overlap_share": np.full(particles, np.nan),
             "own_motion_px": np.full(particles, np.nan),
