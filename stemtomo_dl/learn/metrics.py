@@ -79,7 +79,7 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
             shown = tracks.tilt[(tracks.track == k) & (at == p)]
             best = max(best, int(view[shown, p].sum()))
         coverage[int(p)] = round(best / int(view[:, p].sum()), 4)
-    of_tracks = tracking_scores(mask_encounters(masks, tracks, truth, good))
+    of_tracks = tracking_scores(mask_encounters(masks, tracks.instance, tracks.track, truth, good))
     pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if links[i, j] > 0]
     return {
         "precision": round(float(seen.mean()), 4) if len(seen) else None,

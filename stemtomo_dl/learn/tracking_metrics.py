@@ -64,13 +64,25 @@ def point_encounters(
     return out
 
 
-def mask_encounters(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> list[Encounter]:
-    """Encounters of outlines at the tilts where ``good`` (tilt) bool is True."""
-    who, which = _numbered(truth.particle), _numbered(tracks.track)
+def mask_encounters(
+    masks: Masks, instance: np.ndarray, track: np.ndarray, truth: Truth, good: np.ndarray
+) -> list[Encounter]:
+    """Encounters of outlines.
+
+    Parameters
+    ----------
+    masks : Masks
+    instance, track : (sighting) int arrays
+        Which outline is which track's.
+    truth : Truth
+    good : (tilt) bool array
+        Tilts that count.
+    """
+    who, which, tilt = _numbered(truth.particle), _numbered(track), masks.tilt[instance]
     out = []
     for t in np.flatnonzero(good):
-        i, j = truth.masks.at(int(t)), np.flatnonzero(tracks.tilt == t)
-        out.append(Encounter(who[i], which[j], iou_matrix(truth.masks, i, masks, tracks.instance[j])))
+        i, j = truth.masks.at(int(t)), np.flatnonzero(tilt == t)
+        out.append(Encounter(who[i], which[j], iou_matrix(truth.masks, i, masks, instance[j])))
     return out
 
 
@@ -88,21 +100,22 @@ def tracking_scores(encounters: list[Encounter]) -> dict[str, Any]:
     """
     seen = np.bincount(_joined([e.particle for e in encounters])).astype(float)
     length = np.bincount(_joined([e.track for e in encounters])).astype(float)
-    links, (switches, fragmentations) = np.zeros((len(seen), len(length))), _continuity(encounters, len(seen))
+    links = np.zeros((len(seen), len(length)))
     for e in encounters:
         i, j = np.nonzero(e.similarity >= _SAME)
         links[e.particle[i], e.track[j]] += 1
     rows, columns = linear_sum_assignment(-links)
-    right = float(links[rows, columns].sum())
+    right, true, found = (float(v.sum()) for v in (links[rows, columns], seen, length))
     main = links.max(0, initial=0)
+    switches, fragmentations = _continuity(encounters, len(seen))
     return {
         **_hota(encounters, seen, length),
-        "idf1": 2 * right / max(seen.sum() + length.sum(), 1),
-        "idp": right / max(length.sum(), 1),
-        "idr": right / max(seen.sum(), 1),
+        "idf1": 2 * right / max(true + found, 1),
+        "idp": right / max(found, 1),
+        "idr": right / max(true, 1),
         "switches": switches,
         "fragmentations": fragmentations,
-        "purity": float(main.sum() / max(length.sum(), 1)),
+        "purity": float(main.sum()) / max(found, 1),
         "mean_purity": float((main / length).mean()) if len(length) else 0.0,
     }
 

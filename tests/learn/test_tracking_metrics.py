@@ -157,7 +157,7 @@ def test_outlines_score_as_trackeval_says_and_bad_tilts_do_not_count():
     found, label = discs(np.random.default_rng(1), 15, 8, 0.0, 1.5)
     name = label + 1 + 8 * (found.tilt > 9) * (label < 4)
     good = np.arange(15) != 7
-    encounters = mask_encounters(found, tracks_of(found, name), truth_of(true, particle), good)
+    encounters = mask_encounters(found, np.arange(len(found)), name, truth_of(true, particle), good)
     assert len(encounters) == 14
     s = agrees(encounters)
     assert s["switches"] > 0
