@@ -5,7 +5,7 @@
     python benchmarks/trackers.py --speed
     python benchmarks/trackers.py --tune
 
-Names are those of `simulate.sightings.PRESETS` and of SCENES below; without any, all are taken. Scores are means over
+Names are those of `simulate.sightings.PRESETS`, and of SCENES below ("scene: demo"); without any, all are taken. Scores are means over
 the seeds. Peers are given the gate that suits them best (--tune shows how that was found) and, where a row says
 "drift removed", the field's shift from tilt to tilt as our own vote finds it. Every tracker's tracks of fewer than
 five sightings are left out. Scores on centroids ask who is who among the detections; those on outlines compare with
@@ -177,11 +177,11 @@ def crossings(scene: Scene) -> Scene:
 
 
 SCENES: dict[str, tuple[str, Callable[[Scene], Scene]]] = {
-    "demo": ("demo", lambda s: s),
-    "agglomerates": ("mixture", lambda s: s),
-    "crossings": ("demo", crossings),
-    "dropouts": ("demo", lambda s: s),  # outlines are taken away after segmentation
-    "low dose": ("lowdose", lambda s: s),
+    "scene: demo": ("demo", lambda s: s),
+    "scene: agglomerates": ("mixture", lambda s: s),
+    "scene: crossings": ("demo", crossings),
+    "scene: dropouts": ("demo", lambda s: s),  # outlines are taken away after segmentation
+    "scene: low dose": ("lowdose", lambda s: s),
 }
 
 
@@ -198,7 +198,7 @@ def rendered(name: str, seed: int, segmenter: Segmenter) -> dict[str, Case]:
     axis = scene.stated.tilt_axis_deg
     axis = scene.instrument.tilt_axis_deg if axis is None else axis
     masks, truth = Masks.concatenate(parts), series.truth
-    if name == "dropouts":
+    if name == "scene: dropouts":
         masks = _some(masks, ~_dropped(masks, rng))
     spoilt = replace(_spoilt(truth, rng), alpha_deg=series.stated_deg)
     return {f"{name}, {what}": outlines(m, truth, axis) for what, m in (("segmented", masks), ("true, spoilt", spoilt))}
@@ -279,7 +279,7 @@ def tune(segmenter: Segmenter) -> None:
     """IDF1 of every peer at every gate, with the drift removed and not."""
     start = PRESETS["default"].tilts.model_copy(update={"stop": -40.0})  # where particles move fastest
     settings = PRESETS["default"].model_copy(update={"tilts": start})
-    series = [centroids(settings, 0), rendered("demo", 0, segmenter)["demo, segmented"]]
+    series = [centroids(settings, 0), rendered("scene: demo", 0, segmenter)["scene: demo, segmented"]]
     for case in series:
         still = without_drift(case)
         for name, peer in PEERS.items():
