@@ -5,11 +5,12 @@
     python benchmarks/trackers.py --speed
     python benchmarks/trackers.py --tune
 
-Names are those of `simulate.sightings.PRESETS`, and of SCENES below ("scene: demo"); without any, all are taken. Scores are means over
-the seeds. Peers are given the gate that suits them best (--tune shows how that was found) and, where a row says
-"drift removed", the field's shift from tilt to tilt as our own vote finds it. Every tracker's tracks of fewer than
-five sightings are left out. Scores on centroids ask who is who among the detections; those on outlines compare with
-the true ones, so that no tracker is better than the segmenter: "known identities" is what the best could reach.
+Names are those of `simulate.sightings.PRESETS`, and of SCENES below ("scene: demo"); without any, all are taken.
+Scores are means over the seeds. Peers have the gates in GATES, which --tune measures, and, where a row says "drift
+removed", get the series without the field's shift from tilt to tilt as our own vote finds it. Every tracker's tracks
+of fewer than five sightings are left out. Scores on centroids ask who is who among the detections; those on outlines
+compare with the true ones, so that no tracker is better than the segmenter: "known identities" is what the best could
+reach.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def with_trackpy(case: Case, gate_px: float, memory: int) -> np.ndarray:
     return found["particle"].reindex(table.index).to_numpy()
 
 
-# The best gate (px) by the IDF1 on the start of the default series, and on the outlines of the scene "demo"; --tune.
+# Gates (px) on centroid series and on outlines: the best, or where wider ones gain nothing, by the IDF1, drift removed,
+# on the start of the default series and on the true, spoilt outlines of "scene: demo"; what --tune tries again.
 GATES = {"hungarian": (12, 8), "laptrack 5": (12, 8), "trackpy 5": (16, 8), "trackpy 20": (16, 8)}
 TRIED = (3, 4, 6, 8, 12, 16)
 PEERS: dict[str, Callable[[Case, float], np.ndarray]] = {
@@ -279,7 +281,7 @@ def tune(segmenter: Segmenter) -> None:
     """IDF1 of every peer at every gate, with the drift removed and not."""
     start = PRESETS["default"].tilts.model_copy(update={"stop": -40.0})  # where particles move fastest
     settings = PRESETS["default"].model_copy(update={"tilts": start})
-    series = [centroids(settings, 0), rendered("scene: demo", 0, segmenter)["scene: demo, segmented"]]
+    series = [centroids(settings, 0), rendered("scene: demo", 0, segmenter)["scene: demo, true, spoilt"]]
     for case in series:
         still = without_drift(case)
         for name, peer in PEERS.items():
