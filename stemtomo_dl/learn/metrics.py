@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from stemtomo_dl.learn.detection import by_class, compare, scores
 from stemtomo_dl.learn.overlap import iou_matrix
+from stemtomo_dl.learn.tracking_metrics import mask_encounters, pattern_purity, tracking_scores
 from stemtomo_dl.records import Masks, Tracks, Truth
 
 _LEAST_PX = 10  # smaller outlines are neither asked for nor counted as wrong
@@ -57,11 +58,12 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
     Returns
     -------
     dict
-        ``precision`` and ``recall`` at IoU .5 and the ``mean_iou`` of what matches; ``idf1`` of the tracks;
+        ``precision`` and ``recall`` at IoU .5 and the ``mean_iou`` of what matches; ``hota``, ``deta``, ``assa``,
+        ``idf1``, ``idp``, ``idr``, ``switches``, ``fragmentations``, ``purity`` and ``mean_purity`` of the tracks as
+        `tracking_scores` says; ``patterns``: what `pattern_purity` says;
         ``coverage``: per true particle that is wholly in view at all, the share of those tilts at which its best
-        track shows it; ``purity``: per track, the share of its sightings that show one particle;
-        ``position_rms_nm`` over particles, after the rigid shift and the height offset that drift can absorb;
-        ``segmentation``: what `segmentation_scores` says.
+        track shows it; ``position_rms_nm`` over particles, after the rigid shift and the height offset that drift
+        can absorb; ``segmentation``: what `segmentation_scores` says.
     """
     particle, iou = match_truth(masks, truth)
     seen, n_true = particle >= 0, int(good[truth.masks.tilt].sum())
@@ -77,20 +79,19 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
             shown = tracks.tilt[(tracks.track == k) & (at == p)]
             best = max(best, int(view[shown, p].sum()))
         coverage[int(p)] = round(best / int(view[:, p].sum()), 4)
-    length = np.bincount(np.searchsorted(tracks.particle, tracks.track), minlength=len(tracks.particle))
-    purity = links.max(1, initial=0) / np.maximum(length, 1)
+    of_tracks = tracking_scores(mask_encounters(masks, tracks.instance, tracks.track, truth, good))
     pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if links[i, j] > 0]
     return {
         "precision": round(float(seen.mean()), 4) if len(seen) else None,
         "recall": round(float(seen.sum() / max(n_true, 1)), 4),
         "mean_iou": round(float(iou[seen].mean()), 4) if seen.any() else None,
-        "idf1": round(float(2 * links[rows, columns].sum() / max(len(tracks.track) + n_true, 1)), 4),
+        **_rounded({k: v for k, v in of_tracks.items() if not k.endswith("_at")}),
+        "patterns": _rounded(pattern_purity(masks, tracks, truth, good)),
         "n_true_particles": len(truth.ub),
         "n_tracks": len(tracks.particle),
         "coverage": coverage,
         "n_covered_80_percent": int(sum(c >= 0.8 for c in coverage.values())),
         "n_wholly_in_view": len(coverage),
-        "mean_purity": round(float(purity.mean()), 4) if len(purity) else None,
         "position_rms_nm": _position_error(tracks, truth, pairs),
         "segmentation": segmentation_scores(masks, truth.masks, good),
     }
@@ -113,6 +114,10 @@ def segmentation_scores(masks: Masks, truth: Masks, good: np.ndarray) -> dict[st
     tilts = np.flatnonzero(good).tolist()
     cases = [compare(masks, masks.at(t), truth, truth.at(t), least_px=_LEAST_PX) for t in tilts]
     return {"all": scores(cases), **by_class(cases)}
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
 
 
 def _position_error(tracks: Tracks, truth: Truth, pairs: list[tuple[int, int]]) -> float | None:

@@ -111,6 +111,7 @@ PRESETS: dict[str, SightingSettings] = {
     "few": _but(particles=40),
     "many": _but(particles=1000, shape=(1024, 1024)),
     "agglomerates": _but(agglomerated=0.6),
+    "agglomerates with patterns": _but(agglomerated=0.6, bins=32),
     "axis": _but(axis_error_deg=8.0),
     "angles": _but(tilts=Tilts(start=-60, stop=60, step=_STEP, sigma_deg=0.3, angle_scale=1.02)),
     "backlash": _but(tilts=Tilts(start=-60, stop=60, step=1.0, order="dose-symmetric", backlash_deg=0.5)),

@@ -88,8 +88,9 @@ def test_drift_jumps_and_height_are_in_the_paths():
 
 @pytest.mark.parametrize("creep", ["walk", "steady"])
 def test_creep_has_its_size(creep):
-    s = draw(creep_px=8.0, creep=creep, particles=2000, shape=(64, 64))
-    own = s.path_px - draw(particles=2000, shape=(64, 64)).path_px
+    some = {"particles": 2000, "shape": (4096, 4096), "tilts": Tilts(start=-60, stop=60, step=30.0)}
+    s = draw(creep_px=8.0, creep=creep, **some)
+    own = s.path_px - draw(**some).path_px
     assert (own[-1] - own[0]).std() == pytest.approx(8, rel=0.06)
 
 
