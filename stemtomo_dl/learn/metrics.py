@@ -58,17 +58,18 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
     Returns
     -------
     dict
-        ``precision`` and ``recall`` at IoU .5 and the ``mean_iou`` of what matches; ``hota``, ``deta``, ``assa``,
-        ``idf1``, ``idp``, ``idr``, ``switches``, ``fragmentations``, ``purity`` and ``mean_purity`` of the tracks as
-        `tracking_scores` says; ``patterns``: what `pattern_purity` says;
+        ``precision`` and ``recall`` at IoU .5 and the ``mean_iou`` of what matches of the segmenter's own outlines;
+        ``hota``, ``deta``, ``assa``, ``idf1``, ``idp``, ``idr``, ``switches``, ``fragmentations``, ``purity`` and
+        ``mean_purity`` of the tracks as `tracking_scores` says; ``patterns``: what `pattern_purity` says;
         ``coverage``: per true particle that is wholly in view at all, the share of those tilts at which its best
         track shows it; ``position_rms_nm`` over particles, after the rigid shift and the height offset that drift
         can absorb; ``segmentation``: what `segmentation_scores` says.
     """
-    particle, iou = match_truth(masks, truth)
+    found = masks.some(masks.found)
+    particle, iou = match_truth(found, truth)
     seen, n_true = particle >= 0, int(good[truth.masks.tilt].sum())
     links = np.zeros((len(tracks.particle), len(truth.ub)))
-    at = particle[tracks.instance]
+    at = match_truth(masks.some(tracks.instance), truth)[0]
     np.add.at(links, (np.searchsorted(tracks.particle, tracks.track[at >= 0]), at[at >= 0]), 1)
     rows, columns = linear_sum_assignment(-links)
     view = wholly_in_view(truth) & good[:, None]
@@ -93,7 +94,7 @@ def score_run(masks: Masks, tracks: Tracks, truth: Truth, good: np.ndarray) -> d
         "n_covered_80_percent": int(sum(c >= 0.8 for c in coverage.values())),
         "n_wholly_in_view": len(coverage),
         "position_rms_nm": _position_error(tracks, truth, pairs),
-        "segmentation": segmentation_scores(masks, truth.masks, good),
+        "segmentation": segmentation_scores(found, truth.masks, good),
     }
 
 

@@ -146,10 +146,19 @@ def truth_of(masks, particle):
 def tracks_of(masks, track):
     rows = np.flatnonzero(track > 0).astype("i4")
     names, some = np.unique(track[rows]).astype("i4"), np.ones(len(rows))
-    return Tracks(
-        track[rows].astype("i4"), masks.tilt[rows], rows, some, some, some, masks.alpha_deg,
-        np.zeros((len(masks.alpha_deg), 2)), names, np.zeros((len(names), 3)), np.zeros(len(names)),
-    )  # fmt: skip
+    return Tracks.plain(
+        track=track[rows].astype("i4"),
+        tilt=masks.tilt[rows],
+        instance=rows,
+        x_px=some,
+        y_px=some,
+        area_px=some,
+        alpha_deg=masks.alpha_deg,
+        drift_px=np.zeros((len(masks.alpha_deg), 2)),
+        particle=names,
+        position_nm=np.zeros((len(names), 3)),
+        residual_px=np.zeros(len(names)),
+    )
 
 
 def test_outlines_score_as_trackeval_says_and_bad_tilts_do_not_count():
