@@ -153,6 +153,34 @@ def predict(
 
 
 @app.command()
+def link(
+    masks: Annotated[Path, typer.Argument(metavar="MASKS.h5", help="/masks, /tilt and /alpha_deg, by any program.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="TRACKS.csv", help="The table of sightings.")],
+    tilt_axis: Annotated[
+        float | None, typer.Option(metavar="DEG", help="From x toward y, where it is roughly known.")
+    ] = None,
+    step: Annotated[float | None, typer.Option(metavar="NM", min=1e-6, help="Scan step, for positions in nm.")] = None,
+) -> None:
+    """The tracker alone, on a masks file: who is who through the tilts."""
+    from stemtomo_dl import known
+
+    tracks = known.link(masks, output, tilt_axis, step)
+    axis = f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else f"linked without geometry ({tracks.note})"
+    typer.echo(f"{len(tracks.particle)} particles, {len(tracks.track)} sightings, {axis}: {output}")
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    tracks: Annotated[str, typer.Option("--tracks", metavar="FORM", help="napari or ctc.")],
+) -> None:
+    """A run's tracks for other programs (RUN/export)."""
+    from stemtomo_dl import known
+
+    typer.echo(known.export_tracks(folder, tracks))
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's .toml, or a shipped one by name.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for what comes of it.")],

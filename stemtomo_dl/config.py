@@ -111,13 +111,12 @@ class SegmentConfig(Model):
 
 
 class TrackConfig(Model):
-    """The plain tracker."""
+    """The tracker."""
 
-    gate_radii: Positive = 1.0  # how far a particle may be from its prediction, in its own radii
-    max_gap_tilts: Annotated[int, Field(ge=0)] = 20
     min_tilts: Count = 5  # of a track; half the tilts where there are fewer than ten
-    confirm_tilts: Count = 3  # a track is believed, and outlives gaps, once it was seen this often
-    drift_reach_px: Positive = 40.0
+    max_gap_tilts: Annotated[int, Field(ge=0)] = 20  # that a particle may miss where there is no geometry to use
+    drift_reach_px: Positive = 64.0  # largest jump of the field between tilts
+    axis_reach_deg: Positive = 10.0  # how far the stated tilt axis may be wrong
 
 
 class ExtractConfig(Model):

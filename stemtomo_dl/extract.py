@@ -39,7 +39,9 @@ class Probes:
         )
 
 
-def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: int, config: ExtractConfig) -> Probes:
+def choose_probes(
+    masks: Masks, instances: np.ndarray, track: np.ndarray, obstacles: np.ndarray, config: ExtractConfig
+) -> Probes:
     """Probes of the particles seen at one tilt, and of the support about each.
 
     Where outlines overlap both particles are in the beam: such probes are left out as long as enough others
@@ -51,11 +53,11 @@ def choose_probes(masks: Masks, instances: np.ndarray, track: np.ndarray, tilt: 
     masks : Masks
     instances, track : (particle) int arrays
         Mask and track of each particle seen at this tilt.
-    tilt : int
-        Outlines without a track count as obstacles too, so the tilt's masks are all looked at.
+    obstacles : (n) int array
+        All masks of this tilt that show a particle each, also those without a track.
     """
     outlines = np.zeros(masks.shape, "i4")  # how many particles each probe meets
-    for i in masks.at(tilt):
+    for i in obstacles:
         outlines[masks.window(i)] += masks.crops[i]
     clearance = ndimage.distance_transform_edt(np.pad(outlines == 0, 1, constant_values=True))[1:-1, 1:-1]
     free = clearance >= config.ring_px[0]

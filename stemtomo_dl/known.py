@@ -1,4 +1,4 @@
-"""Beside the pipeline: synthetic experiments with their truth, runs held against it, the segmenter on single images."""
+"""Beside the pipeline: synthetic experiments with their truth, runs held against it; segmenter and tracker alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl import __version__
-from stemtomo_dl.config import SegmentConfig
+from stemtomo_dl.config import SegmentConfig, TrackConfig
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.learn.metrics import score_run
-from stemtomo_dl.records import VirtualImages
+from stemtomo_dl.records import Tracks, VirtualImages
 from stemtomo_dl.run import Progress
 from stemtomo_dl.segment import open_segmenter
 from stemtomo_dl.simulate.random_scene import random_scene
@@ -24,7 +24,10 @@ from stemtomo_dl.store.experiment import Origin, write_expected, write_experimen
 from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.pictures import picture_names, read_picture
 from stemtomo_dl.store.prediction import write_prediction
+from stemtomo_dl.store.track_formats import WRITERS
+from stemtomo_dl.store.tracks import Tables, write_stage, write_tracks
 from stemtomo_dl.store.truth import read_truth
+from stemtomo_dl.track import track
 
 _MUCH_HIDDEN = 0.3  # of the direct beam: centring and dark fields suffer
 RANDOM = "random"  # stands for a scene that is drawn
@@ -122,6 +125,50 @@ def predict(images: list[Path], folder: Path, model: str | None, weights: Path |
             total += len(masks)
             advance()
     return total
+
+
+def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm: float | None = None) -> Tracks:
+    """Link the outlines of a masks file, the project's or another program's; nothing is filled in.
+
+    Parameters
+    ----------
+    masks : Path
+        As the contract's masks.h5; without /score all outlines count alike.
+    output : Path
+        The table of sightings; the other tables and the stage's facts are written beside it, named after it.
+    tilt_axis_deg : float, optional
+        Where it is roughly known.
+    step_nm : float, optional
+        Of the scan; without it positions in nm are NaN.
+
+    Raises
+    ------
+    InputError
+        If the masks cannot be read, or the output cannot be written.
+    """
+    read = results.read_masks(masks)
+    if masks.resolve() == output.resolve():
+        raise InputError(f"{output}: is the masks file itself; give -o the name of a table, such as tracks.csv")
+    step = np.nan if step_nm is None else step_nm
+    tracks = track(read, tilt_axis_deg, step, TrackConfig(), filling=False).tracks
+    tables = Tables.beside(output)
+    write_stage(tables, tracks)
+    write_tracks(tables, tracks)
+    return tracks
+
+
+def export_tracks(folder: Path, form: str) -> Path:
+    """Write a run's tracks for another program; where they are.
+
+    Raises
+    ------
+    InputError
+        If the form is not known, or the run has no tracks.
+    """
+    if form not in WRITERS:
+        raise InputError(f"--tracks {form}: no such form; choose one of {', '.join(WRITERS)}")
+    masks, tracks = read_linked(folder)
+    return WRITERS[form](folder / "export", masks, tracks)
 
 
 def evaluate(folder: Path, truth: Path) -> dict[str, Any]:

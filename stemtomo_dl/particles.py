@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.records import DiffractionSeries, Tracks
+from stemtomo_dl.records import DiffractionSeries, Instrument, Tracks
 from stemtomo_dl.run import Run
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import sha256
@@ -52,7 +53,7 @@ def write_particles(run: Run, tracks: Tracks, partial: Partial, center_px: np.nd
     with run.progress.stage("write", len(written)) as advance:
         for name, k in written.items():
             rows = [(t, here[t].index(k)) for t in tilts[k]]
-            _replace(run, name, k, _series(run, partial, rows, center_px))
+            _replace(run, name, k, _series(run, _refined(run, tracks), partial, rows, center_px))
             advance()
     for old in before:
         ours = _OURS.fullmatch(old)
@@ -66,12 +67,20 @@ def _tilts(tracks: Tracks, track: int) -> list[int]:
     return sorted(tracks.tilt[tracks.track == track].tolist())
 
 
-def _series(run: Run, partial: Partial, rows: list[tuple[int, int]], center_px: np.ndarray) -> DiffractionSeries:
+def _refined(run: Run, tracks: Tracks) -> Instrument:
+    """The instrument with the tilt axis that the tracks show, where they show one."""
+    stated = run.experiment.instrument
+    return replace(stated, tilt_axis_deg=tracks.tilt_axis_deg) if np.isfinite(tracks.tilt_axis_deg) else stated
+
+
+def _series(
+    run: Run, instrument: Instrument, partial: Partial, rows: list[tuple[int, int]], center_px: np.ndarray
+) -> DiffractionSeries:
     """A particle's series from its row in the patterns of each of its tilts."""
     frames = {n: np.stack([partial.array(t, n)[row] for t, row in rows]) for n in _PER_FRAME}
-    tilt, dose = np.array([t for t, _ in rows], "i4"), run.experiment.instrument.dose_e_per_A2
+    tilt, dose = np.array([t for t, _ in rows], "i4"), instrument.dose_e_per_A2
     return DiffractionSeries(
-        instrument=run.experiment.instrument,
+        instrument=instrument,
         **frames,
         alpha_deg=run.alpha_deg[tilt],
         tilt=tilt,

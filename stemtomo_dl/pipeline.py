@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from stemtomo_dl.run import Progress, Run, open_run
 from stemtomo_dl.segment import open_segmenter, weights_of
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, write_text
-from stemtomo_dl.store.linked import read_linked
+from stemtomo_dl.store.linked import outlines_at, read_linked
 from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
-from stemtomo_dl.track import track as link
+from stemtomo_dl.track import Prompt
+from stemtomo_dl.track import track as follow
 from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
 
 
@@ -83,13 +85,38 @@ def segment(run: Run, key: str) -> list[str]:
 
 
 def track(run: Run, key: str) -> list[str]:
-    """Masks -> tracks and 3-D positions."""
+    """Masks -> tracks, 3-D positions, and outlines where the segmenter missed a particle (appended to masks.h5)."""
+    path, experiment = run.folder / "masks.h5", run.experiment
+    stored = results.read_masks(path)
+    masks = replace(stored.some(stored.found), source=None)
+    _, good, _ = results.read_image_facts(run.folder / "images.h5")
     with run.progress.stage("track", 1) as advance:
-        tracks = link(results.read_masks(run.folder / "masks.h5"), run.experiment.instrument, run.experiment.track)
+        tracks, joined = follow(
+            masks,
+            experiment.instrument.tilt_axis_deg,
+            experiment.instrument.step_nm,
+            experiment.track,
+            recorded=good,
+            prompt=_prompt(run),
+        )
+        if len(joined) > len(masks) or len(stored) > len(masks):
+            results.write_masks(path, joined)
         run.ledger.book["stage"] = stage_facts(tracks)
         write_tracks(Tables.of_run(run.folder), tracks)
         advance()
     return _TABLES
+
+
+def _prompt(run: Run) -> Prompt | None:
+    """How the run's segmenter is asked for particles in boxes; None where it cannot be."""
+    if weights_of(run.experiment.segment) is None:
+        return None
+    segmenter = open_segmenter(run.experiment.segment)
+
+    def ask(tilt: int, boxes: np.ndarray) -> Masks:
+        return segmenter.predict(results.read_images(run.folder / "images.h5", tilt).by_name, boxes)
+
+    return ask
 
 
 def extract(run: Run, key: str) -> list[str]:
@@ -103,7 +130,9 @@ def extract(run: Run, key: str) -> list[str]:
 
     def work(tilt: int) -> dict[str, np.ndarray]:
         here = np.flatnonzero(tracks.tilt == tilt)
-        probes = choose_probes(masks, tracks.instance[here], tracks.track[here], tilt, config)
+        probes = choose_probes(
+            masks, tracks.instance[here], tracks.track[here], outlines_at(masks, tracks, tilt), config
+        )
         p = extract_tilt(scans[tilt], probes, beam_positions(beam[tilt], masks.shape), bad, center, config)
         return {
             "track": p.track,
@@ -143,11 +172,11 @@ STAGES: dict[str, Callable[[Run, str], list[str]]] = {
     "report": report,
 }
 _TABLES = ["tracks.csv", "particles.csv", "states.csv", "drift.csv"]
-_TRACKED = ["images.h5", "masks.h5", *_TABLES]
+_TRACKED = ["images.h5", "masks.h5", "tracks.csv", "particles.csv", "drift.csv"]
 _READS: dict[str, list[str]] = {  # beside the settings and the raw scans
     "images": [],
     "segment": ["images.h5"],
-    "track": ["masks.h5"],
+    "track": ["images.h5"],  # and of masks.h5 what the segmenter found: the rest is its own
     "extract": _TRACKED,
     "report": _TRACKED,
 }
@@ -157,15 +186,21 @@ def _key(run: Run, name: str) -> str:
     """Digest of all that a stage's result depends on."""
     book = run.ledger.book
     depends: list[Any] = [book["settings"].get(name)]
-    if name == "segment":
+    if name in ("segment", "track"):
         weights = weights_of(run.experiment.segment)
         depends.append(weights and weights[1])
+    if name == "track":
+        depends += [book["settings"]["segment"], run.ledger.digest("masks.h5", results.found_digest)]
+    if name in ("extract", "report"):
+        depends.append(book.get("stage"))
     if name in ("track", "images", "extract"):
         depends.append(run.experiment.instrument.__dict__)
     if name in ("images", "extract"):
         raw = [book[k] for k in ("scans", "alpha_deg", "inputs")]
         depends += [*raw, book["settings"]["scans"], book["settings"]["detector"]]
     if name == "report":
+        states = run.folder / "states.csv"
+        depends.append(run.ledger.digest(states.name) if states.exists() else None)
         depends += [book["settings"], book["scans"], book["skipped"], book["stages"].get("extract", {}).get("key")]
     return run.ledger.key(depends, _READS[name])
 
@@ -182,6 +217,8 @@ def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool 
             names = list(STAGES)
             stale = next((i for i, n in enumerate(names) if not _fresh(run, n)), len(names))
             run.ledger.forget(names[stale:])
+            if "track" in names[stale:]:
+                run.ledger.book.pop("stage", None)
     except BaseException:
         run.ledger.close()
         raise
@@ -189,7 +226,7 @@ def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool 
 
 
 def _fresh(run: Run, name: str) -> bool:
-    there = all((run.folder / f).exists() for f in _READS[name])
+    there = all((run.folder / f).exists() for f in (*_READS[name], *(["masks.h5"] if name == "track" else [])))
     return there and run.ledger.fresh(name, _key(run, name))
 
 
@@ -201,6 +238,8 @@ def do_stage(run: Run, name: str, *, again: bool = False) -> bool:
     if run.ledger.fresh(name, key) and not again:
         discard(run.folder, name)  # a kill between the stage's end and its tidying leaves them
         return False
+    if name == "segment" and "track" in run.ledger.book["stages"]:
+        run.ledger.claim("track", [])  # what it has added to masks.h5 is about to be lost
     began = time.perf_counter()
     outputs = STAGES[name](run, key)
     run.ledger.done(name, key, time.perf_counter() - began, outputs)

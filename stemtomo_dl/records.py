@@ -275,7 +275,8 @@ class Tracks(Record):
     drift_px: np.ndarray = array("f8", "tilt 2", "px (x, y)")
     particle: np.ndarray = array("i4", "particle")
     position_nm: np.ndarray = array("f8", "particle 3", "nm")
-    position_error_nm: np.ndarray = array("f8", "particle 3", "nm, standard deviation")
+    position_error_nm: np.ndarray = array("f8", "particle 3", "nm, standard deviation against the other particles")
+    gauge_error_nm: np.ndarray = array("f8", "3", "nm, standard deviation that all positions share")
     residual_px: np.ndarray = array("f8", "particle", "px, rms")
     usable_deg: np.ndarray = array("f8", "particle 2", "deg: least and greatest angle, clean or overlapped")
     overlap_share: np.ndarray = array("f8", "particle", "share of the sightings, overlapped or merged")
@@ -304,6 +305,7 @@ class Tracks(Record):
             "identity": np.full(n, np.nan, "f4"),
             "alpha_offset_deg": np.zeros(tilts),
             "position_error_nm": np.full((particles, 3), np.nan),
+            "gauge_error_nm": np.full(3, np.nan),
             "usable_deg": np.full((particles, 2), np.nan),
             "overlap_share": np.full(particles, np.nan),
             "own_motion_px": np.full(particles, np.nan),

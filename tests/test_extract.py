@@ -31,7 +31,7 @@ def film_and(a, b, pattern_a, pattern_b, film):
 
 def extract(data, masks, instances=(0, 1), beam=None, bad=NO_BAD, config=CONFIG):
     instances = np.array(instances)
-    probes = choose_probes(masks, instances, instances + 1, 0, config)
+    probes = choose_probes(masks, instances, instances + 1, masks.at(0), config)
     beam = np.broadcast_to(CENTRE, (*data.shape[:2], 2)) if beam is None else beam
     return extract_tilt(MemoryScan(data), probes, beam, bad, CENTRE, config)
 
@@ -59,7 +59,7 @@ def test_integer_counts_are_summed_exactly():
     rng = np.random.default_rng(0)
     masks, a, b = two_particles()
     data = rng.poisson(2.0, (20, 24, 30, 26)).astype("u2")
-    probes = choose_probes(masks, np.array([0]), np.array([1]), 0, CONFIG)
+    probes = choose_probes(masks, np.array([0]), np.array([1]), masks.at(0), CONFIG)
     own = np.flatnonzero(a & ~b)
     out = extract(data, masks, instances=(0,))
     flat = data.reshape(-1, 30, 26).astype("f8")

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -126,16 +126,17 @@ class Ledger:
         text = json.dumps([__version__, settings, digests], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def digest(self, name: str) -> str:
-        """SHA-256 of a file of the run; read again only when its size or time has changed."""
+    def digest(self, name: str, what: Callable[[Path], str] = sha256) -> str:
+        """SHA-256 of a file of the run, or another digest of it; taken again only when its size or time has changed."""
         path = self.folder / name
         if not path.exists():
             raise InputError(f"{path}: is missing; run the stage that writes it (see 'stemtomo --help')")
         stat = path.stat()
-        known = self.book.setdefault("digests", {}).get(name)
+        entry = name if what is sha256 else f"{name} ({what.__name__})"
+        known = self.book.setdefault("digests", {}).get(entry)
         if not known or known["size"] != stat.st_size or known["mtime_ns"] != stat.st_mtime_ns:
-            known = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(path)}
-            self.book["digests"][name] = known
+            known = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": what(path)}
+            self.book["digests"][entry] = known
         return str(known["sha256"])
 
     def fresh(self, stage: str, key: str) -> bool:

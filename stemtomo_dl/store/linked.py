@@ -71,3 +71,15 @@ def _repeated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     out = np.ones(len(a), bool)
     out[np.unique(np.stack([a, b], 1), axis=0, return_index=True)[1]] = False
     return out
+
+
+def outlines_at(masks: Masks, tracks: Tracks, tilt: int) -> np.ndarray:
+    """Instances of a tilt that show one particle each, (n) int.
+
+    They are those of the sightings, and what was found and linked to nobody; an outline that shows several
+    particles is replaced by theirs, and a filled one that no track has is nobody's.
+    """
+    here = tracks.tilt == tilt
+    found = masks.found[masks.tilt[masks.found] == tilt]
+    alone = found[~np.isin(found, tracks.detected[here])]
+    return np.union1d(tracks.instance[here], alone)

@@ -6,6 +6,7 @@ Layouts are those of CONTRACT section 4, with additions: images.h5 also has /bea
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -114,6 +115,17 @@ def read_masks(path: Path) -> Masks:
     origin = np.array([o for _, o in cut], "i4").reshape(-1, 2)
     tilt, score = tilt.astype("i4"), score.astype("f4")
     return Masks(shape, tuple(c for c, _ in cut), origin, tilt, score, alpha, source)
+
+
+def found_digest(path: Path) -> str:
+    """SHA-256 of the outlines that the segmenter found, whatever else masks.h5 holds and however it is laid out."""
+    masks = read_masks(path)
+    found = masks.some(masks.found)
+    total = hashlib.sha256(str(found.shape).encode())
+    for values in (found.origin, found.tilt, found.score, found.alpha_deg, *found.crops):
+        total.update(str(values.shape).encode())
+        total.update(np.ascontiguousarray(values))
+    return total.hexdigest()
 
 
 def write_series(path: Path, series: DiffractionSeries) -> None:

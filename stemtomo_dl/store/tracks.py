@@ -84,6 +84,7 @@ def stage_facts(tracks: Tracks) -> dict[str, Any]:
         "noise_px": plain(tracks.noise_px),
         "rigid": tracks.rigid,
         "note": tracks.note,
+        "gauge_error_nm": [plain(v) for v in tracks.gauge_error_nm],
         "drift_px": [[plain(v) for v in d] for d in tracks.drift_px],
         "alpha_offset_deg": [plain(v) for v in tracks.alpha_offset_deg],
     }
@@ -237,6 +238,7 @@ def _read_stage(path: Path) -> dict[str, Any]:
             **{k: number(facts[k]) for k in ("tilt_axis_deg", "tilt_axis_error_deg", "noise_px")},
             "rigid": bool(facts["rigid"]),
             "note": str(facts["note"]),
+            "gauge_error_nm": np.array([number(v) for v in facts["gauge_error_nm"]]),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise InputError(f"{path}: does not tell the stage ({e!r}); run 'stemtomo track {path.parent}' again") from e

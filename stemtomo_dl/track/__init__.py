@@ -1,5 +1,6 @@
 """Masks -> tracks."""
 
-from stemtomo_dl.track.link import track
+from stemtomo_dl.track.fill import Prompt
+from stemtomo_dl.track.tracked import Tracked, track
 
-__all__ = ["track"]
+__all__ = ["Prompt", "Tracked", "track"]

@@ -1,20 +1,19 @@
-"""How far the whole field moved between two tilts."""
+"""How far the whole field moved between two tilts, and how far its particles scatter about that."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
-_WIDTH_PX, _BIN_PX = 2.0, 0.5  # how far pairs of the same shift scatter; bins in which they are counted
+from stemtomo_dl.track.series import Series
+
+_WIDTH_PX, _BIN_PX = 2.0, 1.0  # how far pairs of the same shift scatter; bins in which they are counted
+_ALIKE = 0.35  # spread of log area between sightings of one particle
 
 
 def vote_shift(
-    predicted: np.ndarray,
-    found: np.ndarray,
-    area: np.ndarray,
-    found_area: np.ndarray,
-    trust: np.ndarray,
-    reach_px: float,
+    predicted: np.ndarray, found: np.ndarray, log_area: np.ndarray, found_log_area: np.ndarray, reach_px: float
 ) -> np.ndarray:
     """The displacement that most pairs of predicted and found particles agree on.
 
@@ -25,10 +24,8 @@ def vote_shift(
     ----------
     predicted, found : (n, 2), (m, 2) arrays
         Positions (x, y), px.
-    area, found_area : (n), (m) arrays
-        Outline areas, px².
-    trust : (n) array
-        Weight of each predicted particle's votes.
+    log_area, found_log_area : (n), (m) arrays
+        Logarithms of the outline areas.
     reach_px : float
         Largest shift considered along x and y.
 
@@ -37,17 +34,72 @@ def vote_shift(
     (2,) array, px; zero where nothing can be said.
     """
     shift = (found[None] - predicted[:, None]).reshape(-1, 2)
-    alike = np.exp(-0.5 * (np.log(found_area[None] / area[:, None]).ravel() / 0.35) ** 2)
-    near = (np.abs(shift) <= reach_px).all(1) & (alike > 1e-3)
-    shift, alike = shift[near], alike[near]
-    if not len(shift):
+    near = np.flatnonzero((np.abs(shift) <= reach_px).all(1))
+    if not len(near):
         return np.zeros(2)
-    weight = np.repeat(trust, len(found))[near] * alike * np.exp(-np.hypot(*shift.T) / (2 * reach_px))
-    edges = np.arange(-reach_px - 3 * _WIDTH_PX, reach_px + 3 * _WIDTH_PX + _BIN_PX, _BIN_PX)
-    votes = np.histogram2d(shift[:, 0], shift[:, 1], bins=[edges, edges], weights=weight)[0]
-    votes = gaussian_filter(votes, _WIDTH_PX / _BIN_PX)
-    best = edges[np.array(np.unravel_index(votes.argmax(), votes.shape))] + _BIN_PX / 2
+    shift = shift[near]
+    unlike = (found_log_area[None] - log_area[:, None]).ravel()[near] / _ALIKE
+    weight = np.exp(-0.5 * unlike**2 - np.hypot(*shift.T) / (2 * reach_px)) + 1e-6
+    margin = reach_px + 3 * _WIDTH_PX
+    bins = int(np.ceil(2 * margin / _BIN_PX))
+    cell = ((shift + margin) / _BIN_PX).astype(int)
+    votes = np.bincount(cell[:, 0] * bins + cell[:, 1], weight, bins * bins).reshape(bins, bins)
+    votes = gaussian_filter(votes, _WIDTH_PX / _BIN_PX, mode="constant")
+    best = (np.array(np.unravel_index(votes.argmax(), votes.shape)) + 0.5) * _BIN_PX - margin
     for _ in range(5):  # mean shift to the mode's centre
         pull = weight * np.exp(-0.5 * ((shift - best) ** 2).sum(1) / _WIDTH_PX**2)
         best = (pull[:, None] * shift).sum(0) / max(pull.sum(), 1e-300)
     return best
+
+
+def stretches(series: Series, tilt_axis_deg: float | None) -> np.ndarray:
+    """How the field's foreshortening maps positions of one rank to the next, (rank, 2, 2); entry 0 is unused.
+
+    A flat sample shrinks across the tilt axis by cos α. Identity where the axis is not known.
+    """
+    out = np.tile(np.eye(2), (len(series.alpha), 1, 1))
+    if tilt_axis_deg is not None and len(series.alpha) > 1:
+        across = np.array([-np.sin(np.radians(tilt_axis_deg)), np.cos(np.radians(tilt_axis_deg))])
+        cosine = np.maximum(np.cos(series.alpha), 0.05)
+        out[1:] += (cosine[1:] / cosine[:-1] - 1)[:, None, None] * np.outer(across, across)
+    return out
+
+
+def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple[np.ndarray, float]:
+    """The field's motion from each rank to the next beyond its foreshortening, and the noise of a sighting.
+
+    Parameters
+    ----------
+    series : Series
+    stretch : (rank, 2, 2) array
+    reach_px : float
+        Largest motion considered along x and y.
+
+    Returns
+    -------
+    steps : (rank, 2) array
+        px; entry 0 is zero.
+    noise : float
+        Standard deviation along each axis, px, from the distances of mutual nearest neighbours.
+    """
+    steps, distances = np.zeros((len(series.groups), 2)), [np.zeros(0)]
+    last: np.ndarray | None = None
+    carried, log_area = np.zeros((0, 2)), series.looks[:, 0]
+    for rank, here in enumerate(series.groups):
+        carried = carried @ stretch[rank].T
+        if last is not None and len(here):
+            found = series.xy[here]
+            steps[rank] = vote_shift(carried, found, log_area[last], log_area[here], reach_px)
+            distances.append(_mutual_distances(carried + steps[rank], found))
+        if len(here):
+            last, carried = here, series.xy[here]
+    distance = np.concatenate(distances)
+    # distances of pairs are Rayleigh distributed, with the noise of both ends
+    return steps, max(float(np.median(distance)) / 1.1774 / np.sqrt(2), 0.05) if len(distance) else 1.0
+
+
+def _mutual_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distances of the pairs that are each other's nearest neighbours."""
+    distance, to = cKDTree(b).query(a)
+    back = cKDTree(a).query(b)[1]
+    return distance[back[to] == np.arange(len(a))]

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stemtomo_dl.records import Masks
+from stemtomo_dl.records import Masks, Record, array
 
 
-@dataclass(frozen=True)
-class Features:
-    """Per instance: centroid (n, 2) in px (x, y), area (n) in px², second moments (n, 2, 2) in px²."""
+@dataclass(frozen=True, eq=False)
+class Features(Record):
+    """Sightings without their outlines; all that linking needs, so that centroid series can be linked as well."""
 
-    xy: np.ndarray
-    area: np.ndarray
-    covariance: np.ndarray
+    xy: np.ndarray = array("f8", "instance 2", "px (x, y)")
+    area: np.ndarray = array("f8", "instance", "px²")
+    covariance: np.ndarray = array("f8", "instance 2 2", "px², second moments")
+    score: np.ndarray | None = array("f8", "instance", "probability that the outline is right", optional=True)
+    at_border: np.ndarray | None = array("bool", "instance", "touches the scan's edge", optional=True)
 
 
 def features(masks: Masks) -> Features:
@@ -29,4 +31,6 @@ def features(masks: Masks) -> Features:
             xy[i] = points.mean(0)
             covariance[i] = np.cov(points.T, bias=True) if len(points) > 1 else 0
         covariance[i] += np.eye(2) / 12  # a pixel's own extent
-    return Features(xy, area, covariance)
+    extent = np.array([c.shape for c in masks.crops]).reshape(-1, 2)
+    edge = (masks.origin <= 0).any(1) | (masks.origin + extent >= np.array(masks.shape)).any(1)
+    return Features(xy, area, covariance, masks.score.astype("f8"), edge)

@@ -34,6 +34,7 @@ def make_tracks():
         particle=np.array([1, 3], "i4"),
         position_nm=np.array([[1.0, 2, 3], [-4, 5.5, 0]]),
         position_error_nm=np.array([[1.0, 2, 3], [0.5, 0.25, np.nan]]),
+        gauge_error_nm=np.array([1.0, 2.0, np.nan]),
         residual_px=np.array([0.25, 1.0]),
         usable_deg=np.array([[-3.0, 2.5], [np.nan, np.nan]]),
         overlap_share=np.array([0.5, 1.0]),

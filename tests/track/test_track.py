@@ -11,7 +11,6 @@ from stemtomo_dl.track import track
 from stemtomo_dl.track.assign import assign
 from stemtomo_dl.track.drift import vote_shift
 from stemtomo_dl.track.features import features
-from stemtomo_dl.track.position import solve_positions
 
 INSTRUMENT = Instrument(200, 0.8, 0.02, 5.0, 24.3)
 
@@ -45,9 +44,9 @@ def test_the_field_shift_wins_the_vote():
     after = before + [11.5, -7.25] + rng.normal(0, 0.4, (25, 2))
     after[:6] = rng.uniform(0, 200, (6, 2))  # some are gone, others came
     order = rng.permutation(25)
-    shift = vote_shift(before, after[order], area, area[order], np.ones(25), 40.0)
+    shift = vote_shift(before, after[order], np.log(area), np.log(area[order]), 40.0)
     np.testing.assert_allclose(shift, [11.5, -7.25], atol=0.3)
-    assert (vote_shift(np.zeros((0, 2)), before, np.zeros(0), area, np.zeros(0), 40.0) == 0).all()
+    assert (vote_shift(np.zeros((0, 2)), before, np.zeros(0), np.log(area), 40.0) == 0).all()
 
 
 def test_positions_and_drift_are_solved():
@@ -182,5 +181,5 @@ def test_many_particles_vote_within_reason():
     rng = np.random.default_rng(0)
     before = rng.uniform(0, 128, (300, 2))
     area = rng.uniform(20, 60, 300)
-    shift = vote_shift(before, before + [3.0, -2.0], area, area, np.ones(300), 40.0)
+    shift = vote_shift(before, before + [3.0, -2.0], np.log(area), np.log(area), 40.0)
     np.testing.assert_allclose(shift, [3, -2], atol=0.2)

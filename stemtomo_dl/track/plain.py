@@ -1,0 +1,51 @@
+"""Linking without geometry: the nearest outline of the tilts before, with gap closing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stemtomo_dl.track.drift import measure_steps, stretches
+from stemtomo_dl.track.likeness import Likeness, learn_likeness
+from stemtomo_dl.track.series import Series
+from stemtomo_dl.track.solution import Solution, Stage
+from stemtomo_dl.track.tracklets import Rules, follow
+
+_WANDER = 0.5  # of the noise: what a particle may move per tilt besides the field's motion
+
+
+def plain_labels(series: Series, tilt_axis_deg: float | None, gap: int, reach_px: float) -> tuple[np.ndarray, float]:
+    """Labels by linking tilt to tilt, gaps closed, and the noise of a sighting (px)."""
+    stretch = stretches(series, tilt_axis_deg)
+    steps, noise = measure_steps(series, stretch, reach_px)
+    noise = max(noise, 0.5)
+    free = series.rank >= 0
+    sure = follow(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
+    likeness = learn_likeness(series, sure)
+    return follow(series, free, stretch, steps, Rules(noise, _WANDER * noise, gap, 0.0), likeness), noise
+
+
+def plain_solution(
+    series: Series, label: np.ndarray, alpha_deg: np.ndarray, tilt_axis_deg: float | None, noise_px: float, note: str
+) -> Solution:
+    """Each particle at its mean place; its way over the tilts, sightings and straight lines between, as own motion."""
+    tilts, particles = len(alpha_deg), int(label.max(initial=-1)) + 1
+    time, way = np.arange(tilts), np.zeros((particles, tilts, 2))
+    for k in range(particles):
+        mine = np.flatnonzero(label == k)
+        mine = mine[np.argsort(series.tilts[series.rank[mine]])]
+        for axis in range(2):
+            way[k, :, axis] = np.interp(time, series.tilts[series.rank[mine]], series.xy[mine, axis])
+    place = way.mean(1)
+    axis_deg = float("nan") if tilt_axis_deg is None else float(tilt_axis_deg)
+    return Solution(
+        stage=Stage(axis_deg, float("nan"), noise_px, rigid=False, note=note),
+        shape=series.shape,
+        alpha_deg=np.asarray(alpha_deg, "f8"),
+        alpha_offset_deg=np.zeros(tilts),
+        drift_px=np.zeros((tilts, 2)),
+        position_px=np.concatenate([place, np.zeros((particles, 1))], 1),
+        error_px=np.full((particles, 3), np.nan),
+        gauge_error_px=np.full(3, np.nan),
+        knots=time.astype("f8"),
+        creep_px=way - place[:, None],
+    )

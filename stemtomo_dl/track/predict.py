@@ -1,0 +1,62 @@
+"""Linking anew: every sighting to the particle that is expected there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stemtomo_dl.track.assign import assign
+from stemtomo_dl.track.likeness import Likeness
+from stemtomo_dl.track.rigid import Fit
+from stemtomo_dl.track.series import Series
+
+_LIMIT = 9.0  # dearest link, as a negative log likelihood
+
+
+def relink(series: Series, index: np.ndarray, fitted: Fit, likeness: Likeness) -> np.ndarray:
+    """Assign the sightings of every tilt to the predicted particles, optimally.
+
+    The looks are compared with the track's own sighting at the nearest other tilt.
+
+    Parameters
+    ----------
+    series : Series
+    index : (track, rank) int array
+        The tracks that the fit was made of.
+    fitted : Fit
+    likeness : Likeness
+
+    Returns
+    -------
+    (n) int array
+        Track of each sighting, -1 for none.
+    """
+    place, variance = fitted.predict()
+    variance = variance + fitted.noise[:, None] ** 2
+    near = _nearest_other(index, fitted.weight)
+    label = np.full(len(series.xy), -1)
+    for rank, here in enumerate(series.groups):
+        squared = ((series.xy[here][None] - place[:, rank, None]) ** 2).sum(-1) / variance[:, rank, None]
+        i, j = np.nonzero(squared < 2 * _LIMIT)
+        cost = np.full(squared.shape, np.inf)
+        # a wide expectation says less: the normalisation of its density, against the sharpest
+        cost[i, j] = squared[i, j] / 2 + np.log(variance[i, rank] / fitted.model.noise_px**2).clip(0)
+        cost[i, j] += likeness.cost(series, near[i, rank], here[j])
+        busy = np.unique(i)
+        rows, columns = assign(cost[busy], _LIMIT)
+        label[here[columns]] = busy[rows]
+    return label
+
+
+def _nearest_other(index: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """For every track and rank the track's trusted sighting at the nearest other rank, (track, rank)."""
+    tracks, tilts = index.shape
+    trusted = (index >= 0) & (weight > 0.25)
+    trusted[~trusted.any(1)] = index[~trusted.any(1)] >= 0
+    rank = np.arange(tilts)
+    before = np.maximum.accumulate(np.where(trusted, rank, -10 * tilts), 1)
+    after = np.minimum.accumulate(np.where(trusted, rank, 10 * tilts)[:, ::-1], 1)[:, ::-1]
+    before = np.concatenate([np.full((tracks, 1), -10 * tilts), before[:, :-1]], 1)
+    after = np.concatenate([after[:, 1:], np.full((tracks, 1), 10 * tilts)], 1)
+    nearest = np.where(rank - before <= after - rank, before, after)
+    lonely = (nearest < 0) | (nearest >= tilts)  # seen at this rank alone
+    return np.where(lonely, index, np.take_along_axis(index, np.clip(nearest, 0, tilts - 1), 1))

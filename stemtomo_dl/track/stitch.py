@@ -1,0 +1,107 @@
+"""Joining pieces of tracks that are one particle: their points in 3-D agree and their tilts do not collide."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stemtomo_dl.track.rigid import Fit
+from stemtomo_dl.track.series import Series
+
+_FARTHEST = 20.0  # squared Mahalanobis distance of points that may be one
+_EVIDENCE = 1.0  # log odds that a pair must have
+_MOST_PAIRS = 4_000_000  # looked at in a round
+
+
+class _Points:
+    """Where pieces of tracks lie in the axis frame: precision and weighted sum of (U, Z) and of V."""
+
+    def __init__(self, series: Series, index: np.ndarray, fitted: Fit) -> None:
+        model = fitted.model
+        uv = (np.where(index[..., None] >= 0, series.xy[index], 0)) @ model.frame - fitted.shift
+        basis = np.stack([np.cos(model.alpha), -np.sin(model.alpha)], 1)
+        weight = fitted.weight / model.noise_px**2
+        self.model, self.seen = model, index >= 0
+        self.u_precision = (weight @ (basis[:, :, None] * basis[:, None]).reshape(-1, 4)).reshape(-1, 2, 2)
+        self.u_sum, self.v_sum = (weight * uv[..., 0]) @ basis, (weight * uv[..., 1]).sum(1)
+        self.v_precision, self.time_sum = weight.sum(1), weight @ model.time
+        self.label = np.arange(len(index))
+
+    def join(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Make one of each pair (a, b); every piece is in one pair at most."""
+        for name in ("u_precision", "u_sum", "v_sum", "v_precision", "time_sum", "seen"):
+            values = getattr(self, name)
+            values[a] = values[a] | values[b] if name == "seen" else values[a] + values[b]
+            setattr(self, name, np.delete(values, b, 0))
+        new = np.arange(len(self.seen) + len(b))
+        new[b] = a
+        left = np.delete(np.arange(len(new)), b)
+        self.label = np.searchsorted(left, new)[self.label]
+
+    def where(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(U, Z), its covariance, V, its variance, and the mean time of every piece."""
+        model = self.model
+        covariance = np.linalg.inv(self.u_precision + np.diag(1 / model.spread_px**2))
+        place = np.einsum("kij,kj->ki", covariance, self.u_sum)
+        # own motion within a piece is mistaken for height and place
+        span = self.seen.sum(1)
+        more = 1 + model.creep * span**2 / (10 * model.noise_px**2)
+        precision = np.maximum(self.v_precision, 1e-12)
+        return place, covariance * more[:, None, None], self.v_sum / precision, more / precision, self.time_sum / precision
+
+
+def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
+    """Which pieces are one particle, (track) int, numbered from 0.
+
+    In rounds, each joining the pairs that are each other's best. A pair's log odds compare the density of its
+    difference, given both covariances, with that of strangers spread over the field.
+
+    Parameters
+    ----------
+    series : Series
+    index : (track, rank) int array
+    fitted : Fit
+        Of these pieces.
+    """
+    points, model = _Points(series, index, fitted), fitted.model
+    strangers = np.log((model.spread_px[1] * 3) * np.prod(series.shape)) - np.log(max(len(index), 1))
+    for _ in range(40):
+        a, b, odds = _pairs(points, strangers)
+        best = np.full(len(points.seen), -np.inf)
+        np.maximum.at(best, a, odds)
+        np.maximum.at(best, b, odds)
+        mutual = (odds == best[a]) & (odds == best[b])
+        a, b = a[mutual], b[mutual]
+        # equal odds could name a piece twice
+        ends, first = np.unique(np.stack([a, b], 1).ravel(), return_index=True)
+        once = np.bincount(first // 2, minlength=len(a)) == 2
+        if not once.any():
+            break
+        points.join(a[once], b[once])
+    return points.label
+
+
+def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs that may be one particle, and their log odds."""
+    model = points.model
+    place, covariance, v, v_variance, time = points.where()
+    floor = (0.5 * model.noise_px) ** 2
+    width = np.sqrt(_FARTHEST * (2 * np.median(v_variance) + floor + model.creep * len(model.time) / 4)) if len(v) else 0
+    order = np.argsort(v)
+    last = np.searchsorted(v[order], v[order] + width, side="right")
+    many = np.minimum(last - np.arange(len(order)) - 1, max(1, _MOST_PAIRS // max(len(order), 1)))
+    left = np.repeat(np.arange(len(order)), many)
+    a, b = order[left], order[left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(many) - many, many)]
+    own = model.creep * np.abs(time[a] - time[b]) + floor
+    sigma_v, sigma_u = v_variance[a] + v_variance[b] + own, covariance[a] + covariance[b]
+    p, q, r = sigma_u[:, 0, 0] + own, sigma_u[:, 1, 1] + own, sigma_u[:, 0, 1]
+    determinant = p * q - r * r
+    du, dz = (place[a] - place[b]).T
+    squared = (q * du * du - 2 * r * du * dz + p * dz * dz) / determinant + (v[a] - v[b]) ** 2 / sigma_v
+    odds = strangers - 0.5 * squared - 0.5 * np.log((2 * np.pi) ** 3 * determinant * sigma_v)
+    good = np.flatnonzero((squared < _FARTHEST) & (odds > _EVIDENCE))
+    bits = np.packbits(points.seen, axis=1)
+    a, b, odds = a[good], b[good], odds[good]
+    shared = np.bitwise_count(bits[a] & bits[b]).sum(1)
+    count = points.seen.sum(1)
+    apart = shared <= np.minimum(2, 0.05 * np.minimum(count[a], count[b]))
+    return a[apart], b[apart], odds[apart]
