@@ -175,7 +175,7 @@ def _map(facts: Facts) -> str:
 <p class="note">The tilt axis is drawn as it was refined, if it was, from x toward y (down); particles near it hardly
 move as the stage tilts. On a flat support the heights on the right follow one line, whose slope is the support's own
 inclination. A particle far off that line lies on others, or its outlines belong to more than one particle. The common
-height cannot be told from drift, so only differences count.</p>"""
+height is hard to tell from drift, so only differences count; standard deviations are those of the differences.</p>"""
 
 
 def _particles(strips: list[str]) -> str:

@@ -54,6 +54,9 @@ def _table(facts: Facts) -> str:
         largest = f"{number(float(facts.steps[1][k]))} px, between tilts {before} and {after}"
         lines.append(("Largest jump of the field", largest))
     lines.append(("Errors of the tilt angle", _angle_errors(facts)))
+    if np.isfinite(t.gauge_error_nm).any():
+        shared = ", ".join(number(v) for v in t.gauge_error_nm.tolist())
+        lines.append(("Error that all positions share, x, y, z", f"{shared} nm"))
     if np.isfinite(t.own_motion_px).any():
         lines.append(("Particles that move by themselves", _own_motion(facts)))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)

@@ -58,6 +58,7 @@ def _stage(facts: Facts) -> dict[str, Any]:
         "tilt_axis_deg": _known(t.tilt_axis_deg, 4),
         "tilt_axis_error_deg": _known(t.tilt_axis_error_deg, 4),
         "noise_px": _known(t.noise_px, 4),
+        "gauge_error_nm": [_known(v, 3) for v in t.gauge_error_nm],
         "rigid": t.rigid,
         "note": t.note,
         "largest_step_px": _known(facts.steps[1].max(initial=0), 3),
