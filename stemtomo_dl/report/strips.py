@@ -15,7 +15,7 @@ from stemtomo_dl.report.pictures import Crop, Pictures, box_corner
 from stemtomo_dl.report.text import colour, degrees, number, percent, plural, plus_minus
 from stemtomo_dl.store import results
 
-BUDGET = 7_000_000  # bytes of all patterns and surroundings
+BUDGET = 4_500_000  # bytes of all patterns and surroundings
 _MANY = 60  # more particles than this share the budget with smaller and fewer frames
 _FRAMES, _SIDE, _SIDE_OF_MANY = 8, 128, 96
 _BYTES_A_FRAME = 3_500  # of a small frame: a pattern and its surroundings

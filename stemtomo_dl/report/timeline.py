@@ -22,7 +22,7 @@ KINDS = {
     "prompted": ("#009e73", "found when asked for"),
     "projected": ("#f0c800", "outline computed"),
     "hidden": ("#3c4348", "in view, hidden"),
-    "outside": ("#d3d8dc", "out of view"),
+    "outside": ("#c3c9cf", "out of view"),
 }
 _CODE = {name: i for i, name in enumerate(KINDS)}
 _COLUMNS = 1776  # of a map's picture: two for every unit of the drawing

@@ -54,7 +54,7 @@
   const sign = (v, digits = 1) => v.toFixed(digits).replace("-", "\u2212");
 
   const groups = {};
-  for (const name of ["under", "dots", "over"]) groups[name] = view.appendChild(element("g", {}));
+  for (const name of ["under", "dots", "names", "over"]) groups[name] = view.appendChild(element("g", {}));
   const dots = data.particles.map(([track, , , radius], i) => {
     const dot = element("circle", { r: Math.max(radius * scale, 3).toFixed(1) });
     dot.addEventListener("mouseenter", () => { pointed = i; redraw(); });
@@ -62,6 +62,7 @@
     return dot;
   });
   const labels = data.particles.length > 150 ? [] : data.particles.map(([track]) => element("text", { class: "name" }, track));
+  groups.names.append(...labels);
 
   function tell(i, state) {
     const [track, p, e] = data.particles[i], facts = { Particle: track };
@@ -130,7 +131,7 @@
       order.push([q[2], i]);
     });
     order.sort((a, b) => b[0] - a[0]);  // far ones first
-    const sorted = order.flatMap(([, i]) => (labels.length ? [dots[i], labels[i]] : [dots[i]]));
+    const sorted = order.map(([, i]) => dots[i]);
     if (sorted.some((dot, i) => groups.dots.children[i] !== dot)) groups.dots.replaceChildren(...sorted);
     bar();
     byId("space-where").textContent = tilted ? `tilt ${data.tilts[k]} · ${sign(data.alpha[k])}°` : "no tilt angle is known";
@@ -146,7 +147,7 @@
     const digits = hi - lo > 20 ? 0 : 2;
     byId("space-low").textContent = `${sign(lo, digits)} ${unit}`;
     byId("space-high").textContent = `${sign(hi, digits)} ${unit}`;
-    redraw();
+    draw();
   }
 
   // ------------------------------------------------------------------ hands
