@@ -259,6 +259,11 @@ class Tracks(Record):
     nothing is known (no angle, no image).
     """
 
+    tilt_axis_deg: float
+    tilt_axis_error_deg: float
+    noise_px: float  # of the sightings' positions, one coordinate, standard deviation
+    rigid: bool  # whether the geometry of the tilt was used
+    note: str  # why not, or what else should be known of it
     track: np.ndarray = array("i4", "sighting")
     tilt: np.ndarray = array("i4", "sighting")
     instance: np.ndarray = array("i4", "sighting")  # the particle's own outline: a row of the masks
@@ -283,11 +288,6 @@ class Tracks(Record):
     own_motion_px: np.ndarray = array("f8", "particle", "px, largest extent of its own motion on the stage")
     states: np.ndarray = array("i1", "particle tilt")
     predicted_px: np.ndarray = array("f8", "particle tilt 2", "px (x, y)")
-    tilt_axis_deg: float
-    tilt_axis_error_deg: float
-    noise_px: float  # of the sightings' positions, one coordinate, standard deviation
-    rigid: bool  # whether the geometry of the tilt was used
-    note: str  # why not, or what else should be known of it
 
     @classmethod
     def plain(cls, **known: Any) -> Tracks:

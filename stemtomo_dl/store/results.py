@@ -124,7 +124,7 @@ def found_digest(path: Path) -> str:
     total = hashlib.sha256(str(found.shape).encode())
     for values in (found.origin, found.tilt, found.score, found.alpha_deg, *found.crops):
         total.update(str(values.shape).encode())
-        total.update(np.ascontiguousarray(values))
+        total.update(values.tobytes())
     return total.hexdigest()
 
 

@@ -29,7 +29,8 @@ def refine_angles(series: Series, index: np.ndarray, fitted: Fit) -> Model:
     lever = lever - (weight * lever).sum(0) / total
     rest = rest - (weight * rest).sum(0) / total
     strength = (weight * lever**2).sum(0)
-    raw = model.alpha - series.alpha + (weight * lever * rest).sum(0) / (strength + 1e-12)
+    stated = series.alpha * model.scale
+    raw = model.alpha - stated + (weight * lever * rest).sum(0) / (strength + 1e-12)
     known = strength > 1 / np.radians(1.0) ** 2  # better than a degree
     if known.sum() < 5:
         return model
@@ -37,7 +38,7 @@ def refine_angles(series: Series, index: np.ndarray, fitted: Fit) -> Model:
     noise = 1 / strength[known]
     true = (1.4826 * np.median(np.abs(raw[known]))) ** 2 - np.median(noise)
     if true < max(_LEAST_RAD**2, np.median(noise)):
-        return replace(model, alpha=series.alpha)
+        return replace(model, alpha=stated)
     shrunk = np.zeros(len(raw))
     shrunk[known] = raw[known] * true / (true + noise)
-    return replace(model, alpha=series.alpha + np.clip(shrunk, -np.radians(2.0), np.radians(2.0)))
+    return replace(model, alpha=stated + np.clip(shrunk, -np.radians(2.0), np.radians(2.0)))

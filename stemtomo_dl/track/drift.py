@@ -8,7 +8,9 @@ from scipy.spatial import cKDTree
 
 from stemtomo_dl.track.series import Series
 
-_WIDTH_PX, _BIN_PX = 2.0, 1.0  # how far pairs of the same shift scatter; bins in which they are counted
+_WIDTH_PX, _BIN_PX = 1.5, 1.0  # how far pairs of the same shift scatter; bins in which they are counted
+_VOTERS = 3  # tilts whose particles vote: false outlines of several tilts agree on nothing
+_ANNULUS_PX = (12.0, 18.0)  # where pairs are of two particles
 _ALIKE = 0.35  # spread of log area between sightings of one particle
 
 
@@ -80,26 +82,39 @@ def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple
     steps : (rank, 2) array
         px; entry 0 is zero.
     noise : float
-        Standard deviation along each axis, px, from the distances of mutual nearest neighbours.
+        Standard deviation along each axis, px, from the distances of pairs.
     """
     steps, distances = np.zeros((len(series.groups), 2)), [np.zeros(0)]
-    last: np.ndarray | None = None
-    carried, log_area = np.zeros((0, 2)), series.looks[:, 0]
+    places: list[np.ndarray] = []  # of the last tilts with outlines, carried along with the field
+    areas: list[np.ndarray] = []
     for rank, here in enumerate(series.groups):
-        carried = carried @ stretch[rank].T
-        if last is not None and len(here):
-            found = series.xy[here]
-            steps[rank] = vote_shift(carried, found, log_area[last], log_area[here], reach_px)
-            distances.append(_mutual_distances(carried + steps[rank], found))
-        if len(here):
-            last, carried = here, series.xy[here]
-    distance = np.concatenate(distances)
-    # distances of pairs are Rayleigh distributed, with the noise of both ends
-    return steps, max(float(np.median(distance)) / 1.1774 / np.sqrt(2), 0.05) if len(distance) else 1.0
+        places = [p @ stretch[rank].T for p in places]
+        if not len(here):
+            continue
+        found, log_area = series.xy[here], series.looks[here, 0]
+        if places:
+            steps[rank] = vote_shift(np.concatenate(places), found, np.concatenate(areas), log_area, reach_px)
+            places = [p + steps[rank] for p in places]
+            distances.append(_near_distances(places[-1], found))
+        places, areas = [*places, found][-_VOTERS:], [*areas, log_area][-_VOTERS:]
+    return steps, _pair_noise(np.concatenate(distances))
 
 
-def _mutual_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distances of the pairs that are each other's nearest neighbours."""
-    distance, to = cKDTree(b).query(a)
-    back = cKDTree(a).query(b)[1]
-    return distance[back[to] == np.arange(len(a))]
+def _near_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distances of all pairs that are near enough to count."""
+    return cKDTree(a).sparse_distance_matrix(cKDTree(b), _ANNULUS_PX[1], output_type="ndarray")["v"]
+
+
+def _pair_noise(distance: np.ndarray) -> float:
+    """Noise of a sighting along each axis, px, from the distances of all near pairs of two tilts.
+
+    Strangers are as dense in an annulus as they are nearer; what there is above that is sightings of one particle,
+    whose distances are Rayleigh distributed with the noise of both ends.
+    """
+    inner, outer = _ANNULUS_PX
+    strangers = (distance > inner).sum() / (outer**2 - inner**2)
+    radius = np.arange(0.1, inner, 0.1)
+    own = np.searchsorted(np.sort(distance), radius) - strangers * radius**2
+    if own.max(initial=0) <= 0:
+        return 1.0
+    return float(radius[np.argmax(own >= own.max() / 2)]) / 1.1774 / np.sqrt(2)

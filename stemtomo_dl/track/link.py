@@ -13,14 +13,23 @@ from stemtomo_dl.track.features import Features
 from stemtomo_dl.track.likeness import Likeness, learn_likeness
 from stemtomo_dl.track.plain import plain_labels, plain_solution
 from stemtomo_dl.track.predict import relink
-from stemtomo_dl.track.rigid import Fit, Model, fit, measure_noise, refine_axis, table, track_noise
+from stemtomo_dl.track.rigid import (
+    Fit,
+    Model,
+    fit,
+    measure_noise,
+    refine_axis,
+    refine_scale,
+    table,
+    track_noise,
+)
 from stemtomo_dl.track.series import Series, arrange
 from stemtomo_dl.track.settle import rigid_solution
 from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
 from stemtomo_dl.track.tracklets import Rules, follow
 
-_ROUNDS, _STABLE = 5, 1e-4  # of linking anew, and the share of entries that may still change
+_ROUNDS, _STABLE = 5, 3e-4  # of linking anew, and the share of entries that may still change
 _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
 _PIECE = 4  # sightings that place a piece of a track in 3-D
 _MOST_PIECES = 3000
@@ -115,12 +124,12 @@ def _link_rigidly(
         index = _joined(series, index, fitted)
         if len(index) < _FEWEST_TRACKS:
             return None
-        fitted = _refit(series, index, fitted.model, axis=turn < 3)
+        fitted = _refit(series, index, fitted.model, axis=turn < 2)
         before, index = index, table(series, relink(series, index, fitted, likeness), len(index))
-        if turn == _ROUNDS - 1 or (index != before).mean() < _STABLE:
+        if turn == _ROUNDS - 1 or (turn > 1 and (index != before).mean() < _STABLE):
             break
         rest = (series.rank >= 0) & (_labels(series, index) < 0)
-        found = table(series, follow(series, rest, stretch, steps, rules, likeness))
+        found = table(series, follow(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
         index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, _PIECE)])
         fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
@@ -137,20 +146,25 @@ def _first_fit(
     if axis_deg is not None:
         ratio[1:] = np.cos(series.alpha[1:]) / np.maximum(np.cos(series.alpha[:-1]), 0.05)
     spread = np.array([2.0, 0.15]) * max(series.shape)
-    model = Model(axis_deg or 0.0, series.alpha, series.tilts.astype(float), steps, ratio, noise, 0.0, spread)
+    model = Model(axis_deg or 0.0, series.alpha, 1.0, series.tilts.astype(float), steps, ratio, noise, 0.0, spread)
     model = refine_axis(series, index[:_AXIS_PIECES], model, 90.0 if axis_deg is None else reach_deg)
-    return fit(series, index, model)
+    fitted = fit(series, index, model)
+    noise, creep = measure_noise(series, index, fitted)
+    return replace(fitted, model=replace(model, noise_px=noise, creep=creep))
 
 
 def _refit(series: Series, index: np.ndarray, model: Model, *, axis: bool) -> Fit:
     """Solve anew with noise, own motion, tilt angles and, if asked, the axis as the tracks show them."""
+    still = replace(model, creep=0.0)
     if axis:
-        model = refine_axis(series, index[:_AXIS_PIECES], replace(model, creep=0.0), _AXIS_STEP_DEG)
-    fitted = fit(series, index, replace(model, creep=0.0))
+        still = refine_axis(series, index[:_AXIS_PIECES], still, _AXIS_STEP_DEG)
+        still = refine_scale(series, index[:_AXIS_PIECES], still)
+    fitted = fit(series, index, still)
     noise, creep = measure_noise(series, index, fitted)
-    fitted = fit(series, index, replace(model, noise_px=noise, creep=creep))
-    model = refine_angles(series, index, fitted)
-    return fit(series, index, model, noise=track_noise(index, fitted))
+    if creep:
+        fitted = fit(series, index, replace(still, noise_px=noise, creep=creep), 2, weight=fitted.weight)
+    model = replace(refine_angles(series, index, fitted), noise_px=noise, creep=creep)
+    return fit(series, index, model, 3, noise=track_noise(index, fitted), weight=fitted.weight)
 
 
 def _longest(index: np.ndarray, least: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from stemtomo_dl.track.outline import Expected, Outline, agreement
 from stemtomo_dl.track.solution import Solution
 
 IN_VIEW = 0.5  # of an expected outline: with less on the scan, a particle is outside
+_ITS_OWN = 0.6  # agreement of an unlinked outline with the expected one that makes it the particle's
 _COVERED = 0.6  # of an expected outline, in one detection: the detection may show that particle too
 _MET = 0.05  # of an outline: what it has in common with others below this is the segmenter's inaccuracy
 
@@ -21,6 +22,8 @@ class Standing:
 
     Attributes
     ----------
+    label : (instance) int array
+        The links, with detections that were not linked though they are what was expected.
     own : (particle, tilt) int array
         The instance that is a particle's own, −1: none.
     shared : (particle, tilt) int array
@@ -32,6 +35,7 @@ class Standing:
         The expected outline, cut to the scan, by particle and tilt, where a particle in view has no own outline.
     """
 
+    label: np.ndarray
     own: np.ndarray
     shared: np.ndarray
     outside: np.ndarray
@@ -61,6 +65,10 @@ def stand(masks: Masks, label: np.ndarray, solution: Solution, recorded: np.ndar
     doubtful = _at_border(masks)
     first = Expected(masks, own, solution, doubtful)
     lost, outside = _lost(first, own, masks.shape, recorded)
+    label = _taken_in(masks, label, lost)
+    linked = np.flatnonzero(label >= 0)
+    own[label[linked], masks.tilt[linked]] = linked
+    lost = {(p, t): o for (p, t), o in lost.items() if own[p, t] < 0}
     covering = _covering(masks, lost)
     doubtful = doubtful.copy()
     doubtful[list(covering)] = True
@@ -72,7 +80,7 @@ def stand(masks: Masks, label: np.ndarray, solution: Solution, recorded: np.ndar
             shared[p, tilt] = instance
             own[p, tilt] = -1
     lost, outside = _lost(expected, own, masks.shape, recorded)
-    return Standing(own, shared, outside, expected, lost)
+    return Standing(label, own, shared, outside, expected, lost)
 
 
 def overlap_share(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray:
@@ -112,6 +120,22 @@ def _lost(
         else:
             outside[p, t] = True
     return lost, outside
+
+
+def _taken_in(masks: Masks, label: np.ndarray, lost: dict[tuple[int, int], Outline]) -> np.ndarray:
+    """Links with detections that nobody has and that are what was expected of a lost particle, the best first.
+
+    Their centres may have been too far off for linking, which knows no outlines.
+    """
+    out = label.copy()
+    free = {t: [i for i in masks.at(t).tolist() if label[i] < 0] for t in {t for _, t in lost}}
+    pairs = [(agreement(o, Outline.of(masks, i)), p, t, i) for (p, t), o in lost.items() for i in free[t]]
+    settled: set[tuple[int, int]] = set()
+    for agreed, p, t, i in sorted(pairs, reverse=True):
+        if agreed >= _ITS_OWN and out[i] < 0 and (p, t) not in settled:
+            out[i] = p
+            settled.add((p, t))
+    return out
 
 
 def _covering(masks: Masks, lost: dict[tuple[int, int], Outline]) -> dict[int, list[int]]:

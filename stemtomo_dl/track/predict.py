@@ -10,6 +10,7 @@ from stemtomo_dl.track.rigid import Fit
 from stemtomo_dl.track.series import Series
 
 _LIMIT = 9.0  # dearest link, as a negative log likelihood
+_FLOOR_PX = 0.5  # outlines on a raster scatter rarely, but then by a pixel, however small their noise
 
 
 def relink(series: Series, index: np.ndarray, fitted: Fit, likeness: Likeness) -> np.ndarray:
@@ -31,7 +32,7 @@ def relink(series: Series, index: np.ndarray, fitted: Fit, likeness: Likeness) -
         Track of each sighting, -1 for none.
     """
     place, variance = fitted.predict()
-    variance = variance + fitted.noise[:, None] ** 2
+    variance = np.maximum(variance + fitted.noise[:, None] ** 2, _FLOOR_PX**2)
     near = _nearest_other(index, fitted.weight)
     label = np.full(len(series.xy), -1)
     for rank, here in enumerate(series.groups):
@@ -39,7 +40,7 @@ def relink(series: Series, index: np.ndarray, fitted: Fit, likeness: Likeness) -
         i, j = np.nonzero(squared < 2 * _LIMIT)
         cost = np.full(squared.shape, np.inf)
         # a wide expectation says less: the normalisation of its density, against the sharpest
-        cost[i, j] = squared[i, j] / 2 + np.log(variance[i, rank] / fitted.model.noise_px**2).clip(0)
+        cost[i, j] = squared[i, j] / 2 + np.log(variance[i, rank] / variance.min())
         cost[i, j] += likeness.cost(series, near[i, rank], here[j])
         busy = np.unique(i)
         rows, columns = assign(cost[busy], _LIMIT)

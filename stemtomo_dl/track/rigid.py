@@ -20,8 +20,10 @@ from scipy.optimize import minimize_scalar
 from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import hat_functions
 
-_STEP_PX = 3.0  # how far the voted step of a tilt against the one before may be wrong
+_STEP_PX = 0.7  # by how much the voted step of a tilt against the one before is wrong, where it is not all wrong
+_RASTER_PX = 0.2  # outlines of small particles keep their pixels, then jump: their median motion says too little
 _ROBUST = 3.0  # noises at which a sighting begins to count as wrong
+_SCALE_REACH, _CLEARLY = 0.02, 30.0  # of the tilt angles in a round; and the fall of χ² that asks for it
 _KNOT_TILTS, _MOST_KNOTS = 8, 24  # own motion: tilts per knot, and knots at most
 
 
@@ -35,6 +37,8 @@ class Model:
         Direction of the tilt axis, from x toward y.
     alpha : (rank) array
         Tilt angles, rad.
+    scale : float
+        Of the stated angles, from which single angles are taken to deviate.
     time : (rank) array
         Tilt numbers: the order in which slow motion happens.
     steps, ratio : (rank, 2), (rank) arrays
@@ -48,6 +52,7 @@ class Model:
 
     axis_deg: float
     alpha: np.ndarray
+    scale: float
     time: np.ndarray
     steps: np.ndarray
     ratio: np.ndarray
@@ -144,7 +149,12 @@ def table(series: Series, label: np.ndarray, tracks: int | None = None) -> np.nd
 
 
 def fit(
-    series: Series, index: np.ndarray, model: Model, rounds: int = 5, noise: np.ndarray | None = None
+    series: Series,
+    index: np.ndarray,
+    model: Model,
+    rounds: int = 5,
+    noise: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
 ) -> Fit:
     """Solve for all positions, drifts and own motions, by least squares with Geman and McClure's weights.
 
@@ -158,23 +168,35 @@ def fit(
         Reweighted solutions.
     noise : (track) array, optional
         Standard deviation of each track's sightings, px; the model's where absent.
+    weight : (track, rank) array, optional
+        Robust weights to begin with.
     """
     seen = index >= 0
     uv = np.where(seen[..., None], series.xy[index], 0) @ model.frame
     noise = np.full(len(index), model.noise_px) if noise is None else noise
     (basis_u, basis_v), (prior_u, prior_v) = model.bases(), model.priors()
-    steps, weight = model.steps @ model.frame, seen.astype(float)
+    steps, weight = model.steps @ model.frame, seen.astype(float) if weight is None else weight
+    ratio, trust = np.stack([model.ratio, np.ones(len(steps))], 1), np.ones(len(steps))
     for _ in range(rounds):
         precision = weight / noise[:, None] ** 2
-        u, u_root, shift_u = _eliminate(basis_u, prior_u, precision, uv[..., 0], steps[:, 0], model.ratio)
-        v, v_root, shift_v = _eliminate(basis_v, prior_v, precision, uv[..., 1], steps[:, 1], np.ones(len(steps)))
+        u, u_root, shift_u = _eliminate(basis_u, prior_u, precision, uv[..., 0], steps[:, 0], ratio[:, 0], trust)
+        v, v_root, shift_v = _eliminate(basis_v, prior_v, precision, uv[..., 1], steps[:, 1], ratio[:, 1], trust)
         misfit = np.hypot(uv[..., 0] - u @ basis_u.T - shift_u, uv[..., 1] - v @ basis_v.T - shift_v) * seen
         weight = seen / (1 + (misfit / (_ROBUST * noise[:, None])) ** 2) ** 2
-    return Fit(model, u, v, u_root, v_root, np.stack([shift_u, shift_v], 1), weight, misfit, noise)
+        shift = np.stack([shift_u, shift_v], 1)
+        wrong = np.hypot(*(shift[1:] - ratio[1:] * shift[:-1] - steps[1:]).T) / (_ROBUST * _STEP_PX)
+        trust[1:] = 1 / (1 + wrong**2) ** 2
+    return Fit(model, u, v, u_root, v_root, shift, weight, misfit, noise)
 
 
 def _eliminate(
-    basis: np.ndarray, prior: np.ndarray, precision: np.ndarray, y: np.ndarray, steps: np.ndarray, ratio: np.ndarray
+    basis: np.ndarray,
+    prior: np.ndarray,
+    precision: np.ndarray,
+    y: np.ndarray,
+    steps: np.ndarray,
+    ratio: np.ndarray,
+    trust: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unknowns (track, m), inverse Cholesky factors of their precision (track, m, m), and drift (rank) of one axis.
 
@@ -186,21 +208,27 @@ def _eliminate(
     coupling = (root @ basis.T) * precision[:, None, :]
     target = np.einsum("kij,kj->ki", root, (precision * y) @ basis)
     flat = coupling.reshape(-1, tilts)
-    odometry = np.eye(tilts)[1:] - ratio[1:, None] * np.eye(tilts)[:-1]
-    normal = np.diag(precision.sum(0) + 1e-6) - flat.T @ flat + odometry.T @ odometry / _STEP_PX**2
-    right = (precision * y).sum(0) - flat.T @ target.ravel() + odometry.T @ steps[1:] / _STEP_PX**2
+    odometry = (np.eye(tilts)[1:] - ratio[1:, None] * np.eye(tilts)[:-1]) / _STEP_PX
+    trusted = odometry.T * trust[1:]
+    normal = np.diag(precision.sum(0) + 1e-6) - flat.T @ flat + trusted @ odometry
+    right = (precision * y).sum(0) - flat.T @ target.ravel() + trusted @ steps[1:] / _STEP_PX
     shift = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
     unknown = np.einsum("kij,ki->kj", root, target - coupling @ shift)
     return unknown, root, shift
+
+
+def _cost(series: Series, index: np.ndarray, trial: Model) -> float:
+    """Robust mean squared misfit of a trial: of noises, saturating for wrong sightings."""
+    solved = fit(series, index, trial, rounds=2)
+    squared = (solved.misfit[index >= 0] / (_ROBUST * trial.noise_px)) ** 2
+    return float((squared / (1 + squared)).mean())
 
 
 def refine_axis(series: Series, index: np.ndarray, model: Model, reach_deg: float) -> Model:
     """The model with the axis, within a reach of its present one, about which the tracks are most nearly rigid."""
 
     def cost(axis_deg: float) -> float:
-        trial = fit(series, index, replace(model, axis_deg=axis_deg), rounds=2)
-        squared = (trial.misfit[index >= 0] / (_ROBUST * model.noise_px)) ** 2
-        return float((squared / (1 + squared)).mean())
+        return _cost(series, index, replace(model, axis_deg=axis_deg))
 
     if reach_deg >= 90:  # from nothing: a coarse search of the half circle first
         grid = np.arange(-90.0, 90.0, 7.5)
@@ -208,6 +236,25 @@ def refine_axis(series: Series, index: np.ndarray, model: Model, reach_deg: floa
     bounds = (model.axis_deg - reach_deg, model.axis_deg + reach_deg)
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
     return replace(model, axis_deg=float(found.x))
+
+
+def refine_scale(series: Series, index: np.ndarray, model: Model) -> Model:
+    """The model with the scale of the tilt angles, if another than the present one explains the motion clearly better.
+
+    Single angles are set back to what the scale says.
+    """
+
+    def trial(scale: float) -> Model:
+        return replace(model, scale=scale, alpha=series.alpha * scale)
+
+    found = minimize_scalar(
+        lambda scale: _cost(series, index, trial(scale)),
+        bounds=(model.scale - _SCALE_REACH, model.scale + _SCALE_REACH),
+        method="bounded",
+        options={"xatol": 5e-4},
+    )
+    gain = (_cost(series, index, trial(model.scale)) - found.fun) * (index >= 0).sum() * _ROBUST**2
+    return trial(float(found.x)) if gain > _CLEARLY else model
 
 
 def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float, float]:
@@ -233,7 +280,8 @@ def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float
             growth.append((variance - first) / (lag - 1))
     creep = max(0.0, float(np.median(growth))) if growth else 0.0
     noise = np.sqrt(max(first - creep, 0.2 * first) / 2)
-    return float(max(noise, 0.02)), creep if creep * tilts > noise**2 else 0.0
+    noise = max(float(noise), _RASTER_PX)
+    return noise, creep if creep * tilts > noise**2 else 0.0
 
 
 def track_noise(index: np.ndarray, fitted: Fit) -> np.ndarray:

@@ -87,7 +87,7 @@ def axis_error(series: Series, index: np.ndarray, fitted: Fit, step_deg: float =
     """Standard error of the tilt axis, degrees: from the curvature of the weighted sum of squared misfits."""
     model, total = fitted.model, []
     for turn in (-step_deg, 0.0, step_deg):
-        trial = fit(series, index, replace(model, axis_deg=model.axis_deg + turn), rounds=2, noise=fitted.noise)
+        trial = fit(series, index, replace(model, axis_deg=model.axis_deg + turn), 2, fitted.noise, fitted.weight)
         total.append((fitted.weight * (trial.misfit / fitted.noise[:, None]) ** 2).sum())
     curvature = (total[0] + total[2] - 2 * total[1]) / step_deg**2
     return float(np.sqrt(2 / curvature)) if curvature > 0 else float("nan")

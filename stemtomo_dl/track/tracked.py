@@ -66,15 +66,28 @@ def track(
     taken = np.ones(len(placed), bool) if recorded is None else recorded
     if placed.any():
         taken = taken & placed
-    standing = stand(masks, label, solution, taken)
+    return track_record(masks, label, solution, taken, step_nm, prompt, filling=filling)
+
+
+def track_record(
+    masks: Masks,
+    label: np.ndarray,
+    solution: Solution,
+    recorded: np.ndarray,
+    step_nm: float,
+    prompt: Prompt | None = None,
+    *,
+    filling: bool = True,
+) -> Tracked:
+    """`track` after the linking: `label` and `solution` are what `link` gives, ``recorded`` is a (tilt) bool array."""
+    standing = stand(masks, label, solution, recorded)
     filled = fill(masks, standing, prompt) if filling else []
     joined = append(masks, filled) if filled else masks
-    return Tracked(_record(joined, label, solution, standing, filled, taken, step_nm), joined)
+    return Tracked(_record(joined, solution, standing, filled, recorded, step_nm), joined)
 
 
 def _record(
     masks: Masks,
-    label: np.ndarray,
     solution: Solution,
     standing: Standing,
     filled: list[Filled],
@@ -82,6 +95,7 @@ def _record(
     step_nm: float,
 ) -> Tracks:
     """All that is known of particles and sightings; an outline cut from a shared one takes that one's place."""
+    label = standing.label
     n_found, replaced = len(label), {(f.particle, f.tilt) for f in filled}
     kept = [i for i in np.flatnonzero(label >= 0) if (int(label[i]), int(masks.tilt[i])) not in replaced]
     particle = np.array([*label[kept], *(f.particle for f in filled)], int)

@@ -1,6 +1,7 @@
 """The tracker's tables: what is written is what is read; edited and foreign ones are read, or refused in one line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Masks, Tracks
 from stemtomo_dl.store.atomic import write_json
-from stemtomo_dl.store.linked import check_tracks
+from stemtomo_dl.store.linked import check_tracks, outlines_at
 from stemtomo_dl.store.tracks import Tables, read_tracks, stage_facts, write_stage, write_tracks
 
 ALPHA = np.array([-3.0, np.nan, 2.5])
@@ -174,3 +175,25 @@ def test_two_tracks_given_one_number_are_one(tmp_path):
     (tmp_path / "particles.csv").write_text("track,n_tilts,x_nm,y_nm,z_nm,residual_px\n2,1,0,0,0,1\n2,1,0,0,0,1\n")
     with pytest.raises(InputError, match=r"particles\.csv: track 2 is listed twice"):
         check_tracks(read_tracks(Tables.of_run(tmp_path)), LINKED, tmp_path)
+
+
+def test_outlines_of_a_tilt_show_one_particle_each():
+    """At tilt 0: a shared detection, the two cut from it, one nobody has, and a filled one that no track has."""
+    full, source = np.ones((6, 3, 3), bool), np.array([0, 0, 2, 2, 2, 0], "i1")
+    masks = replace(Masks.pack(full, np.array([0, 0, 0, 0, 0, 1]), np.ones(6), np.zeros(2)), source=source)
+    one = np.ones(2)
+    tracks = Tracks.plain(
+        track=np.array([1, 2], "i4"),
+        tilt=np.zeros(2, "i4"),
+        instance=np.array([2, 3], "i4"),
+        x_px=one,
+        y_px=one,
+        area_px=one,
+        alpha_deg=np.zeros(2),
+        drift_px=np.zeros((2, 2)),
+        particle=np.array([1, 2], "i4"),
+        position_nm=np.zeros((2, 3)),
+        residual_px=one,
+        detected=np.zeros(2, "i4"),
+    )
+    assert outlines_at(masks, tracks, 0).tolist() == [1, 2, 3]

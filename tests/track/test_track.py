@@ -7,12 +7,17 @@ from scipy.optimize import linear_sum_assignment
 from stemtomo_dl.config import TrackConfig
 from stemtomo_dl.geometry import field_centre, tilt_rotation
 from stemtomo_dl.records import Instrument, Masks
-from stemtomo_dl.track import track
+from stemtomo_dl.track import track as follow
 from stemtomo_dl.track.assign import assign
 from stemtomo_dl.track.drift import vote_shift
 from stemtomo_dl.track.features import features
 
 INSTRUMENT = Instrument(200, 0.8, 0.02, 5.0, 24.3)
+
+
+def track(masks, instrument, config):
+    """The links alone, without outlines filled in."""
+    return follow(masks, instrument.tilt_axis_deg, instrument.step_nm, config, filling=False).tracks
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), (1, 1), (0, 3), (3, 0)])
@@ -47,27 +52,6 @@ def test_the_field_shift_wins_the_vote():
     shift = vote_shift(before, after[order], np.log(area), np.log(area[order]), 40.0)
     np.testing.assert_allclose(shift, [11.5, -7.25], atol=0.3)
     assert (vote_shift(np.zeros((0, 2)), before, np.zeros(0), np.log(area), 40.0) == 0).all()
-
-
-def test_positions_and_drift_are_solved():
-    rng = np.random.default_rng(1)
-    alpha = np.linspace(-60, 55, 47)
-    p = np.concatenate([rng.uniform(-60, 60, (9, 2)), rng.normal(0, 8, (9, 1))], 1)
-    drift = np.cumsum(rng.normal(0, 0.8, (47, 2)), 0)
-    rotation = tilt_rotation(24.3, alpha)[:, :2]
-    particle, tilt = (a.ravel() for a in np.indices((9, 47)))
-    keep = rng.random(particle.size) < 0.8
-    particle, tilt = particle[keep], tilt[keep]
-    xy = np.einsum("nij,nj->ni", rotation[tilt], p[particle]) + drift[tilt] + rng.normal(0, 0.2, (len(tilt), 2))
-    xy[::29] += 9  # wrong links
-    found, found_drift, misfit = solve_positions(particle, tilt, xy, alpha, 24.3, drift * 0.7, (128, 128))
-    error = found - p - (found - p).mean(0)
-    assert np.sqrt((error[:, :2] ** 2).mean()) < 0.1
-    assert np.sqrt((error[:, 2] ** 2).mean()) < 0.25
-    predicted = np.einsum("nij,nj->ni", rotation[tilt], found[particle]) + found_drift[tilt]
-    assert np.median(np.hypot(*(predicted - xy).T)) < 0.3
-    assert misfit[::29].min() > 5
-    assert np.median(misfit) < 0.4
 
 
 def moving_disks(n=8, alpha=None, gaps=(), drift=None, shape=(90, 110), seed=0):
