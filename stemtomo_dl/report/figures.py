@@ -17,7 +17,7 @@ def count_chart(facts: Facts) -> str:
     outlines = np.bincount(facts.masks.tilt[facts.found], minlength=facts.n_tilts).astype(float)
     linked = np.bincount(facts.tracks.tilt, minlength=facts.n_tilts).astype(float)
     outlines[~facts.good] = linked[~facts.good] = np.nan
-    highest = float(np.nanmax(outlines, initial=1.0))
+    highest = float(np.nanmax([outlines, linked], initial=1.0))  # particles may share an outline
     chart = Chart(
         (960, 220),
         facts.angles,
