@@ -110,8 +110,7 @@ def _ring(facts: Facts, cx: float, cy: float, d: float) -> str:
 
 def _marks(facts: Facts, cx: float, cy: float) -> str:
     """The beam's cross and the tilt axis as it lies on the detector."""
-    i = facts.experiment.instrument
-    w = math.radians(i.tilt_axis_deg + i.rotation_deg)
+    w = math.radians(facts.axis_deg + facts.experiment.detector.rotation_deg)
     half, arm = 0.46 * min(facts.bad_pixels.shape), 0.03 * min(facts.bad_pixels.shape)
     x, y, dx, dy = cx + 0.5, cy + 0.5, half * math.cos(w), half * math.sin(w)
     a, b, c, d = (f"{x + f * dx:.1f} {y + f * dy:.1f}" for f in (-1, -0.2, 0.2, 1))  # clear of the beam

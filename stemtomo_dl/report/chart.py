@@ -76,18 +76,26 @@ class Chart:
 
     def curve(self, x: np.ndarray, y: np.ndarray, kind: str, *, dots: bool = True) -> None:
         """Points joined by a line in the order given, broken where a value is missing."""
-        path, marks, pen = [], [], False
+        path, pen = [], False
         for a, b in zip(x.tolist(), y.tolist(), strict=True):
             if not np.isfinite(a + b):
                 pen = False
                 continue
-            at = f"{self.px(a):.1f} {self.py(b):.1f}"
-            path.append(f"{'L' if pen else 'M'}{at}")
-            marks.append(f"M{at}h0")  # with round caps a line of no length is a dot
+            path.append(f"{'L' if pen else 'M'}{self.px(a):.1f} {self.py(b):.1f}")
             pen = True
         self.add(f'<path class="line {kind}" d="{"".join(path)}"/>')
         if dots:
-            self.add(f'<path class="dots {kind}" d="{"".join(marks)}"/>')
+            self.dots(x, y, kind)
+
+    def dots(self, x: np.ndarray, y: np.ndarray, kind: str, colour: str | None = None) -> None:
+        """Points by themselves, in the colour of their kind unless one is given."""
+        there = np.isfinite(x + y)
+        # with round caps a line of no length is a dot
+        marks = (
+            f"M{self.px(a):.1f} {self.py(b):.1f}h0" for a, b in zip(x[there].tolist(), y[there].tolist(), strict=True)
+        )
+        stroke = f' stroke="{colour}"' if colour else ""
+        self.add(f'<path class="dots {kind}"{stroke} d="{"".join(marks)}"/>')
 
     def key(self, entries: list[tuple[str, str]]) -> None:
         """Legend above the axes: (kind, text)."""
@@ -97,7 +105,7 @@ class Chart:
             self.add(f'<text x="{at + 23:.0f}" y="{self.box[1] - 7:.0f}">{escape(text)}</text>')
             at += 36 + 6.6 * len(text)
 
-    def _axes(self, x_ticks: list[float] | None, y_ticks: list[float] | None) -> str:
+    def _axes(self, x_ticks: list[float] | None, y_ticks: list[float] | dict[float, str] | None) -> str:
         left, top, right, bottom = self.box
         out = []
         for v in nice_ticks(min(self.x), max(self.x), int((right - left) / 62)) if x_ticks is None else x_ticks:
@@ -107,15 +115,21 @@ class Chart:
         for v in nice_ticks(min(self.y), max(self.y), int((bottom - top) / 26)) if y_ticks is None else y_ticks:
             at = self.py(v)
             out.append(f'<path class="grid" d="M{left:.0f} {at:.1f}H{right:.0f}"/>')
-            out.append(f'<text class="end" x="{left - 6:.0f}" y="{at + 4:.1f}">{number(v, 3)}</text>')
+            name = y_ticks[v] if isinstance(y_ticks, dict) else number(v, 3)
+            out.append(f'<text class="end" x="{left - 6:.0f}" y="{at + 4:.1f}">{name}</text>')
         middle = (top + bottom) / 2
         below = f"translate({(left + right) / 2:.0f} {bottom + 34:.0f})"
         for title, place in zip(self.labels, (below, f"translate(13 {middle:.0f}) rotate(-90)"), strict=True):
             out.append(f'<text class="mid" transform="{place}">{escape(title)}</text>')
         return "".join(out)
 
-    def svg(self, x_ticks: list[float] | None = None, y_ticks: list[float] | None = None, kind: str = "") -> str:
-        """The whole drawing; ticks are chosen unless given."""
+    def svg(
+        self,
+        x_ticks: list[float] | None = None,
+        y_ticks: list[float] | dict[float, str] | None = None,
+        kind: str = "",
+    ) -> str:
+        """The whole drawing; ticks are chosen unless given, and those of y may be given names."""
         left, top, right, bottom = self.box
         return (
             f'<svg class="chart {kind}" viewBox="0 0 {self.size[0]:.0f} {self.size[1]:.0f}" role="img" '
@@ -126,7 +140,7 @@ class Chart:
 
 
 # cividis at even steps: rises evenly in lightness and reads the same with any colour vision
-_CIVIDIS = (
+CIVIDIS = (
     (0, 32, 77),
     (0, 51, 111),
     (57, 72, 107),
@@ -142,8 +156,8 @@ _CIVIDIS = (
 
 def shade(value: float) -> str:
     """Colour of a value between 0 and 1 on the scale for heights."""
-    at = float(np.clip(value, 0, 1)) * (len(_CIVIDIS) - 1)
-    rgb = [np.interp(at, np.arange(len(_CIVIDIS)), [c[i] for c in _CIVIDIS]) for i in range(3)]
+    at = float(np.clip(value, 0, 1)) * (len(CIVIDIS) - 1)
+    rgb = [np.interp(at, np.arange(len(CIVIDIS)), [c[i] for c in CIVIDIS]) for i in range(3)]
     return "#" + "".join(f"{round(float(v)):02x}" for v in rgb)
 
 

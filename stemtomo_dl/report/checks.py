@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from stemtomo_dl.records import SOURCES, STATES
 from stemtomo_dl.report.facts import Facts
-from stemtomo_dl.report.text import degrees, number, percent, plural
+from stemtomo_dl.report.text import degrees, escape, number, percent, plural, plus_minus
 
 _NAMED = 12  # particles named in one point
+_AXIS_DEG = 5.0  # stated axes are good to a few degrees
+_UNSURE_DEG = 1.0  # an axis known less well than this shifts spots that lie far out by more than their width
+_SHARE = 0.2  # of a particle's tilts; more than this deserves a look
+_DOUBTED = 0.5  # a sighting whose diffraction is less probably the track's than this
 
 
 def verdict(facts: Facts) -> str:
@@ -18,8 +23,8 @@ def verdict(facts: Facts) -> str:
     reach = f", {degrees(float(known.min()))} to {degrees(float(known.max()))}" if len(known) else ""
     if not n:
         return (
-            f"No particle was followed over {tilts}{reach}. {plural(len(facts.masks), 'outline')} "
-            f"{'was' if len(facts.masks) == 1 else 'were'} found; the series below shows whether particles are "
+            f"No particle was followed over {tilts}{reach}. {plural(int(facts.found.sum()), 'outline')} "
+            f"{'was' if facts.found.sum() == 1 else 'were'} found; the series below shows whether particles are "
             "there to be found."
         )
     coverage = np.array(list(facts.coverage.values()))
@@ -35,8 +40,9 @@ def points(facts: Facts, beam_px: np.ndarray) -> list[str]:
     tracks = facts.tracks
     each = [facts.sightings(int(k)) for k in tracks.particle]
     jumps, thin = [int(facts.jumps[r].sum()) for r in each], [c < 0.8 for c in facts.coverage.values()]
-    cut = [float(facts.cut[tracks.instance[r]].mean()) > 0.2 for r in each]
+    cut = [float(facts.cut[tracks.instance[r]].mean()) > _SHARE for r in each]
     out = [
+        *_stage(facts),
         _particles(facts, thin, "seen at under 80 % of the usable tilts"),
         _particles(
             facts,
@@ -49,6 +55,13 @@ def points(facts: Facts, beam_px: np.ndarray) -> list[str]:
             cut,
             "cut by the scan's border at over a fifth of the tilts: positions and intensities "
             "there are those of a part of it",
+        ),
+        *_sightings(facts, each),
+        _particles(
+            facts,
+            facts.moving.tolist(),
+            f"seen to move on the stage, by {number(float(np.nanmax(tracks.own_motion_px, initial=0)))} px at most: "
+            "the lattice may turn as well",
         ),
         _strays(facts),
         _drift(facts),
@@ -68,27 +81,74 @@ def _particles(facts: Facts, concerned: list[bool], text: str) -> str:
     return f"{subject} {text}: {links}{more}."
 
 
+def _sightings(facts: Facts, each: list[np.ndarray]) -> list[str]:
+    """Points about particles whose tilts are doubtful for other reasons than their places; rows of each particle."""
+    t = facts.tracks
+    merged, projected = t.state == STATES.index("merged"), t.source == SOURCES.index("projected")
+    doubted = np.where(np.isfinite(t.identity), t.identity < _DOUBTED, np.nan)  # NaN: the diffraction does not say
+
+    def often(chosen: np.ndarray) -> list[bool]:
+        shares = [chosen[r][np.isfinite(chosen[r])] for r in each]
+        return [bool(len(s) and s.mean() > _SHARE) for s in shares]
+
+    return [
+        _particles(
+            facts,
+            often(doubted),
+            "of doubtful identity at over a fifth of the tilts: the diffraction patterns do not go with those of the "
+            "neighbouring tilts, so other particles may be mixed in",
+        ),
+        _particles(
+            facts,
+            often(merged.astype(float)),
+            "seen only as one with another particle at over a fifth of the tilts: the patterns may hold spots of both",
+        ),
+        _particles(
+            facts,
+            often(projected.astype(float)),
+            "not found at over a fifth of the tilts; the outlines there are computed",
+        ),
+    ]
+
+
+def _stage(facts: Facts) -> list[str]:
+    """Points about the geometry: not used, far from what was stated, or poorly known."""
+    t, stated = facts.tracks, facts.experiment.stage.tilt_axis_deg
+    if not t.rigid:
+        why = f" {escape(t.note)}" if t.note else ""
+        return [f"The geometry of the tilt could not be used; heights and misfits are not to be trusted.{why}"]
+    out = []
+    refined = plus_minus(t.tilt_axis_deg, t.tilt_axis_error_deg, 2, "°")
+    off = (t.tilt_axis_deg - stated + 90) % 180 - 90
+    if abs(off) > _AXIS_DEG:
+        out.append(
+            f"The tilt axis lies at {refined}, {degrees(abs(off))} from the stated {degrees(stated)}; correct "
+            "tilt_axis_deg if a calibration agrees."
+        )
+    if t.tilt_axis_error_deg > _UNSURE_DEG:
+        out.append(f"The tilt axis is known only to {refined}: too few particles, or too small a range of angles.")
+    return out
+
+
 def _strays(facts: Facts) -> str:
-    stray = len(facts.masks) - len(facts.tracks.track)
-    if stray <= 0.1 * len(facts.masks):
+    stray, found = int(facts.stray.sum()), int(facts.found.sum())
+    if stray <= 0.1 * found:
         return ""
     return (
-        f"{stray} of {len(facts.masks)} outlines belong to no particle: they are spurious, or particles were lost. "
+        f"{stray} of {found} outlines belong to no particle: they are spurious, or particles were lost. "
         "Show them in the series."
     )
 
 
 def _drift(facts: Facts) -> str:
-    """The largest step of the field between neighbouring tilts, if it is large."""
-    order = [int(t) for t in np.argsort(facts.alpha_deg, kind="stable") if facts.good[t]]
-    if len(order) < 2:
+    """The largest step of the field between neighbouring tilts, if it is a jump."""
+    pairs, size = facts.steps
+    if not (size > facts.jump_limit_px).any():
         return ""
-    step = np.hypot(*np.diff(facts.tracks.drift_px[order], axis=0).T)
-    k = int(np.argmax(np.nan_to_num(step)))
-    if not step[k] > max(5.0, 0.05 * max(facts.masks.shape)):
-        return ""
+    k = int(np.argmax(size))
+    before, after = pairs[k].tolist()
     return (
-        f"The field moves by {number(float(step[k]))} px between tilts {order[k]} and {order[k + 1]}; check in the "
+        f"The field moves by {number(float(size[k]))} px between tilts {before} and {after}; check in the "
         "series that the numbers stay with their particles there."
     )
 

@@ -11,10 +11,14 @@ from stemtomo_dl.report import figures
 from stemtomo_dl.report.browser import browser_section
 from stemtomo_dl.report.calibration import calibration_section
 from stemtomo_dl.report.checks import points, verdict
-from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, Facts
+from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, JUMP_SIGMAS, Facts
+from stemtomo_dl.report.paths import path_charts, thinned
 from stemtomo_dl.report.pictures import make_plan, take_pictures
+from stemtomo_dl.report.space import space_section
+from stemtomo_dl.report.stage import axis_text, stage_section
 from stemtomo_dl.report.strips import box_side, choose_frames, read_strip, strip_section
 from stemtomo_dl.report.text import degrees, escape, number
+from stemtomo_dl.report.timeline import misfit_chart, misfit_limit, state_legend, timeline_chart
 
 
 def build_report(facts: Facts) -> str:
@@ -47,8 +51,9 @@ def build_report(facts: Facts) -> str:
         ]
         sections.append(("series", "The series", browser_section(facts, pictures)))
     if len(facts.tracks.particle):
-        sections.append(("coverage", "Which particle is seen where", _coverage(facts)))
-    sections.append(("drift", "Drift of the field and of the beam", _drift(facts, beam)))
+        sections.append(("coverage", "Every particle at every tilt", _coverage(facts)))
+        sections.append(("paths", "Paths of the particles", _paths(facts)))
+    sections.append(("drift", "The stage: tilt axis, angles and drift", stage_section(facts, beam)))
     if len(facts.tracks.particle):
         sections.append(("map", "Where the particles lie", _map(facts)))
     if facts.good.any():
@@ -78,6 +83,7 @@ def _page(facts: Facts, beam: np.ndarray, sections: list[tuple[str, str, str]]) 
 z along the beam away from the gun, the origin at the centre of the field of view.</footer>
 </main>
 <script>{_static("report.js")}</script>
+<script>{_static("space.js")}</script>
 </body></html>
 """
 
@@ -115,7 +121,7 @@ def _facts(facts: Facts) -> str:
         ("Scan", f"{columns} × {rows} probes, {number(i.step_nm, 2)} nm apart"),
         ("Detector", f"{qx} × {qy} px, {number(i.pixel_inv_angstrom, 5)} 1/Å a pixel"),
         ("Scan to detector", f"rotated by {degrees(i.rotation_deg)}"),
-        ("Tilt axis", f"{degrees(i.tilt_axis_deg)} from x toward y"),
+        ("Tilt axis, from x toward y", axis_text(facts)),
     ]
     if (each := i.dose_e_per_A2) is not None:
         lines.append(("Dose", f"{number(each, 3)} e/Å² a scan, {number(each * int(facts.good.sum()), 1)} e/Å² in all"))
@@ -126,52 +132,50 @@ def _facts(facts: Facts) -> str:
 
 
 def _coverage(facts: Facts) -> str:
-    return f"""<div class="wide">{figures.coverage_chart(facts)}</div>
-<p class="legend"><i class="seen"></i>seen <i class="cut"></i>seen, cut by the scan's border <i class="off"></i>seen,
-but off its predicted place <i class="skipped"></i>tilt left out</p>
-<p class="note">A white gap in a row is a tilt at which the particle was not found: reflections that pass the Ewald
-sphere there are lost. Gaps at high tilt are usual where particles shadow each other. A gap at one angle in many rows
-points to a bad scan. Vermilion marks an outline whose centre lies over {number(JUMP_PX)} px, and over
-{number(JUMP_RADII)} of the particle's radius, from where the rotation of a rigid sample puts it. A few such tilts are
-poor outlines; if vermilion begins and stays, two particles may have been exchanged.</p>
+    return f"""<div class="wide">{timeline_chart(facts)}</div>
+{state_legend()}
+<p class="note">One row a particle, the best covered on top; its number links to its patterns. Gaps, white where nothing
+was found and dark where the particle is hidden by others, are tilts at which reflections pass the Ewald sphere unseen.
+Gaps at high tilt are usual where particles shadow each other; a gap at one angle in many rows points to a bad scan. A
+computed outline is put where its particle should be, from its neighbours in tilt. Vermilion marks an outline whose
+centre lies over {number(JUMP_PX)} px, {number(JUMP_RADII)} of the particle's radius and {number(JUMP_SIGMAS)} times the
+noise from where the stage puts it. A few such tilts are poor outlines; if vermilion begins and stays, two particles may
+have been exchanged.</p>
 <div class="wide">{figures.count_chart(facts)}</div>
 <p class="note">The two curves should lie close to each other. Outlines far above particles are spurious finds, or
-particles that could not be followed; a dip in both is a poor scan.</p>"""
+particles that could not be followed; particles above outlines share one, or have computed ones; a dip in both is a poor
+scan.</p>"""
 
 
-def _drift(facts: Facts, beam: np.ndarray) -> str:
-    field = figures.pair_chart(
-        facts,
-        np.where(facts.good[:, None], facts.tracks.drift_px, np.nan),
-        "drift (px)",
-        "Drift of the field against the tilt angle",
-        ("x, to the right", "y, down"),
+def _paths(facts: Facts) -> str:
+    across, along = path_charts(facts)
+    fewer = (
+        " To keep this file small, only some of the dots and corners of the curves are drawn." if thinned(facts) else ""
     )
-    spot = figures.pair_chart(
-        facts,
-        beam,
-        "direct beam (detector px)",
-        "Direct beam on the detector against the tilt angle",
-        ("column", "row"),
-    )
-    return f"""<div class="two">
-<figure>{field}<figcaption>Shift of the field of view, in scan pixels.</figcaption></figure>
-<figure>{spot}<figcaption>Direct beam on the detector, at the scan's centre.</figcaption></figure></div>
-<p class="note">Left: what moves all particles together beyond the stage's rotation. Scatter is re-centring between
-scans and does no harm; a jump is safe if the outlines keep their numbers across it. Right: the beam should move
-smoothly or stay. A lone outlier means that the beam was not found at that tilt, and its patterns are not
-centred.</p>"""
+    most = number(misfit_limit(facts), 2)
+    return f"""<div class="two"><figure>{across}<figcaption>Across the tilt axis.</figcaption></figure>
+<figure>{along}<figcaption>Along the tilt axis.</figcaption></figure></div>
+<p class="note">Where every particle was seen (dots, in the colours of the series) over where the tracker expects it
+(grey), the field's drift taken out. On a rigid stage a particle moves on a sine across the axis and stays where it is
+along it: a curve that slopes on the right is a particle that moves by itself, or a wrong axis if many do. Computed
+outlines are left out.{fewer}</p>
+<div class="wide">{misfit_chart(facts)}</div>
+<p class="keyline">Misfit {figures.scale_key("0", f"{most} px", "Colour scale of the misfit")}</p>
+<p class="note">How far each sighting is from its expected place, in the rows of the timeline above; white is not seen.
+Bright rows are particles that do not fit a rigid stage, bright columns are tilts with a wrong angle, a distorted scan
+or poor outlines.</p>"""
 
 
 def _map(facts: Facts) -> str:
-    return f"""<div class="two"><figure>{figures.map_chart(facts)}
+    return f"""{space_section(facts)}
+<div class="two"><figure>{figures.map_chart(facts)}
 <figcaption>Seen along the beam at α = 0; the frame is the field of view.</figcaption></figure>
 <figure>{figures.height_chart(facts)}<figcaption>Seen along the tilt axis.</figcaption></figure></div>
 <p class="keyline">Height z {figures.height_key(facts)}</p>
-<p class="note">The tilt axis is drawn as the experiment states it, from x toward y (down); particles near it hardly
+<p class="note">The tilt axis is drawn as it was refined, if it was, from x toward y (down); particles near it hardly
 move as the stage tilts. On a flat support the heights on the right follow one line, whose slope is the support's own
 inclination. A particle far off that line lies on others, or its outlines belong to more than one particle. The common
-height cannot be told from drift, so only differences count.</p>"""
+height is hard to tell from drift, so only differences count; standard deviations are those of the differences.</p>"""
 
 
 def _particles(strips: list[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.store import results
 from stemtomo_dl.virtual import beam_positions
 
-_BUDGET, _LEAST = 9_000_000, 3_000_000  # bytes of all pictures of the series
-_BYTES_AN_OUTLINE = 40  # what an outline takes away from that
+_BUDGET, _LEAST = 7_000_000, 2_500_000  # bytes of all pictures of the series
+_BYTES_AN_OUTLINE = 80  # what an outline takes away from that
+_OUTLINES = 4_500_000  # bytes of all outlines; where they are more, tilts are left out
 _PREFERRED = ("adf", "bf", "variance", "haadf", "maximum")
 _CROP_SIDE = 160
 _SAMPLE = 12  # tilts that contrast and size are judged by
@@ -67,7 +68,7 @@ def make_plan(facts: Facts, budget: int | None = None) -> Plan:
     ----------
     facts : Facts
     budget : int, optional
-        Bytes of all pictures; by default what keeps the page near 20 MB beside its outlines.
+        Bytes of all pictures; by default what keeps the page near 15 MB beside its outlines.
     """
     if budget is None:
         budget = max(_LEAST, _BUDGET - _BYTES_AN_OUTLINE * len(facts.masks))
@@ -77,6 +78,7 @@ def make_plan(facts: Facts, budget: int | None = None) -> Plan:
     every = images[0].detectors
     best = tuple(sorted(every, key=lambda d: (_PREFERRED.index(d) if d in _PREFERRED else 99, d)))
     limits = {d: raster.limits(np.array([raster.tone(d, v[d]) for v in images])) for d in every}
+    step = max(1, math.ceil(_BYTES_AN_OUTLINE * len(facts.masks) / _OUTLINES))
     ladder = [
         Plan(best, limits),
         Plan(best, limits, quality=85),
@@ -87,10 +89,10 @@ def make_plan(facts: Facts, budget: int | None = None) -> Plan:
     ]
     for plan in ladder:
         sizes = [len(plan.encode(v, d)) for v in images for d in plan.detectors]
-        total = float(np.mean(sizes)) * len(plan.detectors) * len(tilts)
+        total = float(np.mean(sizes)) * len(plan.detectors) * len(tilts) / step
         if total <= budget:
-            return plan
-    return Plan(best[:1], limits, math.ceil(total / budget), 256, 50)
+            return replace(plan, step=step)
+    return Plan(best[:1], limits, step * math.ceil(total / budget), 256, 50)
 
 
 def take_pictures(facts: Facts, plan: Plan, chosen: dict[int, list[int]], boxes: dict[int, int]) -> Pictures:

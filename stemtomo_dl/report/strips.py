@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemtomo_dl.geometry import disk_radius_px, wavelength
-from stemtomo_dl.records import DiffractionSeries
+from stemtomo_dl.records import SOURCES, DiffractionSeries, Tracks
 from stemtomo_dl.report import outline, raster
 from stemtomo_dl.report.chart import Chart, span
 from stemtomo_dl.report.facts import Facts
-from stemtomo_dl.report.figures import angles
 from stemtomo_dl.report.pictures import Crop, Pictures, box_corner
-from stemtomo_dl.report.text import colour, degrees, number, percent, plural
+from stemtomo_dl.report.text import colour, degrees, number, percent, plural, plus_minus
 from stemtomo_dl.store import results
 
-BUDGET = 7_000_000  # bytes of all patterns and surroundings
+BUDGET = 4_500_000  # bytes of all patterns and surroundings
 _MANY = 60  # more particles than this share the budget with smaller and fewer frames
 _FRAMES, _SIDE, _SIDE_OF_MANY = 8, 128, 96
 _BYTES_A_FRAME = 3_500  # of a small frame: a pattern and its surroundings
@@ -146,7 +145,7 @@ def _curve(facts: Facts, alpha: np.ndarray, values: np.ndarray, axis: str) -> st
     lo, hi = span(np.append(values, 0.0), 1.0)
     chart = Chart(
         (480, 180),
-        angles(facts),
+        facts.angles,
         (min(lo, 0.0) if values.min(initial=0) < 0 else 0.0, hi),
         ("tilt angle α (°)", axis),
         f"{axis} against the tilt angle",
@@ -158,7 +157,8 @@ def _curve(facts: Facts, alpha: np.ndarray, values: np.ndarray, axis: str) -> st
 def _numbers(facts: Facts, at: int, rows: np.ndarray, strip: Strip | None) -> str:
     """The particle's figures as a table of two columns."""
     t = facts.tracks
-    position = ", ".join(number(float(v)) for v in t.position_nm[at])
+    error = t.position_error_nm[at].tolist()
+    position = ", ".join(plus_minus(v, e) for v, e in zip(t.position_nm[at].tolist(), error, strict=True))
     jumps, cut = int(facts.jumps[rows].sum()), int(facts.cut[t.instance[rows]].sum())
     area = float(np.median(t.area_px[rows])) * facts.experiment.scan.step_nm**2
     across = number(2 * float(np.sqrt(area / np.pi)))
@@ -167,6 +167,9 @@ def _numbers(facts: Facts, at: int, rows: np.ndarray, strip: Strip | None) -> st
         ("Median projected area", f"{number(area, 0)} nm² (a disk {across} nm across)"),
         ("Off its predicted place", plural(jumps, "tilt")),
         ("Cut by the scan's border", plural(cut, "tilt")),
+        ("Alone or met by others", f"{degrees(float(t.usable_deg[at, 0]))} to {degrees(float(t.usable_deg[at, 1]))}"),
+        ("Outlines met or shared", percent(share) if np.isfinite(share := t.overlap_share[at]) else "–"),
+        ("Outlines", _sources(t, rows)),
     ]
     if strip:
         few = int((strip.n_probes < 10).sum())
@@ -175,3 +178,9 @@ def _numbers(facts: Facts, at: int, rows: np.ndarray, strip: Strip | None) -> st
         if strip.dose is not None:
             lines.append(("Dose over these tilts", f"{number(strip.dose)} e/Å²"))
     return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in lines) + "</dl>"
+
+
+def _sources(t: Tracks, rows: np.ndarray) -> str:
+    """How many outlines come from where."""
+    n = np.bincount(t.source[rows], minlength=len(SOURCES)).tolist()
+    return ", ".join(f"{c} {name}" for c, name in zip(n, SOURCES, strict=True) if c)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stemtomo_dl.records import SOURCES, STATES
 from stemtomo_dl.report.facts import Facts
 
 
@@ -19,8 +20,9 @@ def summarise(facts: Facts) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of JSON values; lengths in nm, angles in degrees. ``n_tilts_off_place`` and ``n_tilts_cut`` of a particle
-        count the tilts at which its outline lies off its predicted place or is cut by the scan's border.
+        Of JSON values; lengths in nm, angles in degrees; null is what is not known. ``n_tilts_off_place`` and
+        ``n_tilts_cut`` of a particle count the tilts at which its outline lies off its predicted place or is cut by
+        the scan's border. ``n_states`` count particles at tilts, ``n_sources`` outlines of particles.
     """
     tracks, coverage = facts.tracks, np.array(list(facts.coverage.values()))
     known = facts.alpha_deg[np.isfinite(facts.alpha_deg)]
@@ -35,20 +37,51 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "scan_shape": list(facts.masks.shape),
         "detector_shape": list(facts.bad_pixels.shape),
         "n_bad_pixels": int(facts.bad_pixels.sum()),
-        "n_masks": len(facts.masks),
-        "n_masks_linked": len(tracks.track),
+        "n_masks": int(facts.found.sum()),
+        "n_masks_linked": int((facts.found & ~facts.stray).sum()),
         "n_particles": len(tracks.particle),
         "n_particles_over_80_percent": int((coverage >= 0.8).sum()),
         "median_coverage": round(float(np.median(coverage)), 4) if len(coverage) else None,
         "drift_range_px": [round(float(v), 3) for v in np.ptp(tracks.drift_px, axis=0)],
+        "n_states": _counts(tracks.states, STATES),
+        "n_sources": _counts(tracks.source, SOURCES),
+        "stage": _stage(facts),
         "particles": [_particle(facts, i, int(k)) for i, k in enumerate(tracks.particle)],
     }
+
+
+def _stage(facts: Facts) -> dict[str, Any]:
+    """What was found out about the stage."""
+    t = facts.tracks
+    return {
+        "tilt_axis_stated_deg": facts.experiment.stage.tilt_axis_deg,
+        "tilt_axis_deg": _known(t.tilt_axis_deg, 4),
+        "tilt_axis_error_deg": _known(t.tilt_axis_error_deg, 4),
+        "noise_px": _known(t.noise_px, 4),
+        "gauge_error_nm": [_known(v, 3) for v in t.gauge_error_nm],
+        "rigid": t.rigid,
+        "note": t.note,
+        "largest_step_px": _known(facts.steps[1].max(initial=0), 3),
+        "alpha_offset_rms_deg": _known(np.sqrt(np.mean(np.nan_to_num(t.alpha_offset_deg) ** 2)), 4),
+        "n_particles_moving": int(facts.moving.sum()),
+    }
+
+
+def _counts(codes: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
+    """How often each name is coded; negative codes are of none."""
+    n = np.bincount(codes[codes >= 0], minlength=len(names))
+    return {name: int(c) for name, c in zip(names, n, strict=True)}
+
+
+def _known(value: float, digits: int) -> float | None:
+    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def _particle(facts: Facts, i: int, track: int) -> dict[str, Any]:
     """Figures of particle ``i``."""
     tracks, rows = facts.tracks, facts.sightings(track)
     alpha = tracks.alpha_deg[tracks.tilt[rows]]
+    identity = tracks.identity[rows][np.isfinite(tracks.identity[rows])]
     return {
         "track": track,
         "n_tilts": len(rows),
@@ -56,6 +89,13 @@ def _particle(facts: Facts, i: int, track: int) -> dict[str, Any]:
         "alpha_from_deg": round(float(alpha[0]), 4),
         "alpha_to_deg": round(float(alpha[-1]), 4),
         "position_nm": [round(float(v), 3) for v in tracks.position_nm[i]],
+        "position_error_nm": [_known(v, 3) for v in tracks.position_error_nm[i]],
+        "usable_deg": [_known(v, 4) for v in tracks.usable_deg[i]],
+        "overlap_share": _known(tracks.overlap_share[i], 4),
+        "own_motion_px": _known(tracks.own_motion_px[i], 3),
+        "identity": _known(np.median(identity), 4) if len(identity) else None,
+        "n_states": _counts(tracks.states[i], STATES),
+        "n_sources": _counts(tracks.source[rows], SOURCES),
         "residual_px": round(float(tracks.residual_px[i]), 4),
         "n_tilts_off_place": int(facts.jumps[rows].sum()),
         "n_tilts_cut": int(facts.cut[tracks.instance[rows]].sum()),

@@ -36,6 +36,12 @@ def degrees(value: float) -> str:
     return f"{value:.1f}°".replace("-", "−") if math.isfinite(value) else "–"
 
 
+def plus_minus(value: float, error: float, digits: int = 1, unit: str = "") -> str:
+    """A number with its standard deviation where that is known."""
+    text = number(value, digits) + unit
+    return f"{text} ± {number(error, digits)}{unit}" if math.isfinite(error) else text
+
+
 def percent(share: float) -> str:
     """A share in whole per cent; 99.7 % is not rounded up to all."""
     return f"{math.floor(100 * share + 1e-9)} %"

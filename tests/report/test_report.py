@@ -250,7 +250,7 @@ def test_titles_cannot_break_out(tmp_path):
     page = Page(html)
     assert "<script>alert" not in html
     assert EVIL in page.text
-    assert set(page.scripts) == {"", "data-series", "data-bf", "data-adf"}
+    assert set(page.scripts) == {"", "data-series", "data-bf", "data-adf", "data-space"}
 
 
 def test_no_particle(tmp_path):
