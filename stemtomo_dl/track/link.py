@@ -120,6 +120,8 @@ def _link_rigidly(
     if len(index) < _FEWEST_TRACKS:
         return None
     fitted = _first_fit(series, index, steps, noise, tilt_axis_deg, config.axis_reach_deg)
+    if tilt_axis_deg is None:  # once more, now that the foreshortening between tilts is known
+        return _link_rigidly(series, fitted.model.axis_deg, config, needed)
     for turn in range(_ROUNDS):
         index = _joined(series, index, fitted)
         if len(index) < _FEWEST_TRACKS:

@@ -24,6 +24,7 @@ _STEP_PX = 0.7  # by how much the voted step of a tilt against the one before is
 _RASTER_PX = 0.2  # outlines of small particles keep their pixels, then jump: their median motion says too little
 _ROBUST = 3.0  # noises at which a sighting begins to count as wrong
 _SCALE_REACH, _CLEARLY = 0.02, 30.0  # of the tilt angles in a round; and the fall of χ² that asks for it
+_OWN_NOISES = 4.0  # own motion over the series that is told from noise, as a multiple of a sighting's variance
 _KNOT_TILTS, _MOST_KNOTS = 8, 24  # own motion: tilts per knot, and knots at most
 
 
@@ -281,12 +282,14 @@ def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float
     creep = max(0.0, float(np.median(growth))) if growth else 0.0
     noise = np.sqrt(max(first - creep, 0.2 * first) / 2)
     noise = max(float(noise), _RASTER_PX)
-    return noise, creep if creep * tilts > noise**2 else 0.0
+    return noise, creep if creep * tilts > _OWN_NOISES * noise**2 else 0.0
 
 
 def track_noise(index: np.ndarray, fitted: Fit) -> np.ndarray:
     """Each track's own noise, (track) px: outlines of large or changing shape scatter more. Drawn to the common one."""
     prior, count = 20.0, (index >= 0).sum(1)
-    own = np.array([np.median(row[i >= 0]) if (i >= 0).any() else 0.0 for row, i in zip(fitted.misfit, index, strict=True)])
+    own = np.array(
+        [np.median(row[i >= 0]) if (i >= 0).any() else 0.0 for row, i in zip(fitted.misfit, index, strict=True)]
+    )
     common = fitted.model.noise_px**2
     return np.sqrt((prior * common + count * np.maximum((own / 1.1774) ** 2, 0.25 * common)) / (prior + count))

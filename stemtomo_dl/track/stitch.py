@@ -46,7 +46,13 @@ class _Points:
         span = self.seen.sum(1)
         more = 1 + model.creep * span**2 / (10 * model.noise_px**2)
         precision = np.maximum(self.v_precision, 1e-12)
-        return place, covariance * more[:, None, None], self.v_sum / precision, more / precision, self.time_sum / precision
+        return (
+            place,
+            covariance * more[:, None, None],
+            self.v_sum / precision,
+            more / precision,
+            self.time_sum / precision,
+        )
 
 
 def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
@@ -72,7 +78,7 @@ def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
         mutual = (odds == best[a]) & (odds == best[b])
         a, b = a[mutual], b[mutual]
         # equal odds could name a piece twice
-        ends, first = np.unique(np.stack([a, b], 1).ravel(), return_index=True)
+        _, first = np.unique(np.stack([a, b], 1).ravel(), return_index=True)
         once = np.bincount(first // 2, minlength=len(a)) == 2
         if not once.any():
             break
@@ -85,7 +91,9 @@ def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, n
     model = points.model
     place, covariance, v, v_variance, time = points.where()
     floor = (0.5 * model.noise_px) ** 2
-    width = np.sqrt(_FARTHEST * (2 * np.median(v_variance) + floor + model.creep * len(model.time) / 4)) if len(v) else 0
+    width = (
+        np.sqrt(_FARTHEST * (2 * np.median(v_variance) + floor + model.creep * len(model.time) / 4)) if len(v) else 0
+    )
     order = np.argsort(v)
     last = np.searchsorted(v[order], v[order] + width, side="right")
     many = np.minimum(last - np.arange(len(order)) - 1, max(1, _MOST_PAIRS // max(len(order), 1)))
