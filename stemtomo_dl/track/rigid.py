@@ -209,10 +209,18 @@ def _eliminate(
     coupling = (root @ basis.T) * precision[:, None, :]
     target = np.einsum("kij,kj->ki", root, (precision * y) @ basis)
     flat = coupling.reshape(-1, tilts)
-    odometry = (np.eye(tilts)[1:] - ratio[1:, None] * np.eye(tilts)[:-1]) / _STEP_PX
-    trusted = odometry.T * trust[1:]
-    normal = np.diag(precision.sum(0) + 1e-6) - flat.T @ flat + trusted @ odometry
-    right = (precision * y).sum(0) - flat.T @ target.ravel() + trusted @ steps[1:] / _STEP_PX
+    normal = -(flat.T @ flat)
+    right = (precision * y).sum(0) - flat.T @ target.ravel()
+    # odometry ties neighbours: s_t - ratio_t s_(t-1) = step_t
+    held, shrink, here = trust[1:] / _STEP_PX**2, ratio[1:], np.arange(1, tilts)
+    diagonal = precision.sum(0) + 1e-6
+    diagonal[1:] += held
+    diagonal[:-1] += held * shrink**2
+    normal[np.arange(tilts), np.arange(tilts)] += diagonal
+    normal[here, here - 1] -= held * shrink
+    normal[here - 1, here] -= held * shrink
+    right[1:] += held * steps[1:]
+    right[:-1] -= held * shrink * steps[1:]
     shift = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
     unknown = np.einsum("kij,ki->kj", root, target - coupling @ shift)
     return unknown, root, shift
