@@ -29,11 +29,11 @@ from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
 from stemtomo_dl.track.tracklets import Rules, follow
 
-_ROUNDS, _STABLE = 5, 3e-4  # of linking anew, and the share of entries that may still change
+_ROUNDS, _STABLE = 4, 3e-4  # of linking anew, and the share of entries that may still change
 _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
 _PIECE = 4  # sightings that place a piece of a track in 3-D
 _MOST_PIECES = 3000
-_AXIS_PIECES, _AXIS_STEP_DEG = 400, 1.5  # tracks that turn the axis, and how far in a round
+_AXIS_PIECES, _AXIS_STEP_DEG = 150, 1.5  # tracks that turn the axis, and how far in a round
 _LEAST_SHARE = 1 / 3  # of the tilts at which a particle should be in view
 
 
@@ -120,6 +120,8 @@ def _link_rigidly(
     if len(index) < _FEWEST_TRACKS:
         return None
     fitted = _first_fit(series, index, steps, noise, tilt_axis_deg, config.axis_reach_deg)
+    if tilt_axis_deg is None:  # once more, now that the foreshortening between tilts is known
+        return _link_rigidly(series, fitted.model.axis_deg, config, needed)
     for turn in range(_ROUNDS):
         index = _joined(series, index, fitted)
         if len(index) < _FEWEST_TRACKS:

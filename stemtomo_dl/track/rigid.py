@@ -24,6 +24,7 @@ _STEP_PX = 0.7  # by how much the voted step of a tilt against the one before is
 _RASTER_PX = 0.2  # outlines of small particles keep their pixels, then jump: their median motion says too little
 _ROBUST = 3.0  # noises at which a sighting begins to count as wrong
 _SCALE_REACH, _CLEARLY = 0.02, 30.0  # of the tilt angles in a round; and the fall of χ² that asks for it
+_OWN_NOISES = 4.0  # own motion over the series that is told from noise, as a multiple of a sighting's variance
 _KNOT_TILTS, _MOST_KNOTS = 8, 24  # own motion: tilts per knot, and knots at most
 
 
@@ -208,10 +209,18 @@ def _eliminate(
     coupling = (root @ basis.T) * precision[:, None, :]
     target = np.einsum("kij,kj->ki", root, (precision * y) @ basis)
     flat = coupling.reshape(-1, tilts)
-    odometry = (np.eye(tilts)[1:] - ratio[1:, None] * np.eye(tilts)[:-1]) / _STEP_PX
-    trusted = odometry.T * trust[1:]
-    normal = np.diag(precision.sum(0) + 1e-6) - flat.T @ flat + trusted @ odometry
-    right = (precision * y).sum(0) - flat.T @ target.ravel() + trusted @ steps[1:] / _STEP_PX
+    normal = -(flat.T @ flat)
+    right = (precision * y).sum(0) - flat.T @ target.ravel()
+    # odometry ties neighbours: s_t - ratio_t s_(t-1) = step_t
+    held, shrink, here = trust[1:] / _STEP_PX**2, ratio[1:], np.arange(1, tilts)
+    diagonal = precision.sum(0) + 1e-6
+    diagonal[1:] += held
+    diagonal[:-1] += held * shrink**2
+    normal[np.arange(tilts), np.arange(tilts)] += diagonal
+    normal[here, here - 1] -= held * shrink
+    normal[here - 1, here] -= held * shrink
+    right[1:] += held * steps[1:]
+    right[:-1] -= held * shrink * steps[1:]
     shift = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
     unknown = np.einsum("kij,ki->kj", root, target - coupling @ shift)
     return unknown, root, shift
@@ -281,7 +290,7 @@ def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float
     creep = max(0.0, float(np.median(growth))) if growth else 0.0
     noise = np.sqrt(max(first - creep, 0.2 * first) / 2)
     noise = max(float(noise), _RASTER_PX)
-    return noise, creep if creep * tilts > noise**2 else 0.0
+    return noise, creep if creep * tilts > _OWN_NOISES * noise**2 else 0.0
 
 
 def track_noise(index: np.ndarray, fitted: Fit) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def arrange(
     rank = rank_of[tilt]
     order = np.argsort(rank, kind="stable")
     edges = np.searchsorted(rank[order], np.arange(len(tilts) + 1))
-    groups = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    groups = [order[a:b] for a, b in pairwise(edges)]
     cxx, cyy, cxy = seen.covariance[:, 0, 0], seen.covariance[:, 1, 1], seen.covariance[:, 0, 1]
     looks = np.stack([np.log(seen.area), (cxx - cyy) / (cxx + cyy), 2 * cxy / (cxx + cyy)], 1)
     return Series(seen.xy - field_centre(shape), looks, rank, groups, tilts, alpha, shape, descriptor)

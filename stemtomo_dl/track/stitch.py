@@ -78,7 +78,7 @@ def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
         mutual = (odds == best[a]) & (odds == best[b])
         a, b = a[mutual], b[mutual]
         # equal odds could name a piece twice
-        ends, first = np.unique(np.stack([a, b], 1).ravel(), return_index=True)
+        _, first = np.unique(np.stack([a, b], 1).ravel(), return_index=True)
         once = np.bincount(first // 2, minlength=len(a)) == 2
         if not once.any():
             break
