@@ -134,6 +134,29 @@ def evaluate(
 
 
 @app.command()
+def export(
+    folder: RunFolder,
+    formats: Annotated[
+        str, typer.Option(metavar="LIST", help="Of pets, dials, xds, tiff, with commas between.")
+    ] = "pets,dials,xds,tiff",
+    particles: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Tracks, with commas between: 1,2. Without it, all.")
+    ] = None,
+) -> None:
+    """Particles' series for PETS2, DIALS and XDS, or as plain TIFF (particles/p0001/pets …)."""
+    from stemtomo_dl.interchange import export_particles
+
+    named = [f.strip() for f in formats.split(",") if f.strip()]
+    try:
+        tracks = None if particles is None else [int(t) for t in particles.split(",")]
+    except ValueError:
+        raise InputError(f"--particles '{particles}': must be track numbers with commas between, as 1,2") from None
+    with _progress() as progress:
+        n = export_particles(folder, named, tracks, progress)
+    typer.echo(f"{n} particles as {', '.join(named)}: {folder / 'particles'}")
+
+
+@app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="2-D images: .tif .png .jpg .hspy …")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for NAME.h5 and NAME.png.")],
