@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 _TOLERANCE = 0.1  # of a typical step: how far from its true angle a frame may be said to be
-_GAP = 1.5  # of a typical step
 _FINEST = 5  # steps a typical step may be cut into; half of one is the tolerance
 _LONE_DEG = 1.0  # the wedge of a frame whose neighbours say nothing
 
@@ -18,37 +16,6 @@ def typical_step(alpha_deg: np.ndarray) -> float:
     steps = np.diff(alpha_deg)
     steps = steps[steps > 1e-6]
     return float(np.median(steps)) if len(steps) else _LONE_DEG
-
-
-class Sweep(NamedTuple):
-    """Frames first … last − 1 of a series, evenly spaced: each stands for the wedge ``width_deg`` about its angle."""
-
-    first: int
-    last: int
-    width_deg: float
-
-
-def sweeps(alpha_deg: np.ndarray) -> list[Sweep]:
-    """Cut rising angles (frame,) where there is a gap or the step changes.
-
-    Within a sweep no frame is farther than a tenth of a typical step from where even steps would have it.
-    """
-    typical, found, first = typical_step(alpha_deg), [], 0
-    while first < len(alpha_deg):
-        last = first + 1
-        while last < len(alpha_deg) and _even(alpha_deg[first : last + 1], typical):
-            last += 1
-        n = last - first
-        width = float(alpha_deg[last - 1] - alpha_deg[first]) / (n - 1) if n > 1 else typical
-        found.append(Sweep(first, last, width))
-        first = last
-    return found
-
-
-def _even(alpha: np.ndarray, typical: float) -> bool:
-    step = (alpha[-1] - alpha[0]) / (len(alpha) - 1)
-    line = alpha[0] + step * np.arange(len(alpha))
-    return bool(1e-6 < step <= _GAP * typical and np.abs(alpha - line).max() <= _TOLERANCE * typical)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.export.angles import Sweep, sweeps
+from stemtomo_dl.export.angles import Grid, grid
 from stemtomo_dl.export.frames import PIXEL_MM, Camera, Files, ascending, direct_beam, typical_probes
 from stemtomo_dl.records import DiffractionSeries
 
@@ -33,35 +33,34 @@ _ALPHA = "entry/sample/transformations/alpha"
 
 
 def dials(series: DiffractionSeries, title: str) -> Files:
-    """One NXmx file for every stretch of even steps, and a script.
+    """One NXmx file and a script.
 
-    DIALS gives a file one step, so that a gap or a change of step begins another file; the crystal is indexed in all
-    of them together. Values are counts of a typical frame, in floats, negative where the background was above them;
-    pixels that were not measured lie below ``underload_value``.
+    DIALS gives a file one start and one step: the frames are laid on an even grid, in which slots that no frame falls
+    on hold no valid pixel. Values are counts of a typical frame, in floats, negative where the background was above
+    them; pixels that were not measured lie below ``underload_value``.
 
     Parameters
     ----------
     series : DiffractionSeries
     title : str
-        What the series is called; the files' names begin with it.
+        What the series is called, and its file.
 
     Returns
     -------
     Files
-        TITLE_01.nxs …, as trees by path; dials.sh.
+        TITLE.nxs, as a tree by path; dials.sh.
     """
     s = ascending(series)
-    names = {f"{title}_{i:02d}.nxs": sweep for i, sweep in enumerate(sweeps(s.alpha_deg), 1)}
-    trees: Files = {name: _tree(s, sweep, title) for name, sweep in names.items()}
-    return trees | {"dials.sh": _script(list(names))}
+    slots = grid(s.alpha_deg)
+    return {f"{title}.nxs": _tree(s, slots, title), "dials.sh": _script(f"{title}.nxs", slots)}
 
 
-def _tree(s: DiffractionSeries, sweep: Sweep, title: str) -> Mapping[str, Any]:
-    camera, part = Camera.of(s), slice(sweep.first, sweep.last)
-    measured = s.measured[part]
-    counts = s.patterns[part] * np.float32(typical_probes(s))
+def _tree(s: DiffractionSeries, slots: Grid, title: str) -> Mapping[str, Any]:
+    camera = Camera.of(s)
+    measured = s.measured[slots.frame] & (slots.frame >= 0)[:, None, None]
+    counts = s.patterns[slots.frame] * np.float32(typical_probes(s))
     underload = float(np.floor(counts.min(initial=0.0))) - 1
-    start = s.alpha_deg[part] - sweep.width_deg / 2
+    start = slots.angle_deg - slots.step_deg / 2
     classes = {f"{group}@NX_class": name for group, name in _CLASSES.items()}
     return classes | {
         "entry/definition": "NXmx",
@@ -74,14 +73,14 @@ def _tree(s: DiffractionSeries, sweep: Sweep, title: str) -> Mapping[str, Any]:
         "entry/instrument/beam/incident_wavelength@units": "angstrom",
         **_detector(camera),
         # The direct beam is masked here: DIALS 3.12 takes no d_max where the beam meets the centre of a pixel.
-        f"{_DETECTOR}/pixel_mask": (~measured.any(0) | direct_beam(s)).astype("u4"),
+        f"{_DETECTOR}/pixel_mask": (~s.measured.any(0) | direct_beam(s)).astype("u4"),
         f"{_DETECTOR}/saturation_value": _OVERLOAD,
         f"{_DETECTOR}/underload_value": underload,
         "entry/sample/name": title,
         "entry/sample/depends_on": f"/{_ALPHA}",
         _ALPHA: start,
         **_transformation(_ALPHA, "rotation", "deg", (-camera.axis[0], -camera.axis[1], 0.0), "."),
-        f"{_ALPHA}_end": start + sweep.width_deg,
+        f"{_ALPHA}_end": start + slots.step_deg,
         f"{_ALPHA}_end@units": "deg",
         "entry/data@signal": "data",
         "entry/data/data": np.where(measured, counts, np.float32(2 * underload - 2)),
@@ -127,12 +126,14 @@ def _transformation(path: str, kind: str, units: str, vector: tuple[float, float
     return {f"{path}@{name}": value for name, value in attributes.items()}
 
 
-def _script(names: list[str]) -> str:
+def _script(name: str, slots: Grid) -> str:
+    blank = "".join(f" exclude_images=0:{a}:{b}" for a, b in slots.gaps())
     return (
         "#!/bin/sh\n"
-        "# From these files to a lattice; add indexing.known_symmetry.unit_cell=a,b,c,al,be,ga where it is known.\n"
+        "# From the frames to a lattice; add indexing.known_symmetry.unit_cell=a,b,c,al,be,ga where it is known.\n"
+        f"# Then: dials.integrate indexed.expt indexed.refl{blank}\n"
         'set -eu\ncd "$(dirname "$0")"\n'
-        f"dials.import {' '.join(names)} output.experiments=imported.expt\n"
+        f"dials.import {name} output.experiments=imported.expt\n"
         "dials.find_spots imported.expt min_spot_size=2 gain=1\n"
         "dials.index imported.expt strong.refl indexing.method=fft3d detector.fix=distance\n"
     )
