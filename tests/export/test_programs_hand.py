@@ -179,7 +179,7 @@ def test_dials_finds_the_lattice(tmp_path):
     if shutil.which("dials.index") is None:
         pytest.skip("DIALS is not installed (Debian: apt-get install --no-install-recommends dials)")
     alpha = np.delete(np.arange(-60.0, 61.0), [20, 21, 70])[::-1]
-    write_folder(tmp_path / "dials", FORMATS["dials"](chiral.noisy(chiral.series(alpha, both=True)), "p0001"))
+    write_folder(tmp_path / "dials", FORMATS["dials"](chiral.counted(chiral.series(alpha, both=True)), "p0001"))
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["sh", tmp_path / "dials/dials.sh"], capture_output=True, text=True, check=False, env=environment
