@@ -134,6 +134,35 @@ def evaluate(
 
 
 @app.command()
+def export(
+    folder: RunFolder,
+    formats: Annotated[
+        str, typer.Option(metavar="LIST", help="Of pets, dials, xds, tiff, with commas between.")
+    ] = "pets,dials,xds,tiff",
+    particles: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Tracks, with commas between: 1,2. Without it, all.")
+    ] = None,
+    tracks: Annotated[
+        str | None, typer.Option(metavar="FORM", help="The tracks instead, for napari or ctc (RUN/export).")
+    ] = None,
+) -> None:
+    """Particles' series for PETS2, DIALS and XDS, or as plain TIFF (particles/p0001/pets …); or the tracks."""
+    from stemtomo_dl.interchange import export_particles, export_tracks
+
+    if tracks is not None:
+        typer.echo(export_tracks(folder, tracks))
+        return
+    named = [f.strip() for f in formats.split(",") if f.strip()]
+    try:
+        chosen = None if particles is None else [int(t) for t in particles.split(",")]
+    except ValueError:
+        raise InputError(f"--particles '{particles}': must be track numbers with commas between, as 1,2") from None
+    with _progress() as progress:
+        n = export_particles(folder, named, chosen, progress)
+    typer.echo(f"{n} particles as {', '.join(named)}: {folder / 'particles'}")
+
+
+@app.command()
 def predict(
     images: Annotated[
         list[str],
@@ -191,17 +220,6 @@ def link(
     tracks = known.link(masks, output, tilt_axis, step)
     axis = f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else f"linked without geometry ({tracks.note})"
     typer.echo(f"{len(tracks.particle)} particles, {len(tracks.track)} sightings, {axis}: {output}")
-
-
-@app.command()
-def export(
-    folder: RunFolder,
-    tracks: Annotated[str, typer.Option("--tracks", metavar="FORM", help="napari or ctc.")],
-) -> None:
-    """A run's tracks for other programs (RUN/export)."""
-    from stemtomo_dl import known
-
-    typer.echo(known.export_tracks(folder, tracks))
 
 
 @app.command()

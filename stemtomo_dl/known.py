@@ -27,7 +27,6 @@ from stemtomo_dl.store.fields import Field
 from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.prediction import write_prediction
 from stemtomo_dl.store.prompts import check_inside
-from stemtomo_dl.store.track_formats import WRITERS
 from stemtomo_dl.store.tracks import Tables, write_stage, write_tracks
 from stemtomo_dl.store.truth import read_truth
 from stemtomo_dl.track import track
@@ -186,20 +185,6 @@ def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm:
     write_stage(tables, tracks)
     write_tracks(tables, tracks)
     return tracks
-
-
-def export_tracks(folder: Path, form: str) -> Path:
-    """Write a run's tracks for another program; where they are.
-
-    Raises
-    ------
-    InputError
-        If the form is not known, or the run has no tracks.
-    """
-    if form not in WRITERS:
-        raise InputError(f"--tracks {form}: no such form; choose one of {', '.join(WRITERS)}")
-    masks, tracks = read_linked(folder)
-    return WRITERS[form](folder / "export", masks, tracks)
 
 
 def evaluate(folder: Path, truth: Path) -> dict[str, Any]:

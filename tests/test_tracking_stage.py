@@ -124,7 +124,7 @@ def test_link_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"/tilt names a tilt that /alpha_deg does not have"):
         known.link(tmp_path / "masks.h5", tmp_path / "t.csv")
     with pytest.raises(InputError, match="choose one of napari, ctc"):
-        known.export_tracks(tmp_path, "mamut")
+        interchange.export_tracks(tmp_path, "mamut")
 
 
 def test_link_of_nothing_is_empty(tmp_path):
@@ -136,5 +136,5 @@ def test_link_of_nothing_is_empty(tmp_path):
 
 def test_a_runs_tracks_are_exported(gap):
     for form in ("napari", "ctc"):
-        assert known.export_tracks(gap, form).exists()
+        assert interchange.export_tracks(gap, form).exists()
     assert (gap / "export" / "ctc" / "mask003.tif").exists()

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
@@ -168,9 +169,12 @@ class Ledger:
         self.save()
 
     def remove(self, output: str) -> None:
-        """Remove one of our files, and its folders where that leaves them empty."""
+        """Remove one of our files or folders of frames, and the folders about it where that leaves them empty."""
         path = self.folder / output
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # not empty, or not there
             for parent in path.parents:
                 if parent == self.folder:

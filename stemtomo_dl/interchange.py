@@ -1,0 +1,77 @@
+"""A run's particles handed to other programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.export import FORMATS, Files
+from stemtomo_dl.run import Progress, Run, reopen
+from stemtomo_dl.store import results
+from stemtomo_dl.store.folder import write_folder
+from stemtomo_dl.store.linked import read_linked
+from stemtomo_dl.store.track_formats import WRITERS
+
+
+def export_particles(folder: Path, formats: Sequence[str], particles: Sequence[int] | None, progress: Progress) -> int:
+    """Write the series of particles in the formats of other programs, beside series.h5; how many particles.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    formats : sequence of str
+        Of `export.FORMATS`; each becomes a folder of that name.
+    particles : sequence of int or None
+        Tracks; None: all that have a series.
+
+    Raises
+    ------
+    InputError
+        If a format or a particle is not there, or the disk is full.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown or not formats:
+        what = f"no such format '{unknown[0]}'" if unknown else "no format named"
+        raise InputError(f"--formats: {what}; choose from {', '.join(FORMATS)}")
+    with reopen(folder, progress) as run:
+        tracks = _tracks(run, particles)
+        began = time.perf_counter()
+        with progress.stage("export", len(tracks) * len(formats)) as advance:
+            for track in tracks:
+                series = results.read_series(folder / results.series_name(track))
+                for name in formats:
+                    place = f"{results.series_name(track).rpartition('/')[0]}/{name}"
+                    files: Files = FORMATS[name](series, f"p{track:04d}")
+                    run.ledger.claim("export", [f"{place}/{f}" for f in files])
+                    write_folder(folder / place, files)
+                    advance()
+        run.ledger.done("export", "", time.perf_counter() - began, run.ledger.outputs("export"))
+    return len(tracks)
+
+
+def _tracks(run: Run, asked: Sequence[int] | None) -> list[int]:
+    """The tracks to write, each once."""
+    there = [int(p.parent.name[1:]) for p in sorted(run.folder.glob("particles/p*/series.h5"))]
+    if not there:
+        raise InputError(f"{run.folder}: holds no particle's series; run 'stemtomo extract {run.folder}'")
+    missing = [t for t in asked or () if t not in there]
+    if missing:
+        raise InputError(f"--particles: {run.folder} has no series of particle {missing[0]}; see particles.csv")
+    return there if asked is None else sorted(set(asked))
+
+
+def export_tracks(folder: Path, form: str) -> Path:
+    """Write a run's tracks for another program; where they are.
+
+    Raises
+    ------
+    InputError
+        If the form is not known, or the run has no tracks.
+    """
+    if form not in WRITERS:
+        raise InputError(f"--tracks {form}: no such form; choose one of {', '.join(WRITERS)}")
+    masks, tracks = read_linked(folder)
+    return WRITERS[form](folder / "export", masks, tracks)
