@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stemtomo_dl import known, pipeline
+from stemtomo_dl import interchange, known, pipeline
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.run import reopen
 from stemtomo_dl.store import results
