@@ -35,12 +35,11 @@ def vote_shift(
     -------
     (2,) array, px; zero where nothing can be said.
     """
-    shift = (found[None] - predicted[:, None]).reshape(-1, 2)
-    near = np.flatnonzero((np.abs(shift) <= reach_px).all(1))
+    near = cKDTree(predicted).sparse_distance_matrix(cKDTree(found), reach_px, p=np.inf, output_type="ndarray")
     if not len(near):
         return np.zeros(2)
-    shift = shift[near]
-    unlike = (found_log_area[None] - log_area[:, None]).ravel()[near] / _ALIKE
+    shift = found[near["j"]] - predicted[near["i"]]
+    unlike = (found_log_area[near["j"]] - log_area[near["i"]]) / _ALIKE
     weight = np.exp(-0.5 * unlike**2 - np.hypot(*shift.T) / (2 * reach_px)) + 1e-6
     margin = reach_px + 3 * _WIDTH_PX
     bins = int(np.ceil(2 * margin / _BIN_PX))

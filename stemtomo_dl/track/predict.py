@@ -36,15 +36,14 @@ def relink(series: Series, index: np.ndarray, fitted: Fit, likeness: Likeness) -
     near = _nearest_other(index, fitted.weight)
     label = np.full(len(series.xy), -1)
     for rank, here in enumerate(series.groups):
-        squared = ((series.xy[here][None] - place[:, rank, None]) ** 2).sum(-1) / variance[:, rank, None]
+        x, y = (series.xy[here, k] - place[:, rank, None, k] for k in (0, 1))
+        squared = (x * x + y * y) / variance[:, rank, None]
         i, j = np.nonzero(squared < 2 * _LIMIT)
-        cost = np.full(squared.shape, np.inf)
         # a wide expectation says less: the normalisation of its density, against the sharpest
-        cost[i, j] = squared[i, j] / 2 + np.log(variance[i, rank] / variance.min())
-        cost[i, j] += likeness.cost(series, near[i, rank], here[j])
-        busy = np.unique(i)
-        rows, columns = assign(cost[busy], _LIMIT)
-        label[here[columns]] = busy[rows]
+        cost = squared[i, j] / 2 + np.log(variance[i, rank] / variance.min())
+        cost += likeness.cost(series, near[i, rank], here[j])
+        chosen = assign(i, j, cost, _LIMIT)
+        label[here[j[chosen]]] = i[chosen]
     return label
 
 
