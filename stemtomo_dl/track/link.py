@@ -26,7 +26,7 @@ _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
 _PIECE = 4  # sightings that place a piece of a track in 3-D
 _MOST_PIECES = 3000
 _AXIS_PIECES, _AXIS_STEP_DEG = 150, 1.5  # tracks that turn the axis, and how far in a round
-_LEAST_SHARE = 1 / 3  # of the tilts at which a particle should be in view
+_LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 
 
 def link(

@@ -109,7 +109,8 @@ def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, n
     sigma_u, sigma_v = covariance[a] + covariance[b], v_variance[a] + v_variance[b]
     whole = _mahalanobis(difference, sigma_u, sigma_v, own)
     parts = _mahalanobis(difference, sigma_u, sigma_v, own + (partial[a] + partial[b]) / 2)
-    odds = strangers - misplaced(*whole, *parts) - _room(difference, sigma_u, sigma_v + own, narrow[a] + narrow[b])
+    variance = (np.trace(sigma_u, axis1=1, axis2=2) + sigma_v) / 3 + own
+    odds = strangers - misplaced(*whole, *parts) - _room(difference, variance, narrow[a] + narrow[b])
     good = np.flatnonzero((parts[0] < _FARTHEST) & (odds > _EVIDENCE))
     bits = np.packbits(points.seen, axis=1)
     a, b, odds = a[good], b[good], odds[good]
@@ -119,11 +120,9 @@ def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, n
     return a[apart], b[apart], odds[apart]
 
 
-def _room(difference: np.ndarray, sigma_u: np.ndarray, sigma_v: np.ndarray, width: np.ndarray) -> np.ndarray:
+def _room(difference: np.ndarray, variance: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Logarithm of the chance that two particles are as near as that: their middles cannot be within half a width."""
-    distance = np.sqrt((difference**2).sum(1))
-    variance = (np.trace(sigma_u, axis1=1, axis2=2) + sigma_v) / 3
-    return log_ndtr((distance - width) / np.sqrt(variance))
+    return np.asarray(log_ndtr((np.sqrt((difference**2).sum(1)) - width) / np.sqrt(variance)))
 
 
 def _mahalanobis(
