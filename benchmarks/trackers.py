@@ -85,8 +85,9 @@ def hungarian(case: Case, gate_px: float) -> np.ndarray:
     for t in range(len(case.alpha_deg)):
         here = np.flatnonzero(frame == t)
         squared = ((case.seen.xy[before][:, None] - case.seen.xy[here]) ** 2).sum(2)
-        rows, columns = assign(squared, gate_px**2)
-        label[here[columns]] = label[before[rows]]
+        rows, columns = np.nonzero(squared < gate_px**2)
+        chosen = assign(rows, columns, squared[rows, columns], gate_px**2)
+        label[here[columns[chosen]]] = label[before[rows[chosen]]]
         new = here[label[here] < 0]
         label[new] = n + np.arange(len(new))
         before, n = here, n + len(new)

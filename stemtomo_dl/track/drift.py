@@ -35,12 +35,11 @@ def vote_shift(
     -------
     (2,) array, px; zero where nothing can be said.
     """
-    shift = (found[None] - predicted[:, None]).reshape(-1, 2)
-    near = np.flatnonzero((np.abs(shift) <= reach_px).all(1))
+    near = cKDTree(predicted).sparse_distance_matrix(cKDTree(found), reach_px, p=np.inf, output_type="ndarray")
     if not len(near):
         return np.zeros(2)
-    shift = shift[near]
-    unlike = (found_log_area[None] - log_area[:, None]).ravel()[near] / _ALIKE
+    shift = found[near["j"]] - predicted[near["i"]]
+    unlike = (found_log_area[near["j"]] - log_area[near["i"]]) / _ALIKE
     weight = np.exp(-0.5 * unlike**2 - np.hypot(*shift.T) / (2 * reach_px)) + 1e-6
     margin = reach_px + 3 * _WIDTH_PX
     bins = int(np.ceil(2 * margin / _BIN_PX))
@@ -84,7 +83,7 @@ def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple
     noise : float
         Standard deviation along each axis, px, from the distances of pairs.
     """
-    steps, distances = np.zeros((len(series.groups), 2)), [np.zeros(0)]
+    steps, between, within = np.zeros((len(series.groups), 2)), [np.zeros(0)], [np.zeros(0)]
     places: list[np.ndarray] = []  # of the last tilts with outlines, carried along with the field
     areas: list[np.ndarray] = []
     for rank, here in enumerate(series.groups):
@@ -95,9 +94,10 @@ def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple
         if places:
             steps[rank] = vote_shift(np.concatenate(places), found, np.concatenate(areas), log_area, reach_px)
             places = [p + steps[rank] for p in places]
-            distances.append(_near_distances(places[-1], found))
+            between.append(_near_distances(places[-1], found))
+        within.append(_near_distances(found, found))
         places, areas = [*places, found][-_VOTERS:], [*areas, log_area][-_VOTERS:]
-    return steps, _pair_noise(np.concatenate(distances))
+    return steps, _pair_noise(np.concatenate(between), np.concatenate(within))
 
 
 def _near_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -105,16 +105,19 @@ def _near_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return cKDTree(a).sparse_distance_matrix(cKDTree(b), _ANNULUS_PX[1], output_type="ndarray")["v"]
 
 
-def _pair_noise(distance: np.ndarray) -> float:
-    """Noise of a sighting along each axis, px, from the distances of all near pairs of two tilts.
+def _pair_noise(between: np.ndarray, within: np.ndarray) -> float:
+    """Noise of a sighting along each axis, px, from the distances of near pairs of two tilts, and of one.
 
-    Strangers are as dense in an annulus as they are nearer; what there is above that is sightings of one particle,
-    whose distances are Rayleigh distributed with the noise of both ends.
+    What two tilts have beyond the pairs of strangers are sightings of one particle, whose distances are Rayleigh
+    distributed with the noise of both ends. How strangers lie, in clusters or apart, shows within a tilt; how many
+    there are, in an annulus where all pairs are strangers.
     """
     inner, outer = _ANNULUS_PX
-    strangers = (distance > inner).sum() / (outer**2 - inner**2)
+    between, within = np.sort(between), np.sort(within[within > 0])
+    many = len(between) - np.searchsorted(between, inner)
+    alike = len(within) - np.searchsorted(within, inner)
     radius = np.arange(0.1, inner, 0.1)
-    own = np.searchsorted(np.sort(distance), radius) - strangers * radius**2
+    own = np.searchsorted(between, radius) - np.searchsorted(within, radius) * (many / max(alike, 1))
     if own.max(initial=0) <= 0:
         return 1.0
     return float(radius[np.argmax(own >= own.max() / 2)]) / 1.1774 / np.sqrt(2)

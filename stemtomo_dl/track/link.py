@@ -7,22 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from stemtomo_dl.config import TrackConfig
-from stemtomo_dl.track.angles import refine_angles
+from stemtomo_dl.track.angles import refine_angles, refine_axis, refine_scale
 from stemtomo_dl.track.drift import measure_steps, stretches
 from stemtomo_dl.track.features import Features
 from stemtomo_dl.track.likeness import Likeness, learn_likeness
+from stemtomo_dl.track.noise import measure_noise, track_noise
 from stemtomo_dl.track.plain import plain_labels, plain_solution
 from stemtomo_dl.track.predict import relink
-from stemtomo_dl.track.rigid import (
-    Fit,
-    Model,
-    fit,
-    measure_noise,
-    refine_axis,
-    refine_scale,
-    table,
-    track_noise,
-)
+from stemtomo_dl.track.rigid import Fit, Model, fit, table
 from stemtomo_dl.track.series import Series, arrange
 from stemtomo_dl.track.settle import rigid_solution
 from stemtomo_dl.track.solution import Solution
@@ -34,7 +26,7 @@ _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
 _PIECE = 4  # sightings that place a piece of a track in 3-D
 _MOST_PIECES = 3000
 _AXIS_PIECES, _AXIS_STEP_DEG = 150, 1.5  # tracks that turn the axis, and how far in a round
-_LEAST_SHARE = 1 / 3  # of the tilts at which a particle should be in view
+_LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 
 
 def link(

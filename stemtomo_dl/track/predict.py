@@ -10,6 +10,7 @@ from stemtomo_dl.track.rigid import Fit
 from stemtomo_dl.track.series import Series
 
 _LIMIT = 9.0  # dearest link, as a negative log likelihood
+PARTIAL = 0.05  # of the sightings: outlines that show a part of a particle, or more than it
 _FLOOR_PX = 0.5  # outlines on a raster scatter rarely, but then by a pixel, however small their noise
 
 
@@ -36,16 +37,28 @@ def relink(series: Series, index: np.ndarray, fitted: Fit, likeness: Likeness) -
     near = _nearest_other(index, fitted.weight)
     label = np.full(len(series.xy), -1)
     for rank, here in enumerate(series.groups):
-        squared = ((series.xy[here][None] - place[:, rank, None]) ** 2).sum(-1) / variance[:, rank, None]
-        i, j = np.nonzero(squared < 2 * _LIMIT)
-        cost = np.full(squared.shape, np.inf)
-        # a wide expectation says less: the normalisation of its density, against the sharpest
-        cost[i, j] = squared[i, j] / 2 + np.log(variance[i, rank] / variance.min())
-        cost[i, j] += likeness.cost(series, near[i, rank], here[j])
-        busy = np.unique(i)
-        rows, columns = assign(cost[busy], _LIMIT)
-        label[here[columns]] = busy[rows]
+        x, y = (series.xy[here, k] - place[:, rank, None, k] for k in (0, 1))
+        squared, wide = x * x + y * y, variance[:, rank] + series.partial[near[:, rank]]
+        i, j = np.nonzero(squared < 2 * _LIMIT * wide[:, None])
+        cost = misplaced(squared[i, j] / variance[i, rank], np.log(variance[i, rank] / variance.min()),
+                         squared[i, j] / wide[i], np.log(wide[i] / variance.min()))  # fmt: skip
+        cost += likeness.cost(series, near[i, rank], here[j])
+        chosen = assign(i, j, cost, _LIMIT)
+        label[here[j[chosen]]] = i[chosen]
     return label
+
+
+def misplaced(squared: np.ndarray, volume: np.ndarray, wide: np.ndarray, wide_volume: np.ndarray) -> np.ndarray:
+    """Negative log likelihood of a difference, mostly of the noise, but now and then of outlines that show a part.
+
+    Parameters
+    ----------
+    squared, wide : (n) arrays
+        Squared Mahalanobis distances given whole outlines, and given partial ones.
+    volume, wide_volume : (n) arrays
+        Logarithms of what the densities are normalised by: a wide one says less.
+    """
+    return -np.logaddexp(np.log(1 - PARTIAL) - squared / 2 - volume, np.log(PARTIAL) - wide / 2 - wide_volume)
 
 
 def _nearest_other(index: np.ndarray, weight: np.ndarray) -> np.ndarray:

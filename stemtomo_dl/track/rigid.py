@@ -11,20 +11,17 @@ large as the number of tilts. After Levine et al., J. Struct. Biol. 157 (2007) 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize_scalar
+from scipy.linalg.blas import dsyrk
 
 from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import hat_functions
 
 _STEP_PX = 0.7  # by how much the voted step of a tilt against the one before is wrong, where it is not all wrong
-_RASTER_PX = 0.2  # outlines of small particles keep their pixels, then jump: their median motion says too little
-_ROBUST = 3.0  # noises at which a sighting begins to count as wrong
-_SCALE_REACH, _CLEARLY = 0.02, 30.0  # of the tilt angles in a round; and the fall of χ² that asks for it
-_OWN_NOISES = 4.0  # own motion over the series that is told from noise, as a multiple of a sighting's variance
+ROBUST = 3.0  # noises at which a sighting begins to count as wrong
 _KNOT_TILTS, _MOST_KNOTS = 8, 24  # own motion: tilts per knot, and knots at most
 
 
@@ -183,9 +180,9 @@ def fit(
         u, u_root, shift_u = _eliminate(basis_u, prior_u, precision, uv[..., 0], steps[:, 0], ratio[:, 0], trust)
         v, v_root, shift_v = _eliminate(basis_v, prior_v, precision, uv[..., 1], steps[:, 1], ratio[:, 1], trust)
         misfit = np.hypot(uv[..., 0] - u @ basis_u.T - shift_u, uv[..., 1] - v @ basis_v.T - shift_v) * seen
-        weight = seen / (1 + (misfit / (_ROBUST * noise[:, None])) ** 2) ** 2
+        weight = seen / (1 + (misfit / (ROBUST * noise[:, None])) ** 2) ** 2
         shift = np.stack([shift_u, shift_v], 1)
-        wrong = np.hypot(*(shift[1:] - ratio[1:] * shift[:-1] - steps[1:]).T) / (_ROBUST * _STEP_PX)
+        wrong = np.hypot(*(shift[1:] - ratio[1:] * shift[:-1] - steps[1:]).T) / (ROBUST * _STEP_PX)
         trust[1:] = 1 / (1 + wrong**2) ** 2
     return Fit(model, u, v, u_root, v_root, shift, weight, misfit, noise)
 
@@ -209,7 +206,7 @@ def _eliminate(
     coupling = (root @ basis.T) * precision[:, None, :]
     target = np.einsum("kij,kj->ki", root, (precision * y) @ basis)
     flat = coupling.reshape(-1, tilts)
-    normal = -(flat.T @ flat)
+    normal = dsyrk(-1.0, flat.T, lower=1)
     right = (precision * y).sum(0) - flat.T @ target.ravel()
     # odometry ties neighbours: s_t - ratio_t s_(t-1) = step_t
     held, shrink, here = trust[1:] / _STEP_PX**2, ratio[1:], np.arange(1, tilts)
@@ -218,86 +215,8 @@ def _eliminate(
     diagonal[:-1] += held * shrink**2
     normal[np.arange(tilts), np.arange(tilts)] += diagonal
     normal[here, here - 1] -= held * shrink
-    normal[here - 1, here] -= held * shrink
     right[1:] += held * steps[1:]
     right[:-1] -= held * shrink * steps[1:]
-    shift = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
+    shift = cho_solve(cho_factor(normal, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False)
     unknown = np.einsum("kij,ki->kj", root, target - coupling @ shift)
     return unknown, root, shift
-
-
-def _cost(series: Series, index: np.ndarray, trial: Model) -> float:
-    """Robust mean squared misfit of a trial: of noises, saturating for wrong sightings."""
-    solved = fit(series, index, trial, rounds=2)
-    squared = (solved.misfit[index >= 0] / (_ROBUST * trial.noise_px)) ** 2
-    return float((squared / (1 + squared)).mean())
-
-
-def refine_axis(series: Series, index: np.ndarray, model: Model, reach_deg: float) -> Model:
-    """The model with the axis, within a reach of its present one, about which the tracks are most nearly rigid."""
-
-    def cost(axis_deg: float) -> float:
-        return _cost(series, index, replace(model, axis_deg=axis_deg))
-
-    if reach_deg >= 90:  # from nothing: a coarse search of the half circle first
-        grid = np.arange(-90.0, 90.0, 7.5)
-        model, reach_deg = replace(model, axis_deg=float(min(grid, key=cost))), 7.5
-    bounds = (model.axis_deg - reach_deg, model.axis_deg + reach_deg)
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
-    return replace(model, axis_deg=float(found.x))
-
-
-def refine_scale(series: Series, index: np.ndarray, model: Model) -> Model:
-    """The model with the scale of the tilt angles, if another than the present one explains the motion clearly better.
-
-    Single angles are set back to what the scale says.
-    """
-
-    def trial(scale: float) -> Model:
-        return replace(model, scale=scale, alpha=series.alpha * scale)
-
-    found = minimize_scalar(
-        lambda scale: _cost(series, index, trial(scale)),
-        bounds=(model.scale - _SCALE_REACH, model.scale + _SCALE_REACH),
-        method="bounded",
-        options={"xatol": 5e-4},
-    )
-    gain = (_cost(series, index, trial(model.scale)) - found.fun) * (index >= 0).sum() * _ROBUST**2
-    return trial(float(found.x)) if gain > _CLEARLY else model
-
-
-def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float, float]:
-    """Noise of a sighting (px) and variance of own motion per tilt (px²).
-
-    From how the distance, along the axis and less the drift, of two sightings of a track grows with the time
-    between: 2σ² at once, and what own motion adds later. Medians, so that wrong links do not count.
-    """
-    order = np.argsort(fitted.model.time, kind="stable")
-    along = np.where(index >= 0, series.xy[index] @ fitted.model.frame[:, 1] - fitted.shift[:, 1], np.nan)[:, order]
-    tilts = along.shape[1]
-    lags = [h for h in (1, tilts // 16, tilts // 8, tilts // 4, tilts // 2) if h]
-    growth, first = [], fitted.model.noise_px**2 * 2
-    for lag in dict.fromkeys(lags):
-        step = along[:, lag:] - along[:, :-lag]
-        step = step[np.isfinite(step)]
-        if len(step) < 100:
-            continue
-        variance = (1.4826 * float(np.median(np.abs(step)))) ** 2
-        if lag == 1:
-            first = variance
-        else:
-            growth.append((variance - first) / (lag - 1))
-    creep = max(0.0, float(np.median(growth))) if growth else 0.0
-    noise = np.sqrt(max(first - creep, 0.2 * first) / 2)
-    noise = max(float(noise), _RASTER_PX)
-    return noise, creep if creep * tilts > _OWN_NOISES * noise**2 else 0.0
-
-
-def track_noise(index: np.ndarray, fitted: Fit) -> np.ndarray:
-    """Each track's own noise, (track) px: outlines of large or changing shape scatter more. Drawn to the common one."""
-    prior, count = 20.0, (index >= 0).sum(1)
-    own = np.array(
-        [np.median(row[i >= 0]) if (i >= 0).any() else 0.0 for row, i in zip(fitted.misfit, index, strict=True)]
-    )
-    common = fitted.model.noise_px**2
-    return np.sqrt((prior * common + count * np.maximum((own / 1.1774) ** 2, 0.25 * common)) / (prior + count))

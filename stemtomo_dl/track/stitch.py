@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import log_ndtr
 
+from stemtomo_dl.track.predict import misplaced
 from stemtomo_dl.track.rigid import Fit
 from stemtomo_dl.track.series import Series
 
@@ -24,11 +26,13 @@ class _Points:
         self.u_precision = (weight @ (basis[:, :, None] * basis[:, None]).reshape(-1, 4)).reshape(-1, 2, 2)
         self.u_sum, self.v_sum = (weight * uv[..., 0]) @ basis, (weight * uv[..., 1]).sum(1)
         self.v_precision, self.time_sum = weight.sum(1), weight @ model.time
+        self.partial_sum = (weight * np.where(index >= 0, series.partial[index], 0)).sum(1)
+        self.narrow_sum = (weight * np.where(index >= 0, series.narrow[index], 0)).sum(1)
         self.label = np.arange(len(index))
 
     def join(self, a: np.ndarray, b: np.ndarray) -> None:
         """Make one of each pair (a, b); every piece is in one pair at most."""
-        for name in ("u_precision", "u_sum", "v_sum", "v_precision", "time_sum", "seen"):
+        for name in ("u_precision", "u_sum", "v_sum", "v_precision", "time_sum", "partial_sum", "narrow_sum", "seen"):
             values = getattr(self, name)
             values[a] = values[a] | values[b] if name == "seen" else values[a] + values[b]
             setattr(self, name, np.delete(values, b, 0))
@@ -37,8 +41,8 @@ class _Points:
         left = np.delete(np.arange(len(new)), b)
         self.label = np.searchsorted(left, new)[self.label]
 
-    def where(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(U, Z), its covariance, V, its variance, and the mean time of every piece."""
+    def where(self) -> tuple[np.ndarray, ...]:
+        """(U, Z), its covariance, V, its variance, mean time, ``Series.partial`` and ``narrow`` of every piece."""
         model = self.model
         covariance = np.linalg.inv(self.u_precision + np.diag(1 / model.spread_px**2))
         place = np.einsum("kij,kj->ki", covariance, self.u_sum)
@@ -52,6 +56,8 @@ class _Points:
             self.v_sum / precision,
             more / precision,
             self.time_sum / precision,
+            self.partial_sum / precision,
+            self.narrow_sum / precision,
         )
 
 
@@ -89,27 +95,45 @@ def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
 def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs that may be one particle, and their log odds."""
     model = points.model
-    place, covariance, v, v_variance, time = points.where()
+    place, covariance, v, v_variance, time, partial, narrow = points.where()
     floor = (0.5 * model.noise_px) ** 2
-    width = (
-        np.sqrt(_FARTHEST * (2 * np.median(v_variance) + floor + model.creep * len(model.time) / 4)) if len(v) else 0
-    )
+    usual = 2 * np.median(v_variance) + np.median(partial) + floor + model.creep * len(model.time) / 4
+    width = np.sqrt(_FARTHEST * usual)
     order = np.argsort(v)
     last = np.searchsorted(v[order], v[order] + width, side="right")
     many = np.minimum(last - np.arange(len(order)) - 1, max(1, _MOST_PAIRS // max(len(order), 1)))
     left = np.repeat(np.arange(len(order)), many)
     a, b = order[left], order[left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(many) - many, many)]
     own = model.creep * np.abs(time[a] - time[b]) + floor
-    sigma_v, sigma_u = v_variance[a] + v_variance[b] + own, covariance[a] + covariance[b]
-    p, q, r = sigma_u[:, 0, 0] + own, sigma_u[:, 1, 1] + own, sigma_u[:, 0, 1]
-    determinant = p * q - r * r
-    du, dz = (place[a] - place[b]).T
-    squared = (q * du * du - 2 * r * du * dz + p * dz * dz) / determinant + (v[a] - v[b]) ** 2 / sigma_v
-    odds = strangers - 0.5 * squared - 0.5 * np.log((2 * np.pi) ** 3 * determinant * sigma_v)
-    good = np.flatnonzero((squared < _FARTHEST) & (odds > _EVIDENCE))
+    difference = np.column_stack([place[a] - place[b], v[a] - v[b]])
+    sigma_u, sigma_v = covariance[a] + covariance[b], v_variance[a] + v_variance[b]
+    whole = _mahalanobis(difference, sigma_u, sigma_v, own)
+    parts = _mahalanobis(difference, sigma_u, sigma_v, own + (partial[a] + partial[b]) / 2)
+    variance = (np.trace(sigma_u, axis1=1, axis2=2) + sigma_v) / 3 + own
+    odds = strangers - misplaced(*whole, *parts) - _room(difference, variance, narrow[a] + narrow[b])
+    good = np.flatnonzero((parts[0] < _FARTHEST) & (odds > _EVIDENCE))
     bits = np.packbits(points.seen, axis=1)
     a, b, odds = a[good], b[good], odds[good]
     shared = np.bitwise_count(bits[a] & bits[b]).sum(1)
     count = points.seen.sum(1)
     apart = shared <= np.minimum(2, 0.05 * np.minimum(count[a], count[b]))
     return a[apart], b[apart], odds[apart]
+
+
+def _room(difference: np.ndarray, variance: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Logarithm of the chance that two particles are as near as that: their middles cannot be within half a width."""
+    return np.asarray(log_ndtr((np.sqrt((difference**2).sum(1)) - width) / np.sqrt(variance)))
+
+
+def _mahalanobis(
+    difference: np.ndarray, sigma_u: np.ndarray, sigma_v: np.ndarray, more: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances of (U, Z, V), and the logarithms of the volumes that normalise their densities.
+
+    ``more`` is added to the variances of all three.
+    """
+    (du, dz, dv), s = difference.T, sigma_v + more
+    p, q, r = sigma_u[:, 0, 0] + more, sigma_u[:, 1, 1] + more, sigma_u[:, 0, 1]
+    determinant = p * q - r * r
+    squared = (q * du * du - 2 * r * du * dz + p * dz * dz) / determinant + dv**2 / s
+    return squared, 0.5 * np.log((2 * np.pi) ** 3 * determinant * s)

@@ -88,13 +88,15 @@ def _sure_links(
     if not len(tail) or not len(here):
         return np.empty(0, int), np.empty(0, int)
     variance = 2 * rules.noise_px**2 + rules.wander_px**2 * age**2
-    squared = ((series.xy[here][None] - place[:, None]) ** 2).sum(-1) / variance[:, None]
-    cost = np.where(squared < 2 * LIMIT, squared / 2 + np.log(variance / variance.min())[:, None], np.inf)
-    near = np.nonzero(np.isfinite(cost))
-    cost[near] += likeness.cost(series, tail[near[0]], here[near[1]])
-    rows, columns = assign(cost, LIMIT)
-    chosen = cost[rows, columns]
-    cost[rows, columns] = np.inf
-    rival = np.minimum(cost[rows].min(1, initial=np.inf), cost[:, columns].min(0, initial=np.inf))
-    sure = chosen + rules.margin <= rival
+    x, y = (series.xy[here, k] - place[:, None, k] for k in (0, 1))
+    squared = (x * x + y * y) / variance[:, None]
+    i, j = np.nonzero(squared < 2 * LIMIT)
+    cost = squared[i, j] / 2 + np.log(variance / variance.min())[i] + likeness.cost(series, tail[i], here[j])
+    chosen = assign(i, j, cost, LIMIT)
+    other = np.delete(np.arange(len(cost)), chosen)
+    rival_row, rival_column = np.full(len(tail), np.inf), np.full(len(here), np.inf)
+    np.minimum.at(rival_row, i[other], cost[other])
+    np.minimum.at(rival_column, j[other], cost[other])
+    rows, columns = i[chosen], j[chosen]
+    sure = cost[chosen] + rules.margin <= np.minimum(rival_row[rows], rival_column[columns])
     return rows[sure], columns[sure]
