@@ -24,7 +24,7 @@ from stemtomo_dl.simulate.training import TrainingSettings, load_training
 
 _LEAST_SIGNAL = 12.0  # standard deviations: below 5 nobody could see a particle, below this nobody its outline
 _LEAST_VISIBLE = 0.15  # of a particle that others hide: less is not asked for
-_WITH_SECTORS = 0.6  # how often a field comes with components: they take time, and not all that is segmented has them
+_WITH_SECTORS = 0.4  # how often a field comes with components: they take time, and not all that is segmented has them
 _TRIALS = 7919  # apart from the seeds of training
 
 

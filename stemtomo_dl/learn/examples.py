@@ -15,7 +15,7 @@ from stemtomo_dl.segment.planes import COMPONENTS, PLANES, planes
 LEAST_AREA = 16  # px: smaller outlines are neither asked for nor counted as wrong
 _LEAST_INSIDE = 0.25  # share of an outline that a crop must hold, else it is not asked for
 _VARIANTS = ("all", "some", "one", "grey")
-_COMPONENTS_SHOWN = {"all": 0.6, "some": 0.4, "one": 0.0, "grey": 0.0}  # how often with what else is seen
+_COMPONENTS_SHOWN = {"all": 0.75, "some": 0.5, "one": 0.0, "grey": 0.0}  # how often with what else is seen
 _REORDERED = 0.3  # how often components change places
 
 

@@ -37,7 +37,7 @@ def component_images(sectors: np.ndarray) -> np.ndarray:
     """
     shape, counts = sectors.shape[:2], sectors.reshape(-1, sectors.shape[2]).astype(np.float32, copy=False)
     out = np.zeros((COMPONENTS, len(counts)), np.float32)
-    filled = counts.any(0)
+    filled = np.ones(len(counts), np.float32) @ counts > 0
     counts = counts if filled.all() else counts[:, filled]
     some = np.sort(np.random.default_rng(0).permutation(len(counts))[:_SAMPLE])
     gain = _gain(counts, some[some < len(counts) - _RUN])
@@ -78,7 +78,7 @@ def _support(counts: np.ndarray, gain: float) -> np.ndarray:
 
     Brightness alone decides, since a choice by the pattern would favour what few counts happen to look like.
     """
-    total = counts.sum(1)
+    total = counts @ np.ones(counts.shape[1], np.float32)
     holds = total > gain / 2
     share = (holds & (total <= np.median(total[holds]))).astype(np.float32) @ counts
     share = np.maximum(share / max(float(share.sum()), 1e-30), _FAINTEST / len(share))
@@ -87,7 +87,7 @@ def _support(counts: np.ndarray, gain: float) -> np.ndarray:
 
 def _pearson(counts: np.ndarray, share: np.ndarray, gain: float) -> np.ndarray:
     """(count − expected)/√(gain·expected) for counts (n, bin), where a total below one electron counts as one."""
-    total = np.maximum(counts.sum(1, keepdims=True), np.float32(gain))
+    total = np.maximum(counts @ np.ones((counts.shape[1], 1), np.float32), np.float32(gain))
     rest = counts - total * share
     rest *= 1 / np.sqrt(np.float32(gain) * total)
     rest *= 1 / np.sqrt(share)

@@ -18,7 +18,7 @@ from stemtomo_dl.simulate.readout import Readout
 SECTORS = 24
 _SPIKES = (0.05, 1.0)  # concentrations of the weights' Dirichlet distribution: from a spot or two to many
 _FEW = 24.0  # electrons that are shared out one by one; more are drawn as normal numbers
-_NORMAL = ndtri((np.arange(4096) + 0.5) / 4096).astype("f4")  # equally likely values of a normal number
+_NORMAL = ndtri((np.arange(4096) + 0.5) / 4096).astype("f4")  # as many equally likely values as 12 bits can tell
 
 
 class Sectors(NamedTuple):
@@ -102,54 +102,54 @@ def _share_out(
 ) -> None:
     """`draw_sectors`, probe by probe."""
     rows, columns, count = bragg.shape
-    chance, z = np.empty(count, np.float32), np.empty(count, np.float32)
+    z, each = np.empty(count, np.float32), np.float32(1 / count)
     for y in range(rows):
         for x in range(columns):
             here, n = out[y, x], electrons[y, x]
-            even = max(dark[y, x] - bragg[y, x].sum(), np.float32(0)) / count
-            total = even * count + bragg[y, x].sum()
-            if total <= 0:
-                chance[:] = np.float32(1 / count)
+            reflected = bragg[y, x].sum()
+            rest = max(dark[y, x] - reflected, np.float32(1e-12))
+            even, total = rest * each, rest + reflected
+            if n <= _FEW:
+                _one_by_one(rng, n, even, bragg[y, x], total, here)
             else:
-                chance[:] = (even + bragg[y, x]) / total
-            few = n <= _FEW
-            if few:
-                _one_by_one(rng, n, chance, here)
-            if not few or spread + noise > 0:
                 _normal_numbers(rng, normal, z)
-            if not few:
+                scale = n / total
                 for s in range(count):
-                    mean = n * chance[s]
+                    mean = scale * (even + bragg[y, x, s])
                     here[s] = max(mean + np.sqrt(mean) * z[s], np.float32(0))
-                here *= n / max(here.sum(), np.float32(1e-9))
-                if spread + noise > 0:
-                    _normal_numbers(rng, normal, z)
+                here *= n / here.sum()
             if spread + noise > 0:
+                _normal_numbers(rng, normal, z)
                 for s in range(count):
                     here[s] += np.sqrt(spread * here[s] + noise) * z[s]
             here *= gain
-            here += (counts[y, x] - here.sum()) / count
+            here += (counts[y, x] - here.sum()) * each
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _one_by_one(rng: np.random.Generator, n: float, chance: np.ndarray, out: np.ndarray) -> None:
+def _one_by_one(
+    rng: np.random.Generator, n: float, even: float, bragg: np.ndarray, total: float, out: np.ndarray
+) -> None:
     """Put n electrons into sectors."""
     out[:] = 0
+    last = len(bragg) - 1
     for _ in range(int(n + 0.5)):
-        left, s = rng.random() - chance[0], 0
-        while left > 0 and s < len(chance) - 1:
-            s += 1
-            left -= chance[s]
+        left = rng.random() * total
+        if left < even * len(bragg):
+            s = min(int(left / even), last)
+        else:
+            left, s = left - even * len(bragg) - bragg[0], 0
+            while left > 0 and s < last:
+                s += 1
+                left -= bragg[s]
         out[s] += 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _normal_numbers(rng: np.random.Generator, normal: np.ndarray, out: np.ndarray) -> None:
     """Fill ``out`` with values from a table of equally likely ones; the digits of a number serve four times."""
-    u, many = 0.0, len(normal)
-    for s in range(len(out)):
-        u = rng.random() if s % 4 == 0 else u
-        u *= many
-        place = int(u)
-        u -= place
-        out[s] = normal[place]
+    for first in range(0, len(out), 4):
+        digits = np.uint64(rng.random() * 2.0**48)
+        for s in range(first, min(first + 4, len(out))):
+            out[s] = normal[digits & np.uint64(4095)]
+            digits >>= np.uint64(12)
