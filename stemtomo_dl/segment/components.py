@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-COMPONENTS = 3
+from stemtomo_dl.records import VirtualImages
+from stemtomo_dl.segment.planes import COMPONENTS
+
 _SAMPLE = 4096  # probes that decide the directions
 _ROUNDS, _CLIP = 3, 2.0  # of leaving out neighbours that differ by more than so many times the typical
 _FAINTEST = 0.1  # of the mean bin: what is expected in a bin is not believed to be less
@@ -13,6 +15,18 @@ _LEAST = 100.0  # electrons in a bin, over all probes looked at: fewer tell of n
 _MARGIN = 8.0  # scales of that variance
 _RUN = 4  # pairs of neighbouring probes whose differences are summed up
 _LONGEST = 4.0  # times the length of noise: beyond it a probe's residuals are shortened to it
+
+
+def with_components(images: VirtualImages) -> dict[str, np.ndarray]:
+    """What a segmenter gets to see of a tilt: each detector's image and, where there are sectors, components.
+
+    Where probes share a reduced pattern they share its components.
+    """
+    if images.sectors is None:
+        return images.by_name
+    found = component_images(images.sectors)
+    rows, columns = (np.arange(n) // images.probes_together for n in images.images.shape[1:])
+    return images.by_name | dict(zip(COMPONENTS, found[:, rows][:, :, columns], strict=True))
 
 
 def component_images(sectors: np.ndarray) -> np.ndarray:
@@ -36,7 +50,7 @@ def component_images(sectors: np.ndarray) -> np.ndarray:
         0 where no component stands out. The sign is such that the longer tail is bright.
     """
     shape, counts = sectors.shape[:2], sectors.reshape(-1, sectors.shape[2]).astype(np.float32, copy=False)
-    out = np.zeros((COMPONENTS, len(counts)), np.float32)
+    out = np.zeros((len(COMPONENTS), len(counts)), np.float32)
     filled = np.ones(len(counts), np.float32) @ counts > 0
     counts = counts if filled.all() else counts[:, filled]
     some = np.sort(np.random.default_rng(0).permutation(len(counts))[:_SAMPLE])
@@ -117,5 +131,5 @@ def _leading(rest: np.ndarray, noise: np.ndarray) -> np.ndarray:
     # the scale by which the greatest variance of noise varies from field to field
     root = np.sqrt(n) + np.sqrt(bins)
     limit = greatest * (1 + _MARGIN * root / n * (1 / np.sqrt(n) + 1 / np.sqrt(bins)) ** (1 / 3))
-    kept = [k for k in range(bins - 1, max(bins - 1 - COMPONENTS, -1), -1) if variance[k] > limit]
+    kept = [k for k in range(bins - 1, max(bins - 1 - len(COMPONENTS), -1), -1) if variance[k] > limit]
     return np.asarray(directions[:, kept], np.float32)
