@@ -17,6 +17,7 @@ from stemtomo_dl.records import Masks, VirtualImages
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.run import Progress, Run, open_run
 from stemtomo_dl.segment import open_segmenter, weights_of
+from stemtomo_dl.segment.components import with_components
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, write_text
 from stemtomo_dl.store.linked import outlines_at, read_linked
@@ -44,6 +45,7 @@ def images(run: Run, key: str) -> list[str]:
             "beam_px": v.beam_px,
             "mean_pattern": v.mean_pattern,
             "max_pattern": v.max_pattern,
+            "sectors": _packed(v.sectors),
         }
 
     partial = run.per_tilt("images", key, list(scans), work)
@@ -51,7 +53,8 @@ def images(run: Run, key: str) -> list[str]:
     def finished() -> Iterator[tuple[int, VirtualImages]]:
         for tilt in filter(partial.has, scans):
             arrays = {k: np.array(v) for k, v in partial.load(tilt).items()}
-            yield tilt, VirtualImages(detectors=tuple(arrays.pop("detectors").tolist()), **arrays)
+            detectors, sectors = tuple(arrays.pop("detectors").tolist()), arrays.pop("sectors").astype("f4")
+            yield tilt, VirtualImages(detectors=detectors, sectors=sectors, **arrays)
 
     results.write_images(run.folder / "images.h5", finished(), run.alpha_deg, bad)
     return ["images.h5"]
@@ -69,7 +72,7 @@ def segment(run: Run, key: str) -> list[str]:
     run.ledger.book["weights"] = weights and {"file": weights[0].name, "sha256": weights[1]}
 
     def work(tilt: int) -> dict[str, np.ndarray]:
-        found = segmenter.predict(results.read_images(path, tilt).by_name)
+        found = segmenter.predict(with_components(results.read_images(path, tilt)))
         full = np.array([found.full(i) for i in range(len(found))], bool).reshape(-1, *found.shape)
         return {"bits": np.packbits(full, axis=-1), "shape": np.array(found.shape), "score": found.score}
 
@@ -82,6 +85,12 @@ def segment(run: Run, key: str) -> list[str]:
         parts.append(Masks.pack(full, np.full(len(full), tilt), arrays["score"], alpha))
     results.write_masks(run.folder / "masks.h5", Masks.concatenate(parts))
     return ["masks.h5"]
+
+
+def _packed(sectors: np.ndarray) -> np.ndarray:
+    """Counts in half the space, where they are whole and small."""
+    short = sectors.astype("u2") if sectors.min() >= 0 and sectors.max() < 2**16 else sectors
+    return short if np.array_equal(short, sectors) else sectors
 
 
 def track(run: Run, key: str) -> list[str]:

@@ -158,6 +158,8 @@ class VirtualImages(Record):
     beam_px: np.ndarray = array("f8", "2 6", "detector pixels: column and row as quadratics of the probe position")
     mean_pattern: np.ndarray = array("f4", "qy qx", "counts")
     max_pattern: np.ndarray = array("f4", "qy qx", "counts")
+    # where in the dark field counts are; probes are those of the images, or fewer, each the sum of some of these
+    sectors: np.ndarray | None = array("f4", "probe_y probe_x sector", "counts", optional=True)
 
     def __getitem__(self, detector: str) -> np.ndarray:
         return self.images[self.detectors.index(detector)]
@@ -166,6 +168,11 @@ class VirtualImages(Record):
     def by_name(self) -> dict[str, np.ndarray]:
         """Each detector's image (y, x)."""
         return dict(zip(self.detectors, self.images, strict=True))
+
+    @property
+    def probes_together(self) -> int:
+        """How many probes along y and x each one of ``sectors`` is the sum of."""
+        return 1 if self.sectors is None else -(-self.images.shape[1] // self.sectors.shape[0])
 
 
 # How a particle stands at a tilt: alone; met by another's outline; only seen together with another, as one outline;

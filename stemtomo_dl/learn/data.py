@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from stemtomo_dl.learn.examples import Drawer, Example, Field, Shown, by_detector, crop, endless, show
 from stemtomo_dl.learn.losses import Targets, collate
 from stemtomo_dl.learn.recipe import DataSettings
-from stemtomo_dl.simulate.images import draw_images
+from stemtomo_dl.segment.components import component_images
+from stemtomo_dl.segment.planes import COMPONENTS
+from stemtomo_dl.simulate.images import TrainingImage, draw_images
 from stemtomo_dl.simulate.micrograph import draw_micrograph
 from stemtomo_dl.simulate.randomise import random_sample
 from stemtomo_dl.simulate.stock import make_library
@@ -22,6 +24,7 @@ from stemtomo_dl.simulate.training import TrainingSettings, load_training
 
 _LEAST_SIGNAL = 12.0  # standard deviations: below 5 nobody could see a particle, below this nobody its outline
 _LEAST_VISIBLE = 0.15  # of a particle that others hide: less is not asked for
+_WITH_SECTORS = 0.4  # how often a field comes with components: they take time, and not all that is segmented has them
 _TRIALS = 7919  # apart from the seeds of training
 
 
@@ -43,11 +46,19 @@ def drawer(settings: DataSettings, scenes: TrainingSettings, own: Sequence[Field
             plain = draw_micrograph(scenes.micrographs, library.bodies, rng)
             visible = (plain.signal >= _LEAST_SIGNAL) & (plain.visibility >= _LEAST_VISIBLE)
             return Shown({"grey": plain.image}, plain.masks, visible)
-        drawn = draw_images(random_sample(scenes, library, rng), rng)
+        drawn = draw_images(random_sample(scenes, library, rng), rng, sectors=rng.random() < _WITH_SECTORS)
         visible = (drawn.signal >= _LEAST_SIGNAL) & (drawn.visibility >= _LEAST_VISIBLE)
-        return Shown(by_detector(drawn.detectors, drawn.images), drawn.masks, visible)
+        return Shown(_images(drawn), drawn.masks, visible)
 
     return draw
+
+
+def _images(drawn: TrainingImage) -> dict[str, np.ndarray]:
+    """A drawn field's images by name, with components where it has sectors."""
+    images = by_detector(drawn.detectors, drawn.images)
+    if drawn.sectors is not None:
+        images |= dict(zip(COMPONENTS, component_images(drawn.sectors), strict=True))
+    return images
 
 
 class Stream(IterableDataset[Example]):

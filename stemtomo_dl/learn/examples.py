@@ -10,11 +10,13 @@ import numpy as np
 from scipy import ndimage
 
 from stemtomo_dl.records import Masks, Record, array
-from stemtomo_dl.segment.planes import PLANES, planes
+from stemtomo_dl.segment.planes import COMPONENTS, PLANES, planes
 
 LEAST_AREA = 16  # px: smaller outlines are neither asked for nor counted as wrong
 _LEAST_INSIDE = 0.25  # share of an outline that a crop must hold, else it is not asked for
 _VARIANTS = ("all", "some", "one", "grey")
+_COMPONENTS_SHOWN = {"all": 0.75, "some": 0.5, "one": 0.0, "grey": 0.0}  # how often with what else is seen
+_REORDERED = 0.3  # how often components change places
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,25 +82,34 @@ def show(field: Field, shares: dict[str, float], rng: np.random.Generator) -> di
     ----------
     shares : dict
         How often each of these is chosen: "all" detectors, "some" of them, "one", or one as a "grey" image of
-        which neither name nor polarity is known.
+        which neither name nor polarity is known. Components come only with several detectors, and not always:
+        there are runs without them.
     """
-    images = field.images
+    images = {k: v for k, v in field.images.items() if k not in COMPONENTS}
     if set(images) == {"grey"}:
         return {"grey": _disguised(images["grey"], rng)}
     weights = np.array([shares[k] for k in _VARIANTS])
     names = list(images)
-    match _VARIANTS[rng.choice(len(_VARIANTS), p=weights / weights.sum())]:
-        case "all":
-            return images
-        case "some":
-            chosen = rng.permutation(names)[: rng.integers(2, len(names))]
-            return {k: images[k] for k in chosen}
-        case "one":
-            k = names[rng.integers(len(names))]
-            return {k: images[k]}
-        case _:
-            k = names[rng.integers(len(names))]
-            return {"grey": _disguised(images[k] if rng.random() < 0.5 else np.sqrt(np.maximum(images[k], 0)), rng)}
+    variant = _VARIANTS[rng.choice(len(_VARIANTS), p=weights / weights.sum())]
+    if variant == "some":
+        names = list(rng.permutation(names)[: rng.integers(2, len(names))])
+    elif variant != "all":
+        names = [names[rng.integers(len(names))]]
+    shown = {k: images[k] for k in names}
+    if variant == "grey":
+        image = shown.popitem()[1]
+        return {"grey": _disguised(image if rng.random() < 0.5 else np.sqrt(np.maximum(image, 0)), rng)}
+    if rng.random() < _COMPONENTS_SHOWN[variant]:
+        shown |= _turned_over({k: v for k, v in field.images.items() if k in COMPONENTS}, rng)
+    return shown
+
+
+def _turned_over(components: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Components with random signs, some of them in another order: neither tells anything of a particle."""
+    names = list(components)
+    if rng.random() < _REORDERED:
+        names = list(rng.permutation(names))
+    return {k: v * rng.choice([-1, 1]) for k, v in zip(names, components.values(), strict=True)}
 
 
 def _disguised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -200,17 +200,37 @@ def check(examples: list[Example], recipe: Path) -> None:
 def begin_with(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> int:
     """Load what fits of a file's tensors; how many did.
 
+    A tensor with fewer input channels (its second axis) fills the first ones; the others begin at 0, so that planes
+    which the weights do not know change nothing at first.
+
     Raises
     ------
     InputError
         If none fits: the weights belong to another network.
     """
     own = network.state_dict()
-    fitting = {k: v.float() for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: _widened(v.float(), own[k]) for k, v in tensors.items() if k in own and _fits(v, own[k])}
     if not fitting:
         raise InputError("the weights to start from have no tensor of this network; choose others")
     network.load_state_dict(fitting, strict=False)
     return len(fitting)
+
+
+def _fits(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether shapes are the same but for an own second axis that may be longer."""
+    if given.ndim < 2:
+        return given.shape == own.shape
+    same = given.shape[:1] + given.shape[2:] == own.shape[:1] + own.shape[2:]
+    return same and given.ndim == own.ndim and given.shape[1] <= own.shape[1]
+
+
+def _widened(given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """A tensor with zeros after its second axis."""
+    if given.shape == own.shape:
+        return given
+    out = torch.zeros(own.shape)
+    out[:, : given.shape[1]] = given
+    return out
 
 
 def _precision(wanted: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-PLANES = ("bf", "adf", "haadf", "variance", "maximum", "grey")  # grey: an image of which only its look is known
+_SINGLE = ("bf", "adf", "haadf", "variance", "maximum", "grey")  # grey: an image of which only its look is known
+COMPONENTS = ("component1", "component2", "component3")  # of `segment.components`
+PLANES = (*_SINGLE, *COMPONENTS)
+KINDS = (PLANES, _SINGLE)  # that networks were trained on: now, and before there were components
 _COUNTS = ("adf", "haadf", "variance")  # seen as square roots, in which counting noise is even
 _SPREAD = (2.0, 98.0)  # percentiles that bound the bulk of an image
 _SOFT = 2.0  # beyond this many spreads, bright crystals are compressed
@@ -36,13 +39,15 @@ def normalised(image: np.ndarray) -> np.ndarray:
     return np.asarray(_SOFT * np.arcsinh(z / _SOFT), np.float32)
 
 
-def planes(images: dict[str, np.ndarray]) -> np.ndarray:
+def planes(images: dict[str, np.ndarray], names: tuple[str, ...] = PLANES) -> np.ndarray:
     """Images by name as the planes of a network; what is not there is 0.
 
     Parameters
     ----------
     images : dict
         (y, x) arrays by a name from `PLANES`; other names are left out.
+    names : tuple of str
+        Of the planes that the network was trained on, in their order.
 
     Returns
     -------
@@ -53,11 +58,11 @@ def planes(images: dict[str, np.ndarray]) -> np.ndarray:
     ValueError
         If none of the names is known.
     """
-    known = {k: v for k, v in images.items() if k in PLANES}
+    known = {k: v for k, v in images.items() if k in names}
     if not known:
-        raise ValueError(f"none of {sorted(images)} is an image that the network knows ({', '.join(PLANES)})")
+        raise ValueError(f"none of {sorted(images)} is an image that the network knows ({', '.join(names)})")
     shape = next(iter(known.values())).shape
-    out = np.zeros((len(PLANES), *shape), np.float32)
+    out = np.zeros((len(names), *shape), np.float32)
     for name, image in known.items():
-        out[PLANES.index(name)] = normalised(np.sqrt(np.maximum(image, 0)) if name in _COUNTS else image)
+        out[names.index(name)] = normalised(np.sqrt(np.maximum(image, 0)) if name in _COUNTS else image)
     return out

@@ -13,7 +13,7 @@ from stemtomo_dl.config import SegmentConfig
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Masks
 from stemtomo_dl.segment.classical import outline
-from stemtomo_dl.segment.networks.build import build
+from stemtomo_dl.segment.networks.build import build, planes_of
 from stemtomo_dl.segment.networks.prompted import PromptedNetwork
 from stemtomo_dl.segment.planes import planes
 from stemtomo_dl.segment.predict import Tuning, outlines
@@ -32,8 +32,8 @@ class Segmenter(Protocol):
         Parameters
         ----------
         images : dict
-            (y, x) arrays of one shape by what they are: "bf", "adf", "haadf", "variance", "maximum", or "grey" for
-            an image of unknown kind and polarity. Any subset will do.
+            (y, x) arrays of one shape by what they are: "bf", "adf", "haadf", "variance", "maximum", "component1" to
+            "component3", or "grey" for an image of unknown kind and polarity. Any subset will do.
         boxes : (n, 4) array, optional
             x0, y0, x1, y1 in px, pixel centres at whole numbers, each about one particle.
         points : (m, 2) array, optional
@@ -50,10 +50,11 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True)
 class Learned:
-    """A network with its tuning."""
+    """A network with its tuning and the names of the planes that it sees."""
 
     network: PromptedNetwork
     tuning: Tuning
+    names: tuple[str, ...]
 
     def predict(
         self, images: dict[str, np.ndarray], boxes: np.ndarray | None = None, points: np.ndarray | None = None
@@ -61,7 +62,7 @@ class Learned:
         """As `Segmenter.predict`."""
         # A network's pixel covers from its number to its number + 1.
         boxes, points = (None if asked is None else np.asarray(asked) + 0.5 for asked in (boxes, points))
-        return outlines(self.network, planes(images), self.tuning, boxes, points)
+        return outlines(self.network, planes(images, self.names), self.tuning, boxes, points)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def open_segmenter(config: SegmentConfig) -> Segmenter:
     if found is None:
         return Classical(config)
     try:
-        network, tuning = build(*weights.load(found[0]))
+        tensors, facts = weights.load(found[0])
+        network, tuning = build(tensors, facts)
     except ValueError as e:
         raise InputError(f"{found[0]}: {e}; give weights that 'stemtomo train' made") from e
-    return Learned(network.to("cuda" if torch.cuda.is_available() else "cpu"), tuning)  # type: ignore[arg-type]
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return Learned(network, tuning, planes_of(facts))  # type: ignore[arg-type]

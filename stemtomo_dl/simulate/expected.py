@@ -61,7 +61,7 @@ def expected_images(
     planes, _, bragg = expected_planes(sample, seen)
     if not _shares_light(scene):
         spread_electrons(planes, spread, responses.direct)
-    images = draw_detectors(sample, planes, bragg, rng)
+    images, _ = draw_detectors(sample, planes, bragg, rng)
     unknown = np.full(scene.instrument.detector, np.nan, "f4")
     return VirtualImages(DETECTORS, images, _beam(scene, view), unknown, unknown)
 

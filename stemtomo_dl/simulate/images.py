@@ -29,6 +29,7 @@ from stemtomo_dl.simulate.planes import (
     moved,
 )
 from stemtomo_dl.simulate.readout import Readout, read_out
+from stemtomo_dl.simulate.sectors import Sectors, draw_sectors, no_sectors, random_sectors
 from stemtomo_dl.simulate.shape import Footprint, Solid, footprint
 
 DETECTORS = ("bf", "adf", "haadf", "variance", "maximum")
@@ -94,35 +95,57 @@ class TrainingImage(Record):
     particle: np.ndarray = array("i8", "instance")  # of the sample, which each mask shows
     visibility: np.ndarray = array("f8", "instance", "share of the outline that no other overlaps")
     signal: np.ndarray = array("f8", "instance", "standard deviations")
+    sectors: np.ndarray | None = array("f4", "y x sector", "counts", optional=True)  # of the dark field
 
     def __getitem__(self, detector: str) -> np.ndarray:
         return self.images[self.detectors.index(detector)]
 
 
-def draw_images(sample: ImageSample, rng: np.random.Generator) -> TrainingImage:
+def draw_images(sample: ImageSample, rng: np.random.Generator, *, sectors: bool = False) -> TrainingImage:
     """Draw the virtual images of a sample.
 
     Parameters
     ----------
     rng : Generator
         For the counts; the same one gives the same images.
+    sectors : bool
+        Whether to draw also where on the dark field electrons land. Secondary electrons (`Glow`) land nowhere.
     """
     seen = _footprints(sample)
-    planes, signal, bragg = expected_planes(sample, seen)
-    images = draw_detectors(sample, planes, bragg, rng)
+    shared = None
+    if sectors and sample.glow is None:
+        shared = random_sectors(len(sample.solids), sample.shape, rng)
+    planes, signal, bragg = expected_planes(sample, seen, shared)
+    images, spread = draw_detectors(sample, planes, bragg, rng, shared)
     outlines = _outlines(sample, seen)
     shown = np.flatnonzero([crop.any() for crop, *_ in outlines])
     masks = _masks(sample.shape, [outlines[p] for p in shown])
-    return TrainingImage(DETECTORS, masks, images, shown, _visibility(masks), np.sqrt(signal[shown]))
+    return TrainingImage(DETECTORS, masks, images, shown, _visibility(masks), np.sqrt(signal[shown]), spread)
 
 
-def draw_detectors(sample: ImageSample, planes: np.ndarray, bragg: float, rng: np.random.Generator) -> np.ndarray:
-    """Images (detector, y, x) f4 of what `expected_planes` returns, counting noise and camera included."""
+def draw_detectors(
+    sample: ImageSample, planes: np.ndarray, bragg: float, rng: np.random.Generator, sectors: Sectors | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images (detector, y, x) f4 of what `expected_planes` returns, counting noise and camera included.
+
+    With ``sectors``, also the counts (y, x, sector) f4 in them.
+    """
     images = np.empty((len(DETECTORS), *sample.shape), np.float32)
-    detectors = _detectors(sample.responses)
+    detectors, area = _detectors(sample.responses), sample.responses.area_px
     draw_counts(rng, sample.electrons, planes, detectors, bragg, sample.row_dose, sample.shading, images)
-    read_out(images, sample.readout, sample.responses.area_px, rng)
-    return images
+    electrons = _dark_counts(images, area)
+    read_out(images, sample.readout, area, rng)
+    if sectors is None:
+        return images, None
+    dark = planes[..., IN_ADF] + planes[..., IN_HAADF]
+    pixels = float(area[1] + area[2])
+    counts = _dark_counts(images, area)
+    return images, draw_sectors(rng, electrons, counts, dark, sectors, sample.readout, pixels)
+
+
+def _dark_counts(images: np.ndarray, area_px: np.ndarray) -> np.ndarray:
+    """Counts (y, x) of the whole dark field."""
+    return np.asarray(images[1] * area_px[1] + images[2] * area_px[2])
 
 
 def _footprints(sample: ImageSample) -> list[Footprint]:
@@ -136,13 +159,17 @@ def _footprints(sample: ImageSample) -> list[Footprint]:
     return out
 
 
-def expected_planes(sample: ImageSample, seen: Sequence[Footprint]) -> tuple[np.ndarray, np.ndarray, float]:
+def expected_planes(
+    sample: ImageSample, seen: Sequence[Footprint], sectors: Sectors | None = None
+) -> tuple[np.ndarray, np.ndarray, float]:
     """What is expected at every probe.
 
     Parameters
     ----------
     seen : sequence of Footprint
         Of every part; its first column may lie left of the field.
+    sectors : Sectors, optional
+        Whose ``bragg`` is filled.
 
     Returns
     -------
@@ -158,8 +185,9 @@ def expected_planes(sample: ImageSample, seen: Sequence[Footprint]) -> tuple[np.
     signal = np.zeros(sample.particle.max(initial=-1) + 1)
     profile = np.zeros(len(responses.ring_px))
     origins = [np.array([f.y0, f.x0]) for f in seen]
+    weights, landed = sectors or no_sectors(len(seen), sample.shape)
     for p, (f, origin) in enumerate(zip(seen, origins, strict=True)):
-        squared, dark = add_part(planes, f.thickness, origin, shifts, _part(sample, p))
+        squared, dark = add_part(planes, landed, f.thickness, origin, shifts, _part(sample, p, weights[p]))
         signal[sample.particle[p]] += squared * sample.electrons
         if sample.crystal[p] != AMORPHOUS:
             profile += dark / sample.film.size * responses.profile[sample.crystal[p]]
@@ -170,16 +198,18 @@ def expected_planes(sample: ImageSample, seen: Sequence[Footprint]) -> tuple[np.
             signal[sample.particle[p]] += squared * sample.electrons
     bragg = float((profile**2 / np.maximum(responses.ring_px, 1)).sum())
     blur(planes, sample.blur_px)
+    if sectors is not None:
+        blur(sectors.bragg, sample.blur_px)
     return planes, signal, bragg
 
 
-def _part(sample: ImageSample, p: int) -> Part:
+def _part(sample: ImageSample, p: int, sectors: np.ndarray) -> Part:
     """One part for the kernels."""
     r, c = sample.responses, sample.crystal[p]
     path, rocking = float(sample.mean_free_path_nm[p]), sample.rocking[p]
     if c == AMORPHOUS:
-        return Part(sample.at_px[p], rocking, _NO_CRYSTAL, 1.0, path, r.film, BY_FILM)
-    return Part(sample.at_px[p], rocking, r.table[c], float(r.step_nm[c]), path, r.diffuse[c], BY_CRYSTAL)
+        return Part(sample.at_px[p], rocking, _NO_CRYSTAL, 1.0, path, r.film, BY_FILM, sectors)
+    return Part(sample.at_px[p], rocking, r.table[c], float(r.step_nm[c]), path, r.diffuse[c], BY_CRYSTAL, sectors)
 
 
 Outline = tuple[np.ndarray, int, int]  # crop (row, column) bool, its first row and column

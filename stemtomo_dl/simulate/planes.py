@@ -43,6 +43,7 @@ class Part(NamedTuple):
     mean_free_path: float  # nm
     diffuse: np.ndarray  # (3,) share of its diffuse scattering in bf, adf and haadf
     by: int  # the plane that notes what it scatters diffusely: BY_FILM or BY_CRYSTAL
+    sectors: np.ndarray  # (2, sector) weights of `sectors.Sectors`
 
 
 class Shifts(NamedTuple):
@@ -128,13 +129,15 @@ def lay_film(film: np.ndarray, in_zones: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def add_part(
-    planes: np.ndarray, thickness: np.ndarray, origin: np.ndarray, shifts: Shifts, part: Part
+    planes: np.ndarray, bragg: np.ndarray, thickness: np.ndarray, origin: np.ndarray, shifts: Shifts, part: Part
 ) -> tuple[float, float]:
     """Let a part of a particle take from the direct beam and give to the detectors.
 
     Parameters
     ----------
     planes : (y, x, plane) array
+    bragg : (y, x, sector) array
+        Takes in what its reflections send to every sector of the dark field.
     thickness : (row, column) array
         nm; its first pixel lies at ``origin`` (row, column), which may be left of the field.
 
@@ -159,7 +162,12 @@ def add_part(
             turn = part.rocking[0] + part.rocking[1] * dx + part.rocking[2] * dy + part.rocking[3] * (dx * dx + dy * dy)
             _look_up(part.table, turn, t / part.step_nm, met)
             share = 1 - np.exp(-t / part.mean_free_path)
-            dark += planes[y, j, DIRECT] * (1 - share) * (met[IN_ADF] + met[IN_HAADF])
+            reflected = planes[y, j, DIRECT] * (1 - share) * (met[IN_ADF] + met[IN_HAADF])
+            dark += reflected
+            there = np.float32(min(max(turn / max(len(part.table) - 1, 1), 0.0), 1.0))
+            for s in range(bragg.shape[2]):
+                weight = part.sectors[0, s] + there * (part.sectors[1, s] - part.sectors[0, s])
+                bragg[y, j, s] += np.float32(reflected) * weight
             signal += _scatter(planes[y, j], met, share, part.diffuse, part.by)
     return signal, dark
 

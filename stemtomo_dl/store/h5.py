@@ -13,6 +13,7 @@ import numpy as np
 from stemtomo_dl.errors import InputError
 
 SMALL = {"compression": "gzip", "compression_opts": 4, "shuffle": True}  # readable without any plugin
+QUICK = {**SMALL, "compression_opts": 1}  # of what is large
 _BLOCK = 32 << 20  # bytes of masks in memory at once
 _THREADS = 2
 _PLAIN = ({h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE}, {h5py.h5z.FILTER_DEFLATE})  # no bytes to shuffle

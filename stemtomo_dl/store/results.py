@@ -1,7 +1,8 @@
 """The binary files of a run: images.h5, masks.h5, series.h5 <-> records.
 
 Layouts are those of CONTRACT section 4, with additions: images.h5 also has /beam_px, /mean_pattern,
-/max_pattern, /bad_pixels and /good; series.h5 also has /measured and /n_support.
+/max_pattern, /bad_pixels, /good and /sectors (tilt, y, x, sector), whose attribute ``probes_together`` says how many
+probes along y and x each of its own is the sum of; series.h5 also has /measured and /n_support.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, VirtualImages
 from stemtomo_dl.store.atomic import writing
-from stemtomo_dl.store.h5 import SMALL, crops, open_ours
+from stemtomo_dl.store.h5 import QUICK, SMALL, crops, open_ours
 
 
 def series_name(track: int) -> str:
@@ -52,6 +53,12 @@ def write_images(
                         name, (n, *like.shape), like.dtype, chunks=(1, *like.shape), fillvalue=np.nan, **SMALL
                     )
                 f["images"].attrs["detectors"] = list(v.detectors)
+                if v.sectors is not None:
+                    like = v.sectors
+                    made = f.create_dataset("sectors", (n, *like.shape), like.dtype, chunks=(1, *like.shape), **QUICK)
+                    made.attrs["probes_together"] = v.probes_together
+            if v.sectors is not None:
+                f["sectors"][i] = v.sectors
             for name in ("images", "mean_pattern", "max_pattern", "beam_px"):
                 f[name][i] = getattr(v, name)
             good[i] = True
@@ -66,6 +73,7 @@ def read_images(path: Path, tilt: int) -> VirtualImages:
             f["beam_px"][tilt],
             f["mean_pattern"][tilt],
             f["max_pattern"][tilt],
+            f["sectors"][tilt] if "sectors" in f else None,
         )
 
 

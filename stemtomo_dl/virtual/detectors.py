@@ -10,6 +10,7 @@ import numpy as np
 
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.geometry import virtual_radii
+from stemtomo_dl.virtual.sectors import SectorMap, add_runs
 
 DETECTORS = ("bf", "adf", "haadf", "variance", "maximum")
 
@@ -23,6 +24,7 @@ class DetectorMaps:
     """
 
     stack: np.ndarray
+    sectors: SectorMap
     anchor: np.ndarray  # integer beam position (column, row) that offset (0, 0) stands for
     margin: int
 
@@ -60,7 +62,8 @@ class DetectorMaps:
         profile = _radial_profile(pattern, good, centre)
         support = np.interp(r, np.arange(len(profile)), profile) * dark
         stack = np.stack([r <= bf, dark & (r <= outer), dark & (r > outer), support]).astype("f4")
-        return cls(stack, anchor, margin)
+        sectors = SectorMap.around(x - anchor[0], y - anchor[1], inner, reach)
+        return cls(stack, sectors, anchor, margin)
 
     def offsets(self, centres: np.ndarray) -> np.ndarray:
         """Where each pattern's window starts in the maps, (n, 2) int (row, column), for beams at (column, row)."""
@@ -99,7 +102,10 @@ def detect(
     offset: np.ndarray,
     good: np.ndarray,
     maps: np.ndarray,
+    runs: np.ndarray,
+    first: np.ndarray,
     out: np.ndarray,
+    sectors: np.ndarray,
     total: np.ndarray,
     peak: np.ndarray,
 ) -> None:
@@ -108,11 +114,13 @@ def detect(
     ``out`` (n, 6) receives the sums over bright field, dark field and high-angle dark field, then over the dark
     field the maximum and, for what is left of the pattern without the support's profile, the sum of squares and the
     product with that profile: the profile is subtracted first because squares of a detector's offset would leave no
-    digits for the scatter about it. Values that are not finite count as nothing. ``total`` and ``peak``
-    (qy, qx) take in the sum and the maximum over the patterns.
+    digits for the scatter about it. Values that are not finite count as nothing. ``sectors`` (n, sector) takes in
+    the sums over the sectors of `sectors.SectorMap`, ``total`` and ``peak`` (qy, qx) the sum and the maximum over
+    the patterns.
     """
     n, rows, cols = patterns.shape
     zero: Any = np.float32(0)
+    line = np.empty(cols, np.float32)
     for i in range(n):
         oy, ox = offset[i]
         top = zero
@@ -126,6 +134,7 @@ def detect(
                 v = np.float32(row[x])
                 use = ok[x] if np.isfinite(v) else zero
                 v = v if use > zero else zero
+                line[x] = v
                 total[y, x] += v
                 peak[y, x] = max(peak[y, x], v)
                 dark = (m_adf[x] + m_haadf[x]) * use
@@ -136,6 +145,7 @@ def detect(
                 squares += rest * rest
                 product += rest * m_film[x]
                 top = max(top, dark * v)
+            add_runs(line, runs, first[y + oy], first[y + oy + 1], ox, sectors[i])
             bf_all += bf
             adf_all += adf
             haadf_all += haadf

@@ -22,6 +22,7 @@ from stemtomo_dl.virtual.beam import (
     window_radius,
 )
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
+from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
 _THREADS = 2
 _CENTRE_ROUNDS = 4
@@ -33,7 +34,8 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
 
     The annuli follow the direct beam from probe to probe, so that descan does not shade the images.
     ``variance`` is the scatter of the counts in the dark field about the support's radial profile (Bragg disks
-    raise it, an amorphous film does not), ``maximum`` the highest count there.
+    raise it, an amorphous film does not), ``maximum`` the highest count there. ``sectors`` says where in the dark
+    field counts are; in a large scan neighbouring probes share them.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
             sums.take(tile, patterns)
     final = fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
     mean = sums.total.sum(0) / (scan.shape[0] * scan.shape[1])
-    return VirtualImages(DETECTORS, sums.images, final, mean.astype("f4"), sums.peak.max(0))
+    return VirtualImages(DETECTORS, sums.images, final, mean.astype("f4"), sums.peak.max(0), sums.sectors)
 
 
 class _Sums:
@@ -97,12 +99,14 @@ class _Sums:
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
         self.total = np.zeros((_THREADS, *shape[2:]))
         self.peak = np.zeros((_THREADS, *shape[2:]), "f4")
+        self.together = probes_together((shape[0], shape[1]))
+        self.sectors = np.zeros((-(-shape[0] // self.together), -(-shape[1] // self.together), SECTORS), "f4")
 
     def take(self, tile: Tile, patterns: np.ndarray) -> None:
         """Take in a tile's patterns (y, x, qy, qx)."""
         flat = patterns.reshape(-1, *patterns.shape[2:])
         centres = self.seeds[tile.window].reshape(-1, 2).copy()
-        out = np.zeros((len(flat), 6), "f4")
+        out, spread = np.zeros((len(flat), 6), "f4"), np.zeros((len(flat), SECTORS), "f4")
 
         def locate(_: int, part: slice) -> None:
             refine_centres(flat[part], self.good, centres[part], self.window, _CENTRE_ROUNDS)
@@ -111,11 +115,14 @@ class _Sums:
         offset = self.maps.offsets(self._smooth(tile, centres))
 
         def measure(thread: int, part: slice) -> None:
-            maps, total, peak = self.maps.stack, self.total[thread], self.peak[thread]
-            detect(flat[part], offset[part], self.good, maps, out[part], total, peak)
+            maps, total, peak = self.maps, self.total[thread], self.peak[thread]
+            runs, first = maps.sectors.runs, maps.sectors.first
+            detect(flat[part], offset[part], self.good, maps.stack, runs, first, out[part], spread[part], total, peak)
 
         self._share(len(flat), measure)
         self.images[:, *tile.window] = self.maps.normalise(out, offset, self.good).reshape(-1, *tile.shape)
+        y, x = (_positions(tile.shape)[:, ::-1] + (tile.y0, tile.x0)).T // self.together
+        np.add.at(self.sectors, (y, x), self.maps.sectors.normalise(spread, offset, self.good > 0))
         self.beam[tile.window] = centres.reshape(*tile.shape, 2)
 
     def _share(self, n: int, work: Callable[[int, slice], None]) -> None:

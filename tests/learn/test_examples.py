@@ -7,7 +7,7 @@ import torch
 from stemtomo_dl.learn.examples import LEAST_AREA, Shown, boxes_of, crop, endless, show
 from stemtomo_dl.learn.losses import collate
 from stemtomo_dl.records import Masks
-from stemtomo_dl.segment.planes import PLANES
+from stemtomo_dl.segment.planes import COMPONENTS, PLANES
 
 RNG = np.random.default_rng(5)
 
@@ -68,6 +68,24 @@ def test_shares_decide_what_is_shown():
     there = whole.masks.full(1)
     brighter = [g["grey"][there].mean() > g["grey"][~there].mean() for g in grey]
     assert 5 < sum(brighter) < 35  # polarity tells nothing
+
+
+def test_components_come_only_beside_several_detectors_and_tell_no_sign_or_order():
+    plain, rng = field(), np.random.default_rng(3)
+    both = {k: (i + 1) * plain.images["adf"] for i, k in enumerate(COMPONENTS)}
+    whole = Shown(plain.images | both, plain.masks, plain.counts)
+    only = {"all": 0.0, "some": 0.0, "one": 0.0, "grey": 0.0}
+    for variant in ("one", "grey"):
+        assert not any(set(show(whole, only | {variant: 1.0}, rng)) & set(COMPONENTS) for _ in range(30))
+    for variant in ("all", "some"):
+        seen = [show(whole, only | {variant: 1.0}, rng) for _ in range(100)]
+        with_them = [s for s in seen if "component1" in s]
+        assert 30 < len(with_them) < 95
+        assert all(set(COMPONENTS) <= set(s) for s in with_them)
+        scale = {round(float((s["component1"] / plain.images["adf"]).mean())) for s in with_them}
+        assert scale >= {-1, 1}
+        assert scale <= {-3, -2, -1, 1, 2, 3}
+        assert len(scale) > 2
 
 
 def test_endless_draws_a_field_for_every_few_examples():

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 
 from stemtomo_dl import resources
 from stemtomo_dl.config import SegmentConfig
@@ -15,6 +16,7 @@ from stemtomo_dl.learn.train import begin_with, check, train
 from stemtomo_dl.records import Masks
 from stemtomo_dl.segment import open_segmenter, weights_of
 from stemtomo_dl.segment.networks.build import NETWORKS
+from stemtomo_dl.segment.planes import PLANES
 
 RECIPES = sorted(p.stem for p in (resources.recipes()).glob("*.toml"))
 SMALL = {
@@ -130,6 +132,23 @@ def test_wrong_recipes_end_in_one_line(tmp_path):
         load_recipe(str(tmp_path / "r.toml"))
     with pytest.raises(InputError, match="no tensor of this network"):
         begin_with(NETWORKS["unet"](), {})
+
+
+@pytest.mark.parametrize("name", ["unet", "sam_tiny"])
+def test_weights_of_fewer_planes_begin_where_they_were(name):
+    fewer, more = NETWORKS[name](6).eval(), NETWORKS[name]().eval()
+    assert begin_with(more, fewer.state_dict()) == len(fewer.state_dict())
+    image = torch.randn(1, len(PLANES), 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(more.encode(image).heat, fewer.encode(image[:, :6]).heat, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_other_shapes_are_left_out():
+    network = torch.nn.Linear(4, 3)
+    with pytest.raises(InputError, match="no tensor of this network"):
+        begin_with(network, {"weight": torch.ones(3, 5), "bias": torch.ones(2)})
+    assert begin_with(network, {"weight": torch.ones(3, 2), "bias": torch.ones(1)}) == 1
+    assert network.weight.tolist() == [[1, 1, 0, 0]] * 3
 
 
 def test_data_is_looked_at_before_hours_are_spent(tmp_path):

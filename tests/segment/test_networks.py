@@ -1,12 +1,13 @@
 """Networks that draw masks for boxes, and how an image is put together from tiles and scales."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from stemtomo_dl.segment.networks.build import NETWORKS, build, facts_of
+from stemtomo_dl.segment.networks.build import NETWORKS, build, facts_of, planes_of
 from stemtomo_dl.segment.networks.prompted import Encoded, PromptedNetwork
 from stemtomo_dl.segment.planes import PLANES
 from stemtomo_dl.segment.predict import Tuning, outlines
@@ -158,6 +159,16 @@ def test_the_image_decides_and_twice_is_the_same(name):
     for a, b, c in zip(first.features, again.features, alone.features, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
         torch.testing.assert_close(a[1:], c, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_from_before_there_were_components_still_find_the_same():
+    earlier = PLANES[:6]
+    network = NETWORKS["unet"](len(earlier)).eval()
+    facts = {**facts_of("unet", Tuning()), "planes": json.dumps(earlier)}
+    back, _ = build(network.state_dict(), facts)
+    assert planes_of(facts) == earlier
+    image = torch.randn(1, len(earlier), 64, 64)
+    torch.testing.assert_close(back.encode(image).heat, network.encode(image).heat)
 
 
 def test_weights_come_back_with_their_tuning():

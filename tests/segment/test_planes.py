@@ -43,3 +43,13 @@ def test_planes_are_in_their_places():
     np.testing.assert_allclose(p[PLANES.index("haadf")], normalised(np.sqrt(image)), atol=1e-6)
     with pytest.raises(ValueError, match="none of"):
         planes({"edx": image})
+
+
+def test_a_network_of_fewer_planes_gets_those_it_knows():
+    image = np.arange(64.0).reshape(8, 8)
+    names = ("bf", "adf", "grey")
+    seen = planes({"adf": image, "component1": image}, names)
+    assert seen.shape == (3, 8, 8)
+    assert [bool(k.any()) for k in seen] == [False, True, False]
+    with pytest.raises(ValueError, match="component1"):
+        planes({"component1": image}, names)

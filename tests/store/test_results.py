@@ -34,6 +34,7 @@ def test_images_round_trip_and_missing_tilts(tmp_path):
             rng.random((2, 6)),
             rng.random((6, 4), "f4"),
             rng.random((6, 4), "f4"),
+            rng.poisson(2, (3, 4, 8)).astype("f4"),
         )
 
     path, bad = tmp_path / "images.h5", RNG.random((6, 4)) < 0.2
@@ -45,11 +46,15 @@ def test_images_round_trip_and_missing_tilts(tmp_path):
     v = results.read_images(path, 2)
     np.testing.assert_array_equal(v["adf"], image(2)["adf"])
     np.testing.assert_array_equal(v.beam_px, image(2).beam_px)
+    np.testing.assert_array_equal(v.sectors, image(2).sectors)
     with h5py.File(path) as f:  # as the contract lays it out
         assert f["images"].shape == (3, 2, 5, 7)
         assert f["images"].dtype == "f4"
         assert list(f["images"].attrs["detectors"]) == ["bf", "adf"]
         assert np.isnan(f["images"][1]).all()
+        assert f["sectors"].shape == (3, 3, 4, 8)
+        assert f["sectors"].chunks == (1, 3, 4, 8)
+        assert f["sectors"].attrs["probes_together"] == 2
 
 
 def test_masks_round_trip_in_the_contracts_layout(tmp_path):

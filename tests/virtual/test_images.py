@@ -7,8 +7,9 @@ from memory_scan import MemoryScan
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.records import Instrument, Tile, TiltSeries
-from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
+from stemtomo_dl.virtual import beam_positions, find_bad_pixels, sectors, virtual_images
 from stemtomo_dl.virtual.beam import fit_descan, measured_disk_px
+from stemtomo_dl.virtual.sectors import AZIMUTHS, RINGS, SECTORS
 
 INSTRUMENT = Instrument(200, 1.0, 0.02, 5.0, 10.0)  # disks of 1.99 px radius
 DISK = 1.99
@@ -44,6 +45,59 @@ def test_images_equal_plain_sums(dtype):
     np.testing.assert_allclose(v.mean_pattern, np.where(bad, 0, work.mean((0, 1))), rtol=1e-5)
     np.testing.assert_array_equal(v.max_pattern, np.where(bad, 0, work.max((0, 1))))
     assert v["variance"].mean() == pytest.approx(0.5, rel=0.1)  # Poisson: the variance of an even field is its mean
+
+
+def plain_sectors(data, centre, good, inner, reach):
+    """Counts by ring and azimuth, pixel by pixel."""
+    out, area = np.zeros((*data.shape[:2], SECTORS)), np.zeros(SECTORS)
+    for (row, column), ok in np.ndenumerate(good):
+        x, y = column - centre[0], row - centre[1]
+        r = np.sqrt(x * x + y * y)
+        if not (ok and inner < r <= reach):
+            continue
+        ring = sum(r > inner + (reach - inner) * k / RINGS for k in range(1, RINGS))
+        turn = np.degrees(np.arctan2(y, x)) % 360
+        k = ring * AZIMUTHS + int(turn / (360 / AZIMUTHS))
+        out[..., k] += data[:, :, row, column]
+        area[k] += 1
+    return out, area
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_sectors_equal_plain_sums_and_bad_pixels_are_made_up_for(dtype):
+    data, _, _ = scene(qx=60, dtype=dtype)
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    inner, reach = 2 * DISK + 1.5, max(0.97 * 23.3, 0.25 * 60)
+    sums, area = plain_sectors(data, (23, 32), np.ones(data.shape[2:], bool), inner, reach)
+    np.testing.assert_array_equal(v.sectors, sums)
+    assert v.probes_together == 1
+    bad = np.zeros(data.shape[2:], bool)
+    bad[20:25, 30:33] = True
+    bad[:, 35:] = True  # half of the azimuths
+    v = virtual_images(MemoryScan(data), INSTRUMENT, bad, ImagesConfig())
+    sums, there = plain_sectors(data, (23, 32), ~bad, inner, reach)
+    enough = there >= 0.5 * area
+    assert 8 < enough.sum() < SECTORS
+    np.testing.assert_allclose(v.sectors, np.where(enough, sums * area / np.maximum(there, 1), 0), rtol=1e-5)
+
+
+def test_sectors_follow_the_beam_and_add_up_to_the_dark_field():
+    data, *_ = scene(ny=24, nx=30, qy=70, qx=70, descan=(0.12, -0.15))
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    total = v.sectors.sum(2)
+    assert total.std() == pytest.approx(np.sqrt(total.mean()), rel=0.1)  # the direct beam stays out
+    assert np.corrcoef(total.ravel(), (v["adf"] + v["haadf"]).ravel())[0, 1] > 0.9
+
+
+def test_in_large_scans_probes_share_a_reduced_pattern(monkeypatch):
+    data, _, _ = scene()
+    alone = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    monkeypatch.setattr(sectors, "_MOST_BYTES", 9 * 14 * SECTORS)  # a quarter of what it takes
+    v = virtual_images(MemoryScan(data), INSTRUMENT, np.zeros(data.shape[2:], bool), ImagesConfig())
+    assert v.probes_together == 2
+    assert v.sectors.shape == (5, 7, SECTORS)
+    np.testing.assert_allclose(v.sectors[1, 2], alone.sectors[2:4, 4:6].sum((0, 1)))
+    np.testing.assert_allclose(v.sectors.sum((0, 1)), alone.sectors.sum((0, 1)))
 
 
 def test_a_crystal_lights_up_the_variance_not_its_neighbour():

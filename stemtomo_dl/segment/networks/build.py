@@ -9,35 +9,36 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stemtomo_dl.segment.planes import PLANES
+from stemtomo_dl.segment.planes import KINDS, PLANES
 from stemtomo_dl.segment.predict import Tuning
 
 
-def _unet() -> nn.Module:
+def _unet(planes: int = len(PLANES)) -> nn.Module:
     from stemtomo_dl.segment.networks.unet import UNet
 
-    return UNet(len(PLANES))
+    return UNet(planes)
 
 
-def _sam_tiny() -> nn.Module:
+def _sam_tiny(planes: int = len(PLANES)) -> nn.Module:
     from stemtomo_dl.segment.networks.sam import Sam
 
-    return Sam(len(PLANES))
+    return Sam(planes)
 
 
-def _sam_vit_b() -> nn.Module:
+def _sam_vit_b(planes: int = len(PLANES)) -> nn.Module:
     from stemtomo_dl.segment.networks.sam import SamViT
 
-    return SamViT(len(PLANES))
+    return SamViT(planes)
 
 
-def _mask_rcnn() -> nn.Module:
+def _mask_rcnn(planes: int = len(PLANES)) -> nn.Module:
     from stemtomo_dl.segment.networks.rcnn import MaskRCNN
 
-    return MaskRCNN(len(PLANES))
+    return MaskRCNN(planes)
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
+# by the number of planes that they see, by default all there are
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": _unet,
     "sam_tiny": _sam_tiny,
     "sam_vit_b": _sam_vit_b,
@@ -58,19 +59,31 @@ def build(tensors: dict[str, Tensor], facts: dict[str, str]) -> tuple[nn.Module,
     Raises
     ------
     ValueError
-        If the tensors are not those of the network, or were trained for other planes.
+        If the tensors are not those of the network, or were trained for planes that are not ours.
     """
     model = facts.get("model", "")
     if model not in NETWORKS:
         raise ValueError(f"weights of no network of ours ({model or 'unnamed'}); known are {', '.join(NETWORKS)}")
-    if json.loads(facts.get("planes", "[]")) != list(PLANES):
-        raise ValueError(f"trained for other images ({facts.get('planes')}) than {', '.join(PLANES)}")
-    network = NETWORKS[model]()
+    network = NETWORKS[model](len(planes_of(facts)))
     try:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError as e:
         raise ValueError(f"tensors are not those of {model}: {str(e).splitlines()[-1].strip()}") from e
     return network.eval(), tuning_of(facts)
+
+
+def planes_of(facts: dict[str, str]) -> tuple[str, ...]:
+    """Names of the planes that weights were trained on: the present ones, or the fewer of an earlier version.
+
+    Raises
+    ------
+    ValueError
+        If they are not ours.
+    """
+    names = tuple(json.loads(facts.get("planes", "[]")))
+    if names not in KINDS:
+        raise ValueError(f"trained for other images ({facts.get('planes')}) than {', '.join(PLANES)}")
+    return names
 
 
 def tuning_of(facts: dict[str, str]) -> Tuning:

@@ -1,0 +1,103 @@
+"""Sectors of the dark field, rings × azimuths about the beam: a pattern in few numbers, to tell crystals by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+# A sector is about as wide as it is long, and wider than a Bragg disk: few enough for every probe of a scan.
+RINGS, AZIMUTHS = 4, 16
+SECTORS = RINGS * AZIMUTHS
+_LEAST_THERE = 0.5  # share of a sector that must be on the detector and good
+_MOST_BYTES = 16 << 20  # of a tilt; of larger scans, neighbouring probes are added up
+
+
+@dataclass(frozen=True)
+class SectorMap:
+    """Which pixels make up the sectors, as runs along the rows of a detector that is wider by a margin.
+
+    Attributes
+    ----------
+    sector : (qy + 2 margin, qx + 2 margin) i2 array
+        Number of the sector, −1 outside all.
+    runs : (run, 3) i4 array
+        First column, last column + 1, sector; row after row.
+    first : (qy + 2 margin + 1) i4 array
+        The first run of each row.
+    area_px : (sector) array
+        Pixels of each sector on a detector without end.
+    """
+
+    sector: np.ndarray
+    runs: np.ndarray
+    first: np.ndarray
+    area_px: np.ndarray
+
+    @classmethod
+    def around(cls, x: np.ndarray, y: np.ndarray, inner: float, reach: float) -> SectorMap:
+        """Sectors of the dark field inner < r ≤ reach.
+
+        Parameters
+        ----------
+        x, y : (row, column) arrays
+            Of the pixels, from the beam.
+        inner, reach : float
+            Detector pixels.
+        """
+        sector = _sector(x, y, inner, reach)
+        edge = np.pad(sector, ((0, 0), (1, 1)), constant_values=-1)
+        row, start = np.nonzero((edge[:, 1:] != edge[:, :-1]) & (edge[:, 1:] >= 0))
+        stop = np.nonzero((edge[:, 1:] != edge[:, :-1]) & (edge[:, :-1] >= 0))[1]
+        runs = np.stack([start, stop, sector[row, start]], 1).astype("i4")
+        first = np.searchsorted(row, np.arange(len(sector) + 1)).astype("i4")
+        whole = np.arange(-int(reach), int(reach) + 1)
+        everywhere = _sector(*np.meshgrid(whole, whole), inner, reach)
+        return cls(sector, runs, first, np.bincount(everywhere[everywhere >= 0], minlength=SECTORS))
+
+    def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """Counts (n, sector) as if all of a sector's pixels were there and good; 0 for sectors that hardly are.
+
+        Parameters
+        ----------
+        sums : (n, sector) array
+            Over good pixels.
+        offset : (n, 2) int array
+            Where each pattern's window starts in the map.
+        good : (qy, qx) bool array
+        """
+        qy, qx = good.shape
+        starts, which = np.unique(offset, axis=0, return_inverse=True)
+        there = np.empty((len(starts), SECTORS))
+        for k, (oy, ox) in enumerate(starts):
+            seen = self.sector[oy : oy + qy, ox : ox + qx][good]
+            there[k] = np.bincount(seen[seen >= 0], minlength=SECTORS)
+        enough = there.min(0) >= np.maximum(_LEAST_THERE * self.area_px, 1)
+        factor = np.where(enough, self.area_px / np.maximum(there, 1), 0)
+        return np.asarray(sums * factor[which.ravel()], np.float32)
+
+
+def _sector(x: np.ndarray, y: np.ndarray, inner: float, reach: float) -> np.ndarray:
+    """Numbers of the sectors that pixels at (x, y) from the beam belong to, i2; −1 outside all."""
+    r = np.hypot(x, y)
+    ring = np.ceil((r - inner) / max(reach - inner, 1e-9) * RINGS).astype(int) - 1
+    azimuth = np.floor(np.arctan2(y, x) / (2 * np.pi) * AZIMUTHS).astype(int) % AZIMUTHS
+    return np.where((r > inner) & (r <= reach), ring * AZIMUTHS + azimuth, -1).astype("i2")
+
+
+def probes_together(shape: tuple[int, int]) -> int:
+    """How many probes along each direction of a scan (rows, columns) share one reduced pattern."""
+    probes = int(np.ceil(np.sqrt(shape[0] * shape[1] * SECTORS * 4 / _MOST_BYTES)))
+    return max(probes, 1)
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def add_runs(line: np.ndarray, runs: np.ndarray, begin: int, end: int, ox: int, out: np.ndarray) -> None:
+    """Add one row of a pattern, ``line`` (qx), whose window starts at column ox of the map, to its sectors."""
+    for k in range(begin, end):
+        low, high = max(runs[k, 0] - ox, 0), min(runs[k, 1] - ox, len(line))
+        value = np.float32(0)
+        for x in range(low, high):
+            value += line[x]
+        out[runs[k, 2]] += value
