@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import DiffractionSeries, Instrument, Tracks
 from stemtomo_dl.run import Run
@@ -17,8 +18,8 @@ from stemtomo_dl.store.atomic import sha256
 from stemtomo_dl.store.partial import Partial
 
 _OURS = re.compile(r"particles/p(\d{4,})/series\.h5")
-_PARTIAL_BYTES, _SERIES_BYTES = 5, 4  # per pixel: f4 and bool; f4 (the bool is compressed)
-_PER_FRAME = ("patterns", "measured", "n_probes", "n_support")
+_PARTIAL_BYTES, _SERIES_BYTES = 9, 8  # per pixel: two f4 and a bool; two f4 (the bool is compressed)
+_PER_FRAME = ("patterns", "variance", "measured", "n_probes", "n_support", "separated", "bragg_signal", "purity")
 
 
 def check_space(run: Run, tracks: Tracks, todo: list[int], key: str, detector: tuple[int, int]) -> None:
@@ -35,6 +36,22 @@ def check_space(run: Run, tracks: Tracks, todo: list[int], key: str, detector: t
             f"{run.folder}: the patterns of {len(tracks.particle)} particles need {need / 1e9:.1f} GB while they are "
             f"extracted, {free / 1e9:.1f} GB are free; free the disk or choose another folder"
         )
+
+
+def accumulated_dose(instrument: Instrument, tilt: np.ndarray) -> np.ndarray | None:
+    """Dose (frame) in e/Å² that the sample has taken at the end of each of these scans; None where it is not known.
+
+    Every scan of the series exposes all particles in view, also those that are left out of the run; the scans are
+    taken to have been recorded in the order of the experiment file.
+    """
+    dose = instrument.dose_e_per_A2
+    return None if dose is None else dose * (np.asarray(tilt) + 1.0)
+
+
+def within_dose(instrument: Instrument, tilt: int, config: ExtractConfig) -> bool:
+    """Whether a tilt's frames are wanted, by the dose that the sample has taken at its end."""
+    taken = accumulated_dose(instrument, np.array([tilt]))
+    return taken is None or config.most_dose_e_per_A2 is None or bool(taken[0] <= config.most_dose_e_per_A2)
 
 
 def write_particles(run: Run, tracks: Tracks, partial: Partial, center_px: np.ndarray) -> list[str]:
@@ -78,14 +95,16 @@ def _series(
 ) -> DiffractionSeries:
     """A particle's series from its row in the patterns of each of its tilts."""
     frames = {n: np.stack([partial.array(t, n)[row] for t, row in rows]) for n in _PER_FRAME}
-    tilt, dose = np.array([t for t, _ in rows], "i4"), instrument.dose_e_per_A2
+    tilt = np.array([t for t, _ in rows], "i4")
+    taken = accumulated_dose(instrument, tilt)
     return DiffractionSeries(
         instrument=instrument,
         **frames,
         alpha_deg=run.alpha_deg[tilt],
         tilt=tilt,
         center_px=center_px,
-        dose_e_per_A2=None if dose is None else np.full(len(tilt), dose),
+        dose_e_per_A2=None if taken is None else np.full(len(tilt), instrument.dose_e_per_A2),
+        accumulated_dose_e_per_A2=taken,
     )
 
 
