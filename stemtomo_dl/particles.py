@@ -6,11 +6,14 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.errors import InputError
+from stemtomo_dl.extract import fading
+from stemtomo_dl.extract.dose import UNKNOWN
 from stemtomo_dl.records import DiffractionSeries, Instrument, Tracks
 from stemtomo_dl.run import Run
 from stemtomo_dl.store import results
@@ -19,6 +22,8 @@ from stemtomo_dl.store.partial import Partial
 
 _OURS = re.compile(r"particles/p(\d{4,})/series\.h5")
 _PARTIAL_BYTES, _SERIES_BYTES = 9, 8  # per pixel: two f4 and a bool; two f4 (the bool is compressed)
+_FIGURES = ("track", "n_probes", "separated", "bragg_signal", "purity")
+MIXED = 0.8
 _PER_FRAME = ("patterns", "variance", "measured", "n_probes", "n_support", "separated", "bragg_signal", "purity")
 
 
@@ -48,10 +53,27 @@ def accumulated_dose(instrument: Instrument, tilt: np.ndarray) -> np.ndarray | N
     return None if dose is None else dose * (np.asarray(tilt) + 1.0)
 
 
-def within_dose(instrument: Instrument, tilt: int, config: ExtractConfig) -> bool:
-    """Whether a tilt's frames are wanted, by the dose that the sample has taken at its end."""
-    taken = accumulated_dose(instrument, np.array([tilt]))
-    return taken is None or config.most_dose_e_per_A2 is None or bool(taken[0] <= config.most_dose_e_per_A2)
+def within_dose(instrument: Instrument, tilts: list[int], config: ExtractConfig) -> list[int]:
+    """The tilts whose frames are wanted, by the dose that the sample has taken at their end.
+
+    Raises
+    ------
+    InputError
+        If there is a limit, and the dose is not known or no tilt is within it.
+    """
+    taken, most = accumulated_dose(instrument, np.array(tilts)), config.most_dose_e_per_A2
+    if most is None:
+        return tilts
+    if taken is None:
+        raise InputError(
+            "[extract] most_dose_e_per_A2 needs the dose of a scan; give electrons_per_pattern, or current_pa and "
+            "dwell_ms, in [beam]"
+        )
+    if tilts and taken.min() > most:
+        raise InputError(
+            f"[extract] most_dose_e_per_A2 = {most:g} leaves no tilt: the first ends at {taken.min():.3g} e/Å²; raise it"
+        )
+    return [t for t, d in zip(tilts, taken, strict=True) if d <= most]
 
 
 def write_particles(run: Run, tracks: Tracks, partial: Partial, center_px: np.ndarray) -> list[str]:
@@ -78,6 +100,50 @@ def write_particles(run: Run, tracks: Tracks, partial: Partial, center_px: np.nd
             _remove_derived(run, int(ours[1]))
             run.ledger.remove(old)
     return list(written)
+
+
+def extraction_facts(tracks: Tracks, partial: Partial, run: Run) -> dict[str, Any]:
+    """What extraction has found out, as run.json has it under "extraction"; null is what is not known.
+
+    ``exposure_s`` is how long the beam stood on a particle over its frames; a frame is mixed where its purity is below
+    `MIXED`.
+    """
+    tilts = [t for t in np.unique(tracks.tilt).tolist() if partial.has(t)]
+    if not tilts:
+        return {"particles": []}
+    found = {n: np.concatenate([partial.array(t, n) for t in tilts]) for n in _FIGURES}
+    tilt = np.repeat(tilts, [len(partial.array(t, "track")) for t in tilts])
+    taken, dwell = accumulated_dose(run.experiment.instrument, tilt), run.experiment.beam.dwell_ms
+    rows = [(int(k), np.flatnonzero(found["track"] == k)) for k in tracks.particle]
+    total = found["bragg_signal"] * found["n_probes"]
+    faded = UNKNOWN if taken is None else fading(total, taken, found["track"])
+    names = ("half_dose_e_per_A2", "half_dose_from_e_per_A2", "half_dose_to_e_per_A2")
+    return {
+        "camera_gain": _rounded(np.median([float(partial.array(t, "gain")) for t in tilts])),
+        **{n: v if v is None else _rounded(v) for n, v in zip(names, faded, strict=True)},
+        "particles": [
+            {
+                "track": k,
+                "n_frames": len(r),
+                "n_not_separated": int((~found["separated"][r]).sum()),
+                "n_mixed": int((found["purity"][r] < MIXED).sum()),
+                "purity": _rounded(np.median(known)) if len(known := _finite(found["purity"][r])) else None,
+                "accumulated_dose_e_per_A2": None if taken is None else _rounded(taken[r].max()),
+                "exposure_s": None if dwell is None else _rounded(found["n_probes"][r].sum() * dwell * 1e-3),
+            }
+            for k, r in rows
+            if len(r)
+        ],
+    }
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
+def _rounded(value: float) -> float:
+    """To four significant digits."""
+    return float(f"{value:.4g}")
 
 
 def _tilts(tracks: Tracks, track: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.extract import combine, extract_tilt
-from stemtomo_dl.particles import check_space, within_dose, write_particles
+from stemtomo_dl.particles import check_space, extraction_facts, within_dose, write_particles
 from stemtomo_dl.records import Masks, VirtualImages
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.run import Progress, Run, open_run
@@ -127,7 +127,7 @@ def extract(run: Run, key: str) -> list[str]:
     beam = results.read_beam(path)
     center = _middle_beam(beam[good], masks.shape)
     instrument = run.experiment.instrument
-    scans = {i: s for i, s in run.series.good() if good[i] and within_dose(instrument, i, config)}
+    scans = {i: s for i, s in run.series.good() if good[i]}
 
     def work(tilt: int) -> dict[str, np.ndarray]:
         here = np.flatnonzero(tracks.tilt == tilt)
@@ -137,9 +137,11 @@ def extract(run: Run, key: str) -> list[str]:
         found = extract_tilt(scans[tilt], tracks.track[here], wanted, at, bad, center, instrument, config)
         return {k: np.asarray(v) for k, v in vars(found).items()}
 
-    todo = [t for t in scans if (tracks.tilt == t).any()]
+    todo = [t for t in within_dose(instrument, list(scans), config) if (tracks.tilt == t).any()]
     check_space(run, tracks, todo, key, (bad.shape[0], bad.shape[1]))
-    return write_particles(run, tracks, run.per_tilt("extract", key, todo, work), center)
+    done = run.per_tilt("extract", key, todo, work)
+    run.ledger.book["extraction"] = extraction_facts(tracks, done, run)
+    return write_particles(run, tracks, done, center)
 
 
 def _middle_beam(beam: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -214,6 +216,8 @@ def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool 
             run.ledger.forget(names[stale:])
             if "track" in names[stale:]:
                 run.ledger.book.pop("stage", None)
+            if "extract" in names[stale:]:
+                run.ledger.book.pop("extraction", None)
     except BaseException:
         run.ledger.close()
         raise
