@@ -23,7 +23,7 @@ from stemtomo_dl.store.partial import Partial
 _OURS = re.compile(r"particles/p(\d{4,})/series\.h5")
 _PARTIAL_BYTES, _SERIES_BYTES = 9, 8  # per pixel: two f4 and a bool; two f4 (the bool is compressed)
 _FIGURES = ("track", "n_probes", "separated", "bragg_signal", "purity")
-MIXED = 0.8
+MIXED = 0.9  # purity of a frame below which it shows more than one crystal
 _PER_FRAME = ("patterns", "variance", "measured", "n_probes", "n_support", "separated", "bragg_signal", "purity")
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 _LEAST_FRAMES = 8
-_SURE = 2.0  # standard deviations from no fading, for a half-dose to be stated
+_SURE = 3.0  # standard deviations from no fading, for a half-dose to be stated
 
 
 class Fading(NamedTuple):
-    """Dose at which the signal has halved, and the range (two standard deviations) in which it lies, e/Å².
+    """Dose at which the signal has halved, and the range (three standard deviations) in which it lies, e/Å².
 
     None is what is not known: a signal that does not fade beyond doubt has no half-dose and no upper end.
     """
@@ -59,7 +59,7 @@ def fading(signal: np.ndarray, dose_e_per_A2: np.ndarray, particle: np.ndarray) 
     rho = np.clip((rest[1:] * rest[:-1])[same].sum() / max(float(rest @ rest), 1e-30), 0, 0.95)
     variance = float(rest @ rest) / (len(rest) - len(n) - 1) * (1 + rho) / (1 - rho)
     error = _SURE * np.sqrt(variance / spread)
-    half = [np.log(2) / rate if rate > 0 else None for rate in (-slope, -slope + error, -slope - error)]
+    half = [float(np.log(2) / rate) if rate > 0 else None for rate in (-slope, -slope + error, -slope - error)]
     return Fading(half[0] if half[2] else None, half[1], half[2])
 
 
