@@ -12,7 +12,7 @@ import numpy as np
 
 from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.extract import fading
+from stemtomo_dl.extract import ellipse, fading
 from stemtomo_dl.extract.dose import UNKNOWN
 from stemtomo_dl.records import DiffractionSeries, Instrument, Tracks
 from stemtomo_dl.run import Run
@@ -71,7 +71,8 @@ def within_dose(instrument: Instrument, tilts: list[int], config: ExtractConfig)
         )
     if tilts and taken.min() > most:
         raise InputError(
-            f"[extract] most_dose_e_per_A2 = {most:g} leaves no tilt: the first ends at {taken.min():.3g} e/Å²; raise it"
+            f"[extract] most_dose_e_per_A2 = {most:g} leaves no tilt, the first ends at {taken.min():.3g} e/Å²; "
+            "raise it"
         )
     return [t for t, d in zip(tilts, taken, strict=True) if d <= most]
 
@@ -117,9 +118,11 @@ def extraction_facts(tracks: Tracks, partial: Partial, run: Run) -> dict[str, An
     rows = [(int(k), np.flatnonzero(found["track"] == k)) for k in tracks.particle]
     total = found["bragg_signal"] * found["n_probes"]
     faded = UNKNOWN if taken is None else fading(total, taken, found["track"])
+    shape = ellipse(np.stack([partial.array(t, "stretch") for t in tilts]))
     names = ("half_dose_e_per_A2", "half_dose_from_e_per_A2", "half_dose_to_e_per_A2")
     return {
         "camera_gain": _rounded(np.median([float(partial.array(t, "gain")) for t in tilts])),
+        "ellipse": None if shape is None else {k: _rounded(v) for k, v in shape._asdict().items()},
         **{n: v if v is None else _rounded(v) for n, v in zip(names, faded, strict=True)},
         "particles": [
             {

@@ -323,6 +323,7 @@ class TiltPatterns(Record):
     """The patterns of the particles seen at one tilt."""
 
     gain: float  # of the camera: variance over mean of its counts
+    stretch: np.ndarray = array("f8", "2", "e cos 2φ, e sin 2φ of the support's rings; NaN: not known")
     track: np.ndarray = array("i4", "particle")
     patterns: np.ndarray = array("f4", "particle qy qx", "counts per probe, background removed")
     variance: np.ndarray = array("f4", "particle qy qx", "counts² per probe²")

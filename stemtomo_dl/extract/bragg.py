@@ -29,7 +29,8 @@ class Region:
         radius = np.hypot(x - center_px[0], y - center_px[1])
         i = instrument
         disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
-        self.beyond = radius > 2 * disk + 2
+        self.inner_px = 2 * disk + 2
+        self.beyond = radius > self.inner_px
         self.ring = np.round(radius).astype(int)
 
     def excess(self, pattern: np.ndarray, plain: np.ndarray) -> np.ndarray:

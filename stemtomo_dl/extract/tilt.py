@@ -7,6 +7,7 @@ import numpy as np
 from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.extract.bragg import Region, purity, signal
 from stemtomo_dl.extract.collect import KINDS, PARTS, Plan, Sums, collect, gauge_probes, plan
+from stemtomo_dl.extract.ellipse import stretch
 from stemtomo_dl.extract.finish import COUNTING, Camera, camera_noise, finish
 from stemtomo_dl.extract.separate import Combination
 from stemtomo_dl.records import Instrument, Scan, TiltPatterns
@@ -53,15 +54,19 @@ def extract_tilt(
     qy, qx = scan.shape[2:]
     size = max(1, int(config.memory_mb * 2**20 / (4 * _ARRAYS * qy * qx)))
     region = Region(center_px, (qy, qx), instrument)
-    parts, gauged, camera = [], gauge_probes(combinations), COUNTING
+    parts, gauged = [], gauge_probes(combinations)
+    camera, rings = COUNTING, np.full(2, np.nan)
     for first in range(0, max(len(combinations), 1), size):
         chosen = combinations[first : first + size]
         todo = plan(chosen, beam_px, center_px, gauged if first == 0 else gauged[:0])
         sums = collect(scan, todo, len(chosen), bad, config)
-        camera = camera if first else camera_noise(sums, bad)
+        if sums.n_gauge:
+            camera = camera_noise(sums, bad)
+            at = beam_px.reshape(-1, 2)[gauged].mean(0)
+            rings = stretch(sums.gauge[0] / sums.n_gauge, ~bad, at, region.inner_px)
         parts.append(_patterns(chosen, todo, sums, camera, region))
     found = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    return TiltPatterns(gain=camera.gain, track=track.astype("i4"), **found)
+    return TiltPatterns(gain=camera.gain, stretch=rings, track=track.astype("i4"), **found)
 
 
 def _patterns(
