@@ -126,6 +126,7 @@ class ExtractConfig(Model):
     block_mb: Positive = 48
     memory_mb: Positive = 512  # for sums; more particles than fit are taken in several passes
     min_probes: Count = 3
+    most_dose_e_per_A2: Positive | None = None  # frames after which a place has taken more are left out
 
 
 class Experiment(Model):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.errors import BadScan, InputError
-from stemtomo_dl.extract import choose_probes, extract_tilt
-from stemtomo_dl.particles import check_space, write_particles
+from stemtomo_dl.extract import combine, extract_tilt
+from stemtomo_dl.particles import check_space, extraction_facts, within_dose, write_particles
 from stemtomo_dl.records import Masks, VirtualImages
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.run import Progress, Run, open_run
@@ -135,25 +135,22 @@ def extract(run: Run, key: str) -> list[str]:
     _, good, bad = results.read_image_facts(path)
     beam = results.read_beam(path)
     center = _middle_beam(beam[good], masks.shape)
+    instrument = run.experiment.instrument
     scans = {i: s for i, s in run.series.good() if good[i]}
 
     def work(tilt: int) -> dict[str, np.ndarray]:
         here = np.flatnonzero(tracks.tilt == tilt)
-        probes = choose_probes(
-            masks, tracks.instance[here], tracks.track[here], outlines_at(masks, tracks, tilt), config
-        )
-        p = extract_tilt(scans[tilt], probes, beam_positions(beam[tilt], masks.shape), bad, center, config)
-        return {
-            "track": p.track,
-            "patterns": p.patterns,
-            "measured": p.measured,
-            "n_probes": p.n_probes,
-            "n_support": p.n_support,
-        }
+        seen = results.read_images(path, tilt)
+        wanted = combine(masks, tracks.instance[here], outlines_at(masks, tracks, tilt), seen, config)
+        at = beam_positions(beam[tilt], masks.shape)
+        found = extract_tilt(scans[tilt], tracks.track[here], wanted, at, bad, center, instrument, config)
+        return {k: np.asarray(v) for k, v in vars(found).items()}
 
-    todo = [t for t in scans if (tracks.tilt == t).any()]
+    todo = [t for t in within_dose(instrument, list(scans), config) if (tracks.tilt == t).any()]
     check_space(run, tracks, todo, key, (bad.shape[0], bad.shape[1]))
-    return write_particles(run, tracks, run.per_tilt("extract", key, todo, work), center)
+    done = run.per_tilt("extract", key, todo, work)
+    run.ledger.book["extraction"] = extraction_facts(tracks, done, run)
+    return write_particles(run, tracks, done, center)
 
 
 def _middle_beam(beam: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -228,6 +225,8 @@ def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool 
             run.ledger.forget(names[stale:])
             if "track" in names[stale:]:
                 run.ledger.book.pop("stage", None)
+            if "extract" in names[stale:]:
+                run.ledger.book.pop("extraction", None)
     except BaseException:
         run.ledger.close()
         raise

@@ -329,18 +329,25 @@ class Tracks(Record):
 class TiltPatterns(Record):
     """The patterns of the particles seen at one tilt."""
 
+    gain: float  # of the camera: variance over mean of its counts
+    stretch: np.ndarray = array("f8", "2", "e cos 2φ, e sin 2φ of the support's rings; NaN: not known")
     track: np.ndarray = array("i4", "particle")
     patterns: np.ndarray = array("f4", "particle qy qx", "counts per probe, background removed")
+    variance: np.ndarray = array("f4", "particle qy qx", "counts² per probe²")
     measured: np.ndarray = array("bool", "particle qy qx")
     n_probes: np.ndarray = array("i4", "particle")
     n_support: np.ndarray = array("i4", "particle")  # probes of the support that was subtracted; 0: none was
+    separated: np.ndarray = array("bool", "particle")  # False: neighbours could not be told from it and are left in
+    bragg_signal: np.ndarray = array("f4", "particle", "counts per probe, root of the Bragg scattering's power")
+    purity: np.ndarray = array("f4", "particle", "share of that power that one crystal explains; NaN: not known")
 
 
 @dataclass(frozen=True, eq=False)
 class DiffractionSeries(Record):
     """One particle's diffraction patterns over the tilts, the beam at ``center_px`` in each.
 
-    Where ``measured`` is False (bad pixels, detector edges) a pattern is interpolated, not measured.
+    Where ``measured`` is False (bad pixels, detector edges) a pattern is interpolated, not measured. What a series of
+    another program may lack is None.
     """
 
     instrument: Instrument
@@ -352,6 +359,11 @@ class DiffractionSeries(Record):
     n_support: np.ndarray = array("i4", "frame")  # probes of the support that was subtracted; 0: none was
     center_px: np.ndarray = array("f8", "2", "px (column, row)")
     dose_e_per_A2: np.ndarray | None = array("f8", "frame", "e/Å²", optional=True)
+    accumulated_dose_e_per_A2: np.ndarray | None = array("f8", "frame", "e/Å², this frame's included", optional=True)
+    variance: np.ndarray | None = array("f4", "frame qy qx", "counts² per probe²", optional=True)
+    separated: np.ndarray | None = array("bool", "frame", optional=True)  # False: neighbours are left in
+    bragg_signal: np.ndarray | None = array("f4", "frame", "counts per probe", optional=True)
+    purity: np.ndarray | None = array("f4", "frame", "1: one crystal; NaN: not known", optional=True)
 
 
 @dataclass(frozen=True, eq=False)

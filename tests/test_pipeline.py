@@ -49,10 +49,17 @@ def test_a_run_leaves_the_contracts_files(tiny, tiny_run):
             assert sorted(f["tilt"][:]) == sorted(int(s["tilt"]) for s in mine)
             assert (f["n_probes"][:] > 0).all()
             np.testing.assert_allclose(f["dose_e_per_A2"], 400 / 40**2)
+            np.testing.assert_allclose(f["accumulated_dose_e_per_A2"], 400 / 40**2 * (f["tilt"][:] + 1))
+            assert f["variance"].shape == f["patterns"].shape
+            assert (f["variance"][:] > 0).all()
             assert f.attrs["tilt_axis_deg"] == pytest.approx(book["stage"]["tilt_axis_deg"] + 12.0, abs=1e-4)
     assert set(book["stages"]) == {"images", "segment", "track", "extract", "report"}
     assert len(book["inputs"]) >= 5
-    assert json.loads((tiny_run / "summary.json").read_text())["n_particles"] == len(particles)
+    summary = json.loads((tiny_run / "summary.json").read_text())
+    assert summary["n_particles"] == len(particles)
+    assert summary["extraction"] == book["extraction"]
+    assert [p["track"] for p in book["extraction"]["particles"]] == [int(p["track"]) for p in particles]
+    assert book["extraction"]["camera_gain"] == pytest.approx(1, abs=0.1)
     assert (tiny_run / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
     assert not list(tiny_run.rglob("*.part"))
     assert not (tiny_run / ".partial").exists()
@@ -123,6 +130,18 @@ def test_single_stages_and_edited_results(tiny, tiny_run, tmp_path, command, run
     with h5py.File(run / "masks.h5") as f:
         assert not f["masks"][first].any(), "the edited masks must be used, not made again"
     assert (run / "tracks.csv").read_bytes() != (tiny_run / "tracks.csv").read_bytes()
+
+
+def test_frames_beyond_a_dose_are_left_out(own, tiny_run, tmp_path, command):
+    toml, run = own / "experiment.toml", tmp_path / "limited"
+    shutil.copytree(tiny_run, run)
+    before = toml.read_text()
+    toml.write_text(before + "\n[extract]\nmost_dose_e_per_A2 = 0.6\n")  # a scan costs 0.25
+    command("run", toml, "-o", run, "--force")
+    with h5py.File(run / "particles/p0001/series.h5") as f:
+        assert f["tilt"][:].tolist() == [0, 1]
+    toml.write_text(before + "\n[extract]\nmost_dose_e_per_A2 = 0.1\n")
+    assert "leaves no tilt" in refused(command, "run", toml, "-o", run, "--force")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Facts:
     bad_pixels: np.ndarray
     masks: Masks
     tracks: Tracks
+    extraction: dict[str, Any] | None = None  # what run.json says of it
 
     @property
     def n_tilts(self) -> int:
@@ -170,4 +172,5 @@ def gather(folder: Path) -> Facts:
         good,
         bad,
         *read_linked(folder),
+        book.get("extraction"),
     )

@@ -46,6 +46,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "n_states": _counts(tracks.states, STATES),
         "n_sources": _counts(tracks.source, SOURCES),
         "stage": _stage(facts),
+        "extraction": facts.extraction,
         "particles": [_particle(facts, i, int(k)) for i, k in enumerate(tracks.particle)],
     }
 

@@ -20,6 +20,14 @@ from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, VirtualIma
 from stemtomo_dl.store.atomic import writing
 from stemtomo_dl.store.h5 import QUICK, SMALL, crops, open_ours
 
+_MAY_LACK = {  # of a series, a value a frame
+    "dose_e_per_A2": "f8",
+    "accumulated_dose_e_per_A2": "f8",
+    "separated": "?",
+    "bragg_signal": "f4",
+    "purity": "f4",
+}
+
 
 def series_name(track: int) -> str:
     """Where in a run a particle's series lies."""
@@ -142,11 +150,14 @@ def write_series(path: Path, series: DiffractionSeries) -> None:
         frame = series.patterns.shape[1:]
         # Background-free means are noise to a compressor: stored plain, they are read at the disk's speed.
         f.create_dataset("patterns", data=series.patterns, chunks=(1, *frame))
+        if series.variance is not None:
+            f.create_dataset("variance", data=series.variance, chunks=(1, *frame))
         f.create_dataset("measured", data=series.measured, chunks=(1, *frame), **SMALL)
         for name in ("alpha_deg", "tilt", "n_probes", "n_support", "center_px"):
             f[name] = getattr(series, name)
-        if series.dose_e_per_A2 is not None:
-            f["dose_e_per_A2"] = series.dose_e_per_A2
+        for name in _MAY_LACK:
+            if (values := getattr(series, name)) is not None:
+                f[name] = values
         facts = {k: v for k, v in asdict(series.instrument).items() if v is not None}
         # Patterns are in detector axes, and so is the tilt axis that goes with them.
         facts["tilt_axis_deg"] += facts.pop("rotation_deg")
@@ -181,5 +192,6 @@ def read_series(path: Path) -> DiffractionSeries:
             n_probes=f["n_probes"][:].astype("i4") if "n_probes" in f else np.ones(n, "i4"),
             n_support=f["n_support"][:].astype("i4") if "n_support" in f else np.zeros(n, "i4"),
             center_px=f["center_px"][:].astype("f8") if "center_px" in f else middle,
-            dose_e_per_A2=f["dose_e_per_A2"][:].astype("f8") if "dose_e_per_A2" in f else None,
+            variance=f["variance"][:].astype("f4", copy=False) if "variance" in f else None,
+            **{name: f[name][:].astype(kind) for name, kind in _MAY_LACK.items() if name in f},
         )

@@ -114,6 +114,10 @@ def test_series_stand_alone(tmp_path, dose):
         np.array([9, 0, 8], "i4"),
         np.array([2.0, 3.0]),
         None if dose is None else np.full(3, dose),
+        None if dose is None else np.cumsum(np.full(3, dose)),
+        variance=patterns**2,
+        separated=np.array([True, False, True]),
+        purity=np.array([1, np.nan, 0.6], "f4"),
     )
     path = tmp_path / "p0001" / "series.h5"
     results.write_series(path, series)
@@ -122,6 +126,9 @@ def test_series_stand_alone(tmp_path, dose):
         assert {"voltage_kv", "pixel_inv_angstrom", "convergence_mrad"} <= set(f.attrs)
         assert ("dose_e_per_A2" in f) == (dose is not None)
     back = results.read_series(path)
+    for name in ("accumulated_dose_e_per_A2", "variance", "separated", "purity", "bragg_signal"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(series, name))
+    assert back.bragg_signal is None
     np.testing.assert_array_equal(back.n_support, [9, 0, 8])
     with h5py.File(path, "r+") as f:
         del f["n_support"]  # as other programs write it

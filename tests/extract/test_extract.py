@@ -5,10 +5,11 @@ import pytest
 from memory_scan import MemoryScan
 
 from stemtomo_dl.config import ExtractConfig
-from stemtomo_dl.extract import choose_probes, extract_tilt
-from stemtomo_dl.records import Masks
+from stemtomo_dl.extract import combine, extract_tilt
+from stemtomo_dl.records import Instrument, Masks
 
 CONFIG = ExtractConfig()
+INSTRUMENT = Instrument(200, 0.8, 0.03, 5.0, 24.3)
 NO_BAD = np.zeros((30, 26), bool)
 CENTRE = np.array([13.0, 15.0])
 
@@ -31,9 +32,9 @@ def film_and(a, b, pattern_a, pattern_b, film):
 
 def extract(data, masks, instances=(0, 1), beam=None, bad=NO_BAD, config=CONFIG):
     instances = np.array(instances)
-    probes = choose_probes(masks, instances, instances + 1, masks.at(0), config)
+    wanted = combine(masks, instances, masks.at(0), None, config)
     beam = np.broadcast_to(CENTRE, (*data.shape[:2], 2)) if beam is None else beam
-    return extract_tilt(MemoryScan(data), probes, beam, bad, CENTRE, config)
+    return extract_tilt(MemoryScan(data), instances + 1, wanted, beam, bad, CENTRE, INSTRUMENT, config)
 
 
 def test_support_and_overlap_are_kept_out():
@@ -42,8 +43,8 @@ def test_support_and_overlap_are_kept_out():
     out = extract(film_and(a, b, pa, pb, film).astype("f4"), masks)
     np.testing.assert_allclose(out.patterns[0], pa, atol=1e-3)
     np.testing.assert_allclose(out.patterns[1], pb, atol=1e-3)
-    overlap = (a & b).sum()
-    assert out.n_probes.tolist() == [a.sum() - overlap, b.sum() - overlap]
+    assert out.n_probes.tolist() == [a.sum(), b.sum()]  # the overlap helps
+    assert out.separated.all()
     assert out.track.tolist() == [1, 2]
     assert out.measured.all()
 
@@ -59,13 +60,32 @@ def test_integer_counts_are_summed_exactly():
     rng = np.random.default_rng(0)
     masks, a, b = two_particles()
     data = rng.poisson(2.0, (20, 24, 30, 26)).astype("u2")
-    probes = choose_probes(masks, np.array([0]), np.array([1]), masks.at(0), CONFIG)
-    own = np.flatnonzero(a & ~b)
+    (c,) = combine(masks, np.array([0]), masks.at(0), None, CONFIG)
     out = extract(data, masks, instances=(0,))
     flat = data.reshape(-1, 30, 26).astype("f8")
-    ring = np.repeat(np.arange(len(flat)), np.diff(probes.start))[probes.sums == 1]
-    np.testing.assert_allclose(out.patterns[0], flat[own].mean(0) - flat[ring].mean(0), atol=1e-5)
-    assert not (a | b).ravel()[ring].any()
+    expected = np.tensordot(c.own_coefficient, flat[c.own], 1) + np.tensordot(c.rest_coefficient, flat[c.rest], 1)
+    np.testing.assert_allclose(out.patterns[0], expected, atol=1e-5)
+    assert a.ravel()[c.own].all()
+    assert not (a | b).ravel()[c.support].any()
+
+
+def test_the_combination_is_the_least_squares_solution():
+    masks, a, b = two_particles()
+    (c,) = combine(masks, np.array([0]), masks.at(0), None, CONFIG)
+    weights = np.zeros(a.size)
+    weights[c.own], weights[c.rest] = c.own_coefficient, c.rest_coefficient
+    # unbiased: all of itself, nothing of the neighbour, nothing of a level support
+    np.testing.assert_allclose(
+        [weights[a.ravel()].sum(), weights[b.ravel()].sum(), weights.sum()], [1, 0, 0], atol=1e-6
+    )
+    rows = np.flatnonzero(weights)
+    y, x = np.divmod(rows, a.shape[1])
+    design = np.stack([a.ravel()[rows], b.ravel()[rows], np.ones(len(rows)), x, y], 1).astype(float)
+    # and of all that are, the one of least variance under its weights: weights / W lies in the design's columns
+    shared = (a & b).ravel()[rows]
+    trust = np.where(shared, 1 / (1 + 0.5 * 10) / 2, 1.0)
+    fit = np.linalg.lstsq(design, weights[rows] / trust, rcond=None)[0]
+    np.testing.assert_allclose(design @ fit, weights[rows] / trust, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (2.0, -1.0), (0.4, 0.3), (-3.7, 2.2)])
@@ -75,23 +95,21 @@ def test_the_beam_is_brought_to_the_centre(shift):
     wide = 2.0
     data = film_and(a, b, 100 * gaussian(13 + shift[0], 15 + shift[1], width=wide), 0, 0).astype("f4")
     out = extract(data, masks, instances=(0,), beam=beam)
-    # linear interpolation broadens a little, and keeps counts and centroid
     expected = 100 * gaussian(13, 15, width=wide)
     assert out.patterns[0].sum() == pytest.approx(expected.sum(), rel=1e-3)
     row, col = np.indices((30, 26))
     weight = out.patterns[0] / out.patterns[0].sum()
     assert (weight * col).sum() == pytest.approx(13, abs=0.01)
     assert (weight * row).sum() == pytest.approx(15, abs=0.01)
-    # … by f (1 − f) px² at most, f = ½ in both directions: 100 · (¼ + ¼) / 2 / 2²
-    np.testing.assert_allclose(out.patterns[0], expected, atol=6.25)
+    np.testing.assert_allclose(out.patterns[0], expected, atol=0.8)  # linear interpolation is off by 6
 
 
 def test_descan_within_the_scan_is_undone():
-    masks, a, b = two_particles()
+    masks, a, _ = two_particles()
     y, x = np.indices((20, 24))
     beam = CENTRE + np.stack([np.round(0.3 * (x - 7)), np.round(-0.5 * (y - 7))], -1)
     data = np.zeros((20, 24, 30, 26), "f4")
-    for i, j in zip(*np.nonzero(a & ~b), strict=True):
+    for i, j in zip(*np.nonzero(a), strict=True):
         dx, dy = (beam[i, j] - CENTRE).astype(int)
         data[i, j] = 70 * gaussian(9 + dx, 11 + dy)
     out = extract(data, masks, instances=(0,), beam=beam)
@@ -127,6 +145,55 @@ def test_a_covered_particle_still_gets_a_pattern():
     out = extract(data, masks)
     assert out.n_probes.tolist() == [16, 9 * 11 - 16]
     np.testing.assert_allclose(out.patterns[0], 50 * gaussian(7, 9), atol=1e-3)
+    assert out.separated.all()
+
+
+def test_one_outline_twice_is_not_separated():
+    a = np.zeros((20, 24), bool)
+    a[5:9, 5:9] = True
+    masks = Masks.pack(np.stack([a, a]), np.zeros(2), np.ones(2), np.zeros(1))
+    out = extract(film_and(a, a, 50 * gaussian(7, 9), 20 * gaussian(19, 20), 0).astype("f4"), masks)
+    assert not out.separated.any()
+    both = 50 * gaussian(7, 9) + 20 * gaussian(19, 20)
+    np.testing.assert_allclose(out.patterns, [both, both], atol=1e-3)
+
+
+def test_a_sloping_support_is_taken_away():
+    masks, a, _ = two_particles()
+    y, x = np.indices((20, 24))
+    film = (1 + 0.03 * x - 0.02 * y)[..., None, None] * gaussian(13, 15, width=4) * 30
+    out = extract((film + a[..., None, None] * 50 * gaussian(7, 9)).astype("f4"), masks, instances=(0,))
+    np.testing.assert_allclose(out.patterns[0], 50 * gaussian(7, 9), atol=2e-3)
+
+
+@pytest.mark.parametrize("gain", [1.0, 3.5])
+def test_variances_are_those_of_repeated_experiments(gain):
+    rng = np.random.default_rng(3)
+    masks, a, b = two_particles()
+    mean = film_and(a, b, 50 * gaussian(7, 9), 80 * gaussian(19, 20), 4 * gaussian(13, 15, width=6))
+    beam = np.broadcast_to(CENTRE + (0.3, -0.4), (20, 24, 2))
+    runs = [extract((gain * rng.poisson(mean / gain)).astype("f4"), masks, beam=beam) for _ in range(60)]
+    spread = np.var([r.patterns for r in runs], axis=0, ddof=1)
+    stated = np.mean([r.variance for r in runs], axis=0)
+    bright = stated > np.median(stated)
+    assert np.median(spread[bright] / stated[bright]) == pytest.approx(1, abs=0.1)
+    assert np.mean([r.gain for r in runs]) == pytest.approx(gain, rel=0.1)
+
+
+def test_purity_tells_one_crystal_from_two():
+    rng = np.random.default_rng(4)
+    _, a, b = two_particles()
+    whole = Masks.pack((a | b)[None], np.zeros(1), np.ones(1), np.zeros(1))
+    left = (np.indices(a.shape)[1] < 11) & (a | b)
+    one, two = 20 * gaussian(5, 6) + 20 * gaussian(20, 8), 25 * gaussian(8, 25) + 15 * gaussian(22, 24)
+    film = 2 * gaussian(13, 15, width=6)
+    single = extract(rng.poisson(film_and(a | b, b, one, 0, film)).astype("f4"), whole, instances=(0,))
+    double = extract(rng.poisson(film_and(left, (a | b) & ~left, one, two, film)).astype("f4"), whole, instances=(0,))
+    assert single.purity[0] > 0.98
+    assert 0.45 < double.purity[0] < 0.8
+    # without Bragg spots nothing can be said
+    bare = extract(rng.poisson(film + np.zeros((20, 24, 1, 1))).astype("f4"), whole, instances=(0,))
+    assert np.isnan(bare.purity[0])
 
 
 def test_values_that_are_not_finite_are_left_out():
@@ -142,7 +209,7 @@ def test_several_passes_give_the_same():
     masks, _, _ = two_particles()
     data = np.random.default_rng(0).poisson(3.0, (20, 24, 30, 26)).astype("u2")
     once, twice = extract(data, masks), extract(data, masks, config=ExtractConfig(memory_mb=0.001))
-    for name in ("track", "patterns", "measured", "n_probes", "n_support"):
+    for name in ("track", "patterns", "variance", "measured", "n_probes", "n_support"):
         np.testing.assert_array_equal(getattr(once, name), getattr(twice, name))
 
 

@@ -1,0 +1,132 @@
+"""From sums to patterns: gaps filled and flagged, the beam brought to the centre, variances."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from scipy.optimize import nnls
+
+from stemtomo_dl.extract.collect import Sums
+
+_LEAST_KNOWN = 0.5  # of the weight that goes into a pixel, for it to count as measured
+_MOST_FILLED = 0.1  # of the weight of an interpolated pixel
+_FILL_PX = 1.5
+_LEAST_GAUGE, _GAUGE_BINS, _DARK = 20, 12, 0.9  # the brightest tenth is the direct beam
+
+
+class Camera(NamedTuple):
+    """Variance of a pixel's value n: ``gain`` · n + ``readout``, counts² per count and counts²."""
+
+    gain: float
+    readout: float
+
+
+COUNTING = Camera(1.0, 0.0)
+
+
+def camera_noise(sums: Sums, bad: np.ndarray) -> Camera:
+    """Noise of the camera from how the patterns of the bare support scatter; counting noise if they are too few.
+
+    Photon transfer: variance against mean over pixels is a line whose slope is the gain (Janesick 2007, Photon
+    Transfer, SPIE).
+    """
+    n = sums.n_gauge
+    if n < _LEAST_GAUGE:
+        return COUNTING
+    mean = sums.gauge[0] / n
+    variance = (sums.gauge[1] - n * mean**2) / (n - 1)
+    use = ~bad & (mean <= np.quantile(mean[~bad], _DARK))
+    bins = [b for b in np.array_split(np.argsort(mean[use]), _GAUGE_BINS) if len(b)]
+    m, v = (np.array([values[use][b].mean(dtype="f8") for b in bins]) for values in (mean, variance))
+    if not (m > 0).any() or not (v > 0).all():
+        return COUNTING
+    (gain, readout), _ = nnls(np.stack([m, np.ones_like(m)], 1) / v[:, None], np.ones(len(v)))
+    return Camera(float(gain), float(readout)) if gain > 0 else Camera(1.0, float(readout))
+
+
+class Pattern(NamedTuple):
+    """One particle's pattern on the common centre, (qy, qx) each."""
+
+    values: np.ndarray
+    variance: np.ndarray
+    measured: np.ndarray
+
+
+def finish(
+    sums: np.ndarray,
+    lost: np.ndarray,
+    squares: np.ndarray,
+    total: np.ndarray,
+    remaining: np.ndarray,
+    floor: tuple[float, float],
+    camera: Camera,
+) -> Pattern:
+    """A particle's pattern from its sums.
+
+    Parameters
+    ----------
+    sums, lost : (2, qy, qx) arrays
+        Σ c d and the Σ|c| without a value, of its own probes and of the rest.
+    squares : (qy, qx) array
+        Σ c² d.
+    total : (2,) array
+        Σ|c|.
+    remaining : (2, 2) array
+        Displacement (column, row) that whole pixels have left, px.
+    floor : (float, float)
+        Σ c², and the mean c² of its own probes: where next to nothing was counted, as if one count had been.
+    camera : Camera
+    """
+    known = 1 - lost / np.maximum(total, 1e-30)[:, None, None]
+    measured = (known >= _LEAST_KNOWN) | (total == 0)[:, None, None]
+    whole = np.where(measured, sums / np.maximum(known, _LEAST_KNOWN), 0)
+    variance = camera.gain * np.maximum(squares, floor[1]) / np.maximum(known[0], _LEAST_KNOWN) ** 2
+    variance += np.float32(camera.readout * floor[0])
+    both = measured.all(0)
+    values, gaps = np.zeros(squares.shape, "f4"), np.zeros(squares.shape, bool)
+    for kind in range(2 if total[1] else 1):
+        values += _moved(fill(whole[kind], measured[kind]), remaining[kind])
+        gaps |= _gap(measured[kind], remaining[kind])
+    variance = _moved(fill(variance, both), remaining[0], power=2)
+    return Pattern(fill(values, ~gaps), variance, ~gaps)
+
+
+def _moved(image: np.ndarray, by: np.ndarray, power: int = 1) -> np.ndarray:
+    """An image moved back by a fraction of a pixel (column, row), or its variance for ``power`` = 2."""
+    for axis, fraction in ((1, by[0]), (0, by[1])):
+        if abs(fraction) > 1e-4:
+            image = ndimage.correlate1d(image, taps(fraction) ** power, axis, mode="nearest")
+    return image
+
+
+def _gap(measured: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Pixels that owe too much to what was not measured once an image has been moved."""
+    if measured.all():
+        return ~measured
+    gap = (~measured).astype("f4")
+    for axis, fraction in ((1, by[0]), (0, by[1])):
+        gap = ndimage.correlate1d(gap, np.abs(taps(fraction)), axis, mode="nearest")
+    return np.asarray(gap > _MOST_FILLED)
+
+
+def taps(fraction: float) -> np.ndarray:
+    """Weights of the pixels −2 … 2 for the value a fraction (−½ … ½) of a pixel further on.
+
+    Cubic convolution with a = −½: quadratics are reproduced, so that spots keep their place, sum and width (Keys
+    1981, IEEE Trans. Acoust. Speech Signal Process. 29, 1153).
+    """
+    r = np.abs(np.arange(-2, 3) - fraction)
+    near, far = 1.5 * r**3 - 2.5 * r**2 + 1, -0.5 * r**3 + 2.5 * r**2 - 4 * r + 2
+    return np.where(r < 1, near, np.where(r < 2, far, 0.0))
+
+
+def fill(pattern: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Values for what was not measured, from the measured pixels nearby (zero where there are none)."""
+    if measured.all():
+        return pattern
+    weight = ndimage.gaussian_filter(measured.astype("f4"), _FILL_PX)
+    value = ndimage.gaussian_filter(np.where(measured, pattern, np.float32(0)), _FILL_PX)
+    near = np.divide(value, weight, out=np.zeros_like(value), where=weight > 1e-3)
+    return np.where(measured, pattern, near)
