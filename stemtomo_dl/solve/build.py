@@ -13,8 +13,8 @@ from stemtomo_dl.solve.refine import Fit, Reflections, refine
 _ROOM = 7.0  # Å³; no atom but hydrogen takes less
 _CLOSEST = 1.0  # Å between atoms
 _ROUNDS = 4  # of refinement and difference maps
-_TRIED_U = (0.004, 0.01, 0.02, 0.04, 0.07)  # Å²
-_HOPELESS = 0.5  # R1 above which difference maps do not help
+_TRIED_U = (0.005, 0.015, 0.04)  # Å²
+_HOPELESS = 0.45  # R1 above which difference maps do not help
 _MOST_SWAPPED = 12  # atoms; in larger structures elements are not exchanged one by one
 
 

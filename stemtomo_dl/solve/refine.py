@@ -179,7 +179,7 @@ def _figures(state: _State, data: Reflections, factors: Factors, extinction: boo
     n, free = len(w), len(jacobian)
     chi2 = float((w * (data.fo2 - predicted) ** 2).sum())
     goof = float(np.sqrt(chi2 / max(n - free, 1)))
-    variance = np.diag(np.linalg.pinv((jacobian * w) @ jacobian.T)) * goof**2
+    variance = np.maximum(np.diag(np.linalg.pinv((jacobian * w) @ jacobian.T, hermitian=True)), 0) * goof**2
     site_esd, u_esd, at = np.zeros_like(state.model.sites), np.zeros(len(state.model.elements)), 1
     for atom in range(len(u_esd)):
         basis = state.model.site_basis(atom)

@@ -20,9 +20,10 @@ from stemtomo_dl.solve.symmetry import (
     merge,
     wilson_statistic,
 )
-from stemtomo_dl.solve.trials import GOOD, Trial, add_trials, finish, in_order, phased_by
+from stemtomo_dl.solve.trials import GOOD, Trial, add_trials, finish, in_order, raise_symmetry
 
 STARTS = 12
+_FITS = 0.3  # R1 at which lower Laue classes are left alone
 _SOLVED = 0.35  # R1 above which a model is not called a solution
 
 
@@ -84,12 +85,11 @@ def solve(
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
     while done < starts and _lowest(found) > GOOD:
         for merged, grid in grids:
+            if any(t.merged is not merged and t.r1_total < _FITS for t in found.values()):
+                continue  # a higher class does
             factors, _ = flip(grid, rng)
             add_trials(found, data, merged, groups, grid, factors)
-            if found:
-                best = in_order(list(found.values()))[0]
-                if best.merged is merged:
-                    add_trials(found, data, merged, groups, grid, phased_by(best, grid))
+            raise_symmetry(found, data, merged, groups, grid)
         done += 1
         advance()
     ordered = in_order(list(found.values()))

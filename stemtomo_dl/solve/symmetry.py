@@ -130,14 +130,13 @@ def compatible_groups(data: Intensities) -> list[Any]:
 def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
     """Laue classes that may be the crystal's: the highest whose equivalents agree, and a lower one if that is unsure.
 
-    Equivalents agree where Rint is not much above that of Friedel mates and repeats; data that hold no equivalents in
-    a class were merged in it. The lower class is the next highest in which they agree clearly better.
+    Multiple scattering makes equivalents differ, so that Rint may be 0.3 in the true class, where that of Friedel mates
+    is 0.07; in false ones it is 0.5. Data that hold no equivalents in a class were merged in it. The lower class is the next highest in which they agree clearly better.
     """
     classes = {laue_rotations(g.operations()).tobytes(): laue_rotations(g.operations()) for g in groups}
     merged = [merge(data, r) for r in classes.values()]
     lowest = min(merged, key=lambda m: len(m.rotations))
-    limit = _WORST_RINT if np.isnan(lowest.rint) else max(1.3 * lowest.rint + 0.05, 0.15)
-    fitting = [m for m in merged if m.repeated < _REPEATED or m.rint <= limit]
+    fitting = [m for m in merged if m.repeated < _REPEATED or m.rint <= _WORST_RINT]
     fitting.sort(key=lambda m: (-len(m.rotations), np.nan_to_num(m.rint)))
     if not fitting:
         return [lowest]
@@ -193,7 +192,8 @@ def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.
         if not np.array_equal(laue_rotations(operations), merged.rotations):
             continue
         absent = absences(operations, merged.hkl)
-        if absent.any() and merged.intensity[absent].mean() > _PRESENT * merged.intensity.mean():
+        allowed = _PRESENT + 1 / np.sqrt(max(absent.sum(), 1))  # few may all be filled by multiple scattering
+        if absent.any() and merged.intensity[absent].mean() > allowed * merged.intensity.mean():
             continue
         likelihood = absence_likelihood(merged, absent) if absent.any() else 0.0
         agreement, weakest, origin = _agreement(operations, images)

@@ -17,6 +17,7 @@ from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmet
 GOOD = 0.2  # R1 at which no more phases are drawn
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
+_HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
 
@@ -58,6 +59,20 @@ def add_trials(
         name = candidate.group.xhm()
         if trial and (name not in found or trial.r1_total < found[name].r1_total):
             found[name] = trial
+
+
+def raise_symmetry(
+    found: dict[str, Trial], data: Intensities, merged: Merged, groups: list[Any], grid: Amplitudes
+) -> None:
+    """Build again from the phases of the best model of this Laue class, as long as that finds a better group."""
+    seen: set[str] = set()
+    while found:
+        best = in_order(list(found.values()))[0]
+        name = best.candidate.group.xhm()
+        if best.merged is not merged or best.r1_total > _HOPEFUL or name in seen:
+            return
+        seen.add(name)
+        add_trials(found, data, merged, groups, grid, phased_by(best, grid))
 
 
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
