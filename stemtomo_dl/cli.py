@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from stemtomo_dl import __version__
+from stemtomo_dl.cli_solve import add_verbs
 from stemtomo_dl.errors import InputError
 
 if TYPE_CHECKING:
@@ -339,6 +340,8 @@ def _progress() -> Iterator[Progress]:
 
         yield Shown()
 
+
+add_verbs(app, _progress)
 
 # Typer has its own copy of click in some versions and the real one in others; its public names lead to either.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]

@@ -16,6 +16,7 @@ RANK = {
     "geometry": 2,
     "config": 3,
     "resources": 3,
+    "scattering": 3,
     "stream": 4,
     "surfaces": 4,
     "weights": 4,
@@ -24,6 +25,7 @@ RANK = {
     "track": 5,
     "extract": 5,
     "simulate": 5,
+    "solve": 5,
     "store": 6,
     "export": 6,
     "learn": 7,
@@ -33,7 +35,9 @@ RANK = {
     "interchange": 10,
     "pipeline": 10,
     "known": 10,
-    "cli": 11,
+    "structures": 10,
+    "cli_solve": 11,
+    "cli": 12,
 }
 ONLY = {"h5py": "store", "rsciio": "store", "hdf5plugin": "store", "lightning": "learn", "typer": "cli"}
 HEAVY = ("torch", "numba", "scipy", "h5py", "skimage", "matplotlib", "pydantic", "rsciio")

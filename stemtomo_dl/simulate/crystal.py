@@ -10,6 +10,7 @@ import numpy as np
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Record, array
+from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.simulate.cif import Contents, read_contents, rotations, stabiliser
 
 DEFAULT_U = 0.5 / (8 * np.pi**2)  # Å²; B = 0.5 Å² where a CIF has no displacement parameters
@@ -164,21 +165,6 @@ def _u_iso(site: gemmi.SmallStructure.Site) -> float:
 
 def _six(u: np.ndarray) -> tuple[float, ...]:
     return u[0, 0], u[1, 1], u[2, 2], u[0, 1], u[0, 2], u[1, 2]
-
-
-def scattering_factor(element: str, s2: np.ndarray) -> np.ndarray:
-    """Scattering factor of one atom for electrons at rest, Å; s² = (sin θ/λ)² = q²/4 in 1/Å².
-
-    Raises
-    ------
-    InputError
-        If there is no such element.
-    """
-    found = gemmi.Element(element)
-    if found.atomic_number == 0 or found.c4322 is None:
-        raise InputError(f"element '{element}' is unknown; give a chemical symbol")
-    gaussians = found.c4322
-    return np.asarray((np.array(gaussians.a) * np.exp(-np.multiply.outer(s2, gaussians.b))).sum(-1))
 
 
 def scattering_power(element: str, q: np.ndarray) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""The verbs of structure solution, `phase` and `solve`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stemtomo_dl.run import Progress
+
+
+def add_verbs(app: typer.Typer, progress: Callable[[], AbstractContextManager[Progress]]) -> None:
+    """Register the verbs; ``progress`` opens the bars that all verbs show."""
+
+    @app.command()
+    def phase(
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="HKLF 4 .hkl with its .ins, or .cif_pets.")],
+        output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for solution.cif …")],
+        cell: Annotated[str | None, typer.Option(metavar="a,b,c,α,β,γ", help="Å and degrees.")] = None,
+        space_group: Annotated[
+            str | None, typer.Option(metavar="SYMBOL", help="As 'P 21/c'; without it, it is found.")
+        ] = None,
+        elements: Annotated[str | None, typer.Option(metavar="LIST", help="As Ti,O, where the file does not say.")] = None,
+        known: Annotated[
+            list[Path] | None, typer.Option("--known", metavar="CIF", help="A phase that it may be; may be repeated.")
+        ] = None,
+        seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random phases.")] = 0,
+    ) -> None:
+        """From intensities to atoms: phases, space group, refined structure."""
+        from stemtomo_dl import structures
+
+        with progress() as shown:
+            said = structures.phase(
+                file, output, shown, cell=cell, space_group=space_group, elements=elements, known=known, seed=seed
+            )
+        typer.echo(said)
+
+    @app.command()
+    def solve(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+        """Structures of a run's merged phases (phases/NAME/solution.cif)."""
+        from stemtomo_dl import structures
+        from stemtomo_dl.run import reopen
+
+        with progress() as shown, reopen(folder, shown) as r:
+            said = structures.solve_run(r)
+        typer.echo(said)

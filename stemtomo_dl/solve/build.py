@@ -1,0 +1,165 @@
+"""From a phased map to atoms: which peaks are atoms, of which element, and what is still missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stemtomo_dl.solve.model import U_START, Factors, Model, Symmetry
+from stemtomo_dl.solve.peaks import find_peaks, potential
+from stemtomo_dl.solve.refine import Fit, Reflections, refine
+
+_ROOM = 7.0  # Å³; no atom but hydrogen takes less
+_CLOSEST = 1.0  # Å between atoms
+_ROUNDS = 4  # of refinement and difference maps
+_TRIED_U = (0.005, 0.015, 0.04)  # Å²
+_HOPELESS = 0.45  # R1 above which difference maps do not help
+_MOST_SWAPPED = 12  # atoms; in larger structures elements are not exchanged one by one
+
+
+def build(
+    symmetry: Symmetry, data: Reflections, phases: np.ndarray, elements: tuple[str, ...], d_min: float
+) -> Fit | None:
+    """Atoms from phases: peaks, elements, refinement, completion by difference maps.
+
+    Parameters
+    ----------
+    symmetry : Symmetry
+    data : Reflections
+    phases : (reflection,) f8
+        rad.
+    elements : tuple of str
+        That the structure may hold.
+    d_min : float
+        Å.
+
+    Returns
+    -------
+    Fit or None
+        None where no peak is an atom.
+    """
+    density = potential(symmetry, data.hkl, data.amplitude * np.exp(1j * phases), d_min / 4)
+    most = max(4, int(1.2 * symmetry.cell.volume / len(symmetry.rotations) / _ROOM) + 2)
+    sites, heights = find_peaks(symmetry, density, most, _CLOSEST)
+    if not len(sites):
+        return None
+    sites = sites[heights > 0.08 * heights[0]]
+    model = choose(Model.of(symmetry, ("",) * len(sites), sites, U_START), data, elements)
+    if not model.elements:
+        return None
+    fit = _refined(model, data)
+    if fit.r1_all > _HOPELESS:
+        return fit
+    for _ in range(_ROUNDS):
+        better = _completed(fit, data, elements, d_min)
+        if better is None or penalised(better, data) >= penalised(fit, data) - 1:
+            break
+        fit = better
+    return _swapped(fit, data, elements)
+
+
+def penalised(fit: Fit, data: Reflections) -> float:
+    """Bayes' information criterion of a fit on amplitudes: lower is better, atoms that explain noise do not help."""
+    fo, fc = data.amplitude, np.sqrt(fit.fc2)
+    n = len(fo)
+    return float(n * np.log(((fo - fc) ** 2).sum() / (fo**2).sum()) + fit.n_parameters * np.log(n))
+
+
+def choose(model: Model, data: Reflections, elements: tuple[str, ...]) -> Model:
+    """Give each site the element, or none, that suits the amplitudes best, with one displacement for all.
+
+    Sites change one at a time, each to what lowers Bayes' criterion most, until none does: an atom has to earn its
+    parameters. Sites whose element is '' are free; others start with what they are.
+    """
+    factors = Factors(model.symmetry, data.hkl)
+    fo = data.amplitude
+    geometric = np.array([_geometric(factors, model, i) for i in range(len(model.sites))])
+    price = np.array([len(model.site_basis(i)) + 1 for i in range(len(model.sites))]) * np.log(len(fo))
+    forms = np.array([np.zeros(len(fo)), *(factors.form(e) for e in elements)])
+    best: tuple[float, np.ndarray, float] = (np.inf, np.zeros(0, int), U_START)
+    for u in _TRIED_U:
+        damped = forms * np.exp(-8 * np.pi**2 * u * factors.s2)
+        for first in range(1, len(elements) + 1):
+            start = np.array([elements.index(e) + 1 if e else first for e in model.elements])
+            cost, choice = _descend(fo, geometric, damped, start, price)
+            if cost < best[0]:
+                best = cost, choice, u
+    _, choice, u = best
+    keep = choice > 0
+    named = tuple(elements[c - 1] for c in choice[keep])
+    return Model.of(model.symmetry, named, model.sites[keep], u)
+
+
+def _geometric(factors: Factors, model: Model, atom: int) -> np.ndarray:
+    """Σ exp 2πi h·x over the images of a site, (reflection,)."""
+    order = len(model.symmetry.stabiliser(model.sites[atom]))
+    waves = np.exp(2j * np.pi * (factors.turned @ model.sites[atom])) * factors.phase
+    return np.asarray(waves.sum(0) * factors.centring / order)
+
+
+def _descend(
+    fo: np.ndarray, geometric: np.ndarray, forms: np.ndarray, start: np.ndarray, price: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Lowest criterion and the choice (site,) of rows of ``forms`` that gives it; row 0 is no atom and has no price."""
+    n, choice = len(fo), start.copy()
+    power = (fo**2).sum()
+
+    def cost(f: np.ndarray, paid: float) -> float:
+        fc = np.abs(f)
+        square = (fc**2).sum()
+        missed = 1 - (fo @ fc) ** 2 / (power * square) if square > 0 else 1.0
+        return float(n * np.log(max(missed, 1e-6)) + paid)
+
+    total = (geometric * forms[choice]).sum(0)
+    now = cost(total, float(price[choice > 0].sum()))
+    for _ in range(20):
+        before = now
+        for site in range(len(choice)):
+            rest = total - geometric[site] * forms[choice[site]]
+            others = float(price[choice > 0].sum()) - price[site] * (choice[site] > 0)
+            costs = [cost(rest + geometric[site] * f, others + price[site] * (k > 0)) for k, f in enumerate(forms)]
+            choice[site] = int(np.argmin(costs))
+            total, now = rest + geometric[site] * forms[choice[site]], min(costs)
+        if now >= before - 1e-9:
+            break
+    return now, choice
+
+
+def _refined(model: Model, data: Reflections) -> Fit:
+    """Refine, and leave out what moved onto another atom."""
+    fit = refine(model, data, cycles=10)
+    keep = np.ones(len(model.elements), bool)
+    for i, site in enumerate(fit.model.sites):
+        keep[i] = all(model.symmetry.apart(site, other) > 0.5 * _CLOSEST for other in fit.model.sites[:i][keep[:i]])
+    return fit if keep.all() else refine(fit.model.some(keep), data, cycles=10)
+
+
+def _completed(fit: Fit, data: Reflections, elements: tuple[str, ...], d_min: float) -> Fit | None:
+    """The model with the peaks of its difference map, chosen again and refined; None where there is nothing to add."""
+    symmetry, model = fit.model.symmetry, fit.model
+    y = np.sqrt(np.maximum(fit.fc2, 1e-30) / np.maximum(np.abs(fit.fc) ** 2 * fit.scale, 1e-30))
+    fo = data.amplitude / np.sqrt(fit.scale) / y
+    phase = np.exp(1j * np.angle(fit.fc))
+    difference = potential(symmetry, data.hkl, (fo - np.abs(fit.fc)) * phase, d_min / 4)
+    added, heights = find_peaks(symmetry, difference, 2 + len(model.elements) // 2, _CLOSEST, model.sites)
+    added = added[heights > 4 * difference.std()]
+    sites = np.concatenate([model.sites, added])
+    chosen = choose(Model.of(symmetry, (*model.elements, *("",) * len(added)), sites, U_START), data, elements)
+    if not chosen.elements or (chosen.elements == model.elements and not len(added)):
+        return None
+    return _refined(chosen, data)
+
+
+def _swapped(fit: Fit, data: Reflections, elements: tuple[str, ...]) -> Fit:
+    """Try every other element on every atom, displacements refined; keep what fits better."""
+    if len(fit.model.elements) > _MOST_SWAPPED:
+        return fit
+    for atom in range(len(fit.model.elements)):
+        for element in elements:
+            named = list(fit.model.elements)
+            if element != named[atom]:
+                named[atom] = element
+                trial = refine(replace(fit.model, elements=tuple(named)), data, cycles=8)
+                fit = min(fit, trial, key=lambda f: f.wr2)
+    return fit

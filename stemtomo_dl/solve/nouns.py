@@ -1,0 +1,58 @@
+"""What a structure is solved from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import gemmi
+import numpy as np
+
+from stemtomo_dl.records import Record, array
+
+
+@dataclass(frozen=True, eq=False)
+class Intensities(Record):
+    """Intensities of one crystal or many, merged or not, with what is known of the crystal.
+
+    Attributes
+    ----------
+    cell : tuple of float
+        a, b, c in Å, α, β, γ in degrees.
+    wavelength : float
+        Å.
+    operations : tuple of str or None
+        Triplets of the space group where it is stated; None where it is to be found.
+    composition : tuple of (str, float)
+        Elements with their number in the cell; 0 where only the element is known.
+    """
+
+    name: str
+    cell: tuple[float, ...]
+    wavelength: float
+    operations: tuple[str, ...] | None
+    composition: tuple[tuple[str, float], ...]
+    hkl: np.ndarray = array("i4", "reflection 3")
+    intensity: np.ndarray = array("f8", "reflection")
+    sigma: np.ndarray = array("f8", "reflection")
+
+    @cached_property
+    def reciprocal(self) -> np.ndarray:
+        """Rows a*, b*, c* (3, 3), 1/Å, Cartesian."""
+        return np.array(gemmi.UnitCell(*self.cell).frac.mat.tolist())
+
+    @cached_property
+    def metric(self) -> np.ndarray:
+        """a·a, a·b … (3, 3), Å²."""
+        direct = np.array(gemmi.UnitCell(*self.cell).orth.mat.tolist())
+        return direct.T @ direct
+
+    @property
+    def d_min(self) -> float:
+        """Spacing of the outermost reflection, Å."""
+        return float(1 / np.linalg.norm(self.hkl @ self.reciprocal, axis=1).max())
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols, hydrogen left out: it is not looked for."""
+        return tuple(e for e, _ in self.composition if e not in ("H", "D"))

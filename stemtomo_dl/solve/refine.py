@@ -1,0 +1,213 @@
+"""Least-squares refinement of a model against |F|²."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stemtomo_dl.solve.model import Factors, Model
+
+U_RANGE = (0.0005, 0.25)  # Å²; displacements beyond are no atom's
+_STRONG = 2.0  # σ(I); R1 is that of stronger reflections
+_SMALL = 1e-4  # of an esd; shifts below end a refinement
+WEIGHT = 0.1  # a of SHELX's weights
+
+
+@dataclass(frozen=True, eq=False)
+class Reflections:
+    """Unique reflections of a space group, absences left out.
+
+    Attributes
+    ----------
+    hkl : (reflection, 3) i4
+    fo2, sigma : (reflection,) f8
+        |F|² on any scale.
+    path : (reflection,) f8
+        λ³ / sin 2θ, Å³, which extinction goes with.
+    """
+
+    hkl: np.ndarray
+    fo2: np.ndarray
+    sigma: np.ndarray
+    path: np.ndarray
+
+    @property
+    def amplitude(self) -> np.ndarray:
+        """|F|, 0 where the intensity is negative."""
+        return np.sqrt(np.maximum(self.fo2, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A refined model.
+
+    Attributes
+    ----------
+    model : Model
+    fc : (reflection,) c16
+        Å, without extinction.
+    fc2 : (reflection,) f8
+        What compares with ``fo2``: on its scale, with extinction.
+    scale, extinction : float
+    r1, r1_all, wr2, goof : float
+        R1 of reflections with I > 2σ, and of all; wR2 on F² and goodness of fit with the weights.
+    weight : float
+        a in w = 1 / (σ² + (aP)²), P = (Fo² + 2 Fc²) / 3.
+    n_parameters, n_strong : int
+    site_esd : (atom, 3) f8
+        Cell edges; 0 where symmetry fixes a coordinate.
+    u_esd : (atom,) f8
+        Å², of the equivalent isotropic displacement.
+    """
+
+    model: Model
+    fc: np.ndarray
+    fc2: np.ndarray
+    scale: float
+    extinction: float
+    r1: float
+    r1_all: float
+    wr2: float
+    goof: float
+    weight: float
+    n_parameters: int
+    n_strong: int
+    site_esd: np.ndarray
+    u_esd: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    model: Model
+    scale: float
+    extinction: float
+
+
+def refine(
+    model: Model, data: Reflections, *, cycles: int = 15, extinction: bool = False, weight: float = WEIGHT
+) -> Fit:
+    """Refine scale, positions and displacements, and SHELX's extinction parameter where asked for.
+
+    Σ w (Fo² − k y Fc²)² is lowered by Levenberg–Marquardt with w = 1 / (σ² + (aP)²) and
+    y = (1 + 0.001 x Fc² λ³ / sin 2θ)^(−1/2) (Sheldrick, Acta Cryst. C71 (2015) 3). For electrons x stands for the
+    loss of strong beams to multiple scattering, which goes the same way. Esds are those of the inverse normal matrix
+    times the goodness of fit.
+
+    Parameters
+    ----------
+    model : Model
+    data : Reflections
+    cycles : int
+        At most.
+    extinction : bool
+    weight : float
+        a of the weights.
+    """
+    factors = Factors(model.symmetry, data.hkl)
+    f2 = np.abs(factors.of(model)) ** 2
+    state = _State(model, float((data.fo2 * f2).sum() / max((f2**2).sum(), 1e-30)), 0.0)
+    damping, cost, normal = 1e-3, np.inf, None
+    for _ in range(cycles):
+        predicted, jacobian = _linearise(state, data, factors, extinction)
+        w = _weights(data, predicted, weight)
+        normal = (jacobian * w) @ jacobian.T
+        gradient = jacobian @ (w * (data.fo2 - predicted))
+        cost = float((w * (data.fo2 - predicted) ** 2).sum())
+        for _ in range(6):
+            ridge = np.diag(np.diag(normal) * damping + 1e-12 * np.trace(normal))
+            step = np.linalg.lstsq(normal + ridge, gradient, rcond=None)[0]
+            trial = _moved(state, step, extinction)
+            there = _predict(trial, data, factors.of(trial.model))
+            if float((w * (data.fo2 - there) ** 2).sum()) <= cost:
+                break
+            damping = min(damping * 8, 1e6)
+        else:
+            break
+        state, damping = trial, damping / 4
+        if np.abs(step * np.sqrt(np.diag(normal))).max() < _SMALL * np.sqrt(max(cost / len(w), 1e-30)):
+            break
+    return _figures(state, data, factors, extinction, weight)
+
+
+def _weights(data: Reflections, predicted: np.ndarray, a: float) -> np.ndarray:
+    p = (np.maximum(data.fo2, 0) + 2 * predicted) / 3
+    return np.asarray(1 / (data.sigma**2 + (a * p) ** 2))
+
+
+def _predict(state: _State, data: Reflections, f: np.ndarray) -> np.ndarray:
+    f2 = np.abs(f) ** 2
+    return np.asarray(state.scale * f2 / np.sqrt(1 + 0.001 * state.extinction * f2 * data.path))
+
+
+def _linearise(state: _State, data: Reflections, factors: Factors, extinction: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction (reflection,) and its derivatives (parameter, reflection): scale, model, extinction."""
+    f, df = factors.with_derivatives(state.model)
+    f2 = np.abs(f) ** 2
+    bracket = 1 + 0.001 * state.extinction * f2 * data.path
+    predicted = state.scale * f2 / np.sqrt(bracket)
+    by_f2 = state.scale * (bracket - 0.5 * (bracket - 1)) / bracket**1.5
+    rows = [predicted[None] / state.scale, 2 * (f.conj() * df).real * by_f2]
+    if extinction:
+        rows.append((-0.5 * predicted / bracket * 0.001 * f2 * data.path)[None])
+    return predicted, np.concatenate(rows)
+
+
+def _moved(state: _State, step: np.ndarray, extinction: bool) -> _State:
+    """The state after a step, no atom further than 0.3 Å, displacements within their range."""
+    m = state.model
+    sites, tensors, at = m.sites.copy(), m.tensors.copy(), 1
+    metric = m.symmetry.reciprocal @ m.symmetry.reciprocal.T
+    for atom in range(len(m.elements)):
+        basis = m.site_basis(atom)
+        shift = step[at : at + len(basis)] @ basis
+        sites[atom] += shift * min(1, 0.3 / max(float(np.linalg.norm(m.symmetry.direct @ shift)), 1e-9))
+        at += len(basis)
+        basis = m.tensor_basis(atom)
+        tensors[atom] += np.tensordot(step[at : at + len(basis)], basis, 1)
+        at += len(basis)
+    moved = replace(m, sites=sites, tensors=tensors)
+    if not m.anisotropic:
+        moved = replace(m, sites=sites, tensors=np.multiply.outer(np.clip(moved.u, *U_RANGE), metric))
+    grown = max(state.extinction + step[-1], 0.0) if extinction else 0.0
+    return _State(moved, max(state.scale + step[0], 1e-3 * state.scale), grown)
+
+
+def _figures(state: _State, data: Reflections, factors: Factors, extinction: bool, weight: float) -> Fit:
+    predicted, jacobian = _linearise(state, data, factors, extinction)
+    w = _weights(data, predicted, weight)
+    n, free = len(w), len(jacobian)
+    chi2 = float((w * (data.fo2 - predicted) ** 2).sum())
+    goof = float(np.sqrt(chi2 / max(n - free, 1)))
+    variance = np.maximum(np.diag(np.linalg.pinv((jacobian * w) @ jacobian.T, hermitian=True)), 0) * goof**2
+    site_esd, u_esd, at = np.zeros_like(state.model.sites), np.zeros(len(state.model.elements)), 1
+    for atom in range(len(u_esd)):
+        basis = state.model.site_basis(atom)
+        site_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ basis**2)
+        at += len(basis)
+        basis = state.model.tensor_basis(atom)
+        d = state.model.symmetry.direct
+        u_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ (np.einsum("ij,kjl,il->k", d, basis, d) / 3) ** 2)
+        at += len(basis)
+    fo, fc = data.amplitude, np.sqrt(predicted)
+    strong = data.fo2 > _STRONG * data.sigma
+    return Fit(
+        model=state.model,
+        fc=factors.of(state.model),
+        fc2=predicted,
+        scale=state.scale,
+        extinction=state.extinction,
+        r1=_r1(fo[strong], fc[strong]),
+        r1_all=_r1(fo, fc),
+        wr2=float(np.sqrt(chi2 / max(float((w * data.fo2**2).sum()), 1e-30))),
+        goof=goof,
+        weight=weight,
+        n_parameters=free,
+        n_strong=int(strong.sum()),
+        site_esd=site_esd,
+        u_esd=u_esd,
+    )
+
+
+def _r1(fo: np.ndarray, fc: np.ndarray) -> float:
+    return float(np.abs(fo - fc).sum() / max(float(fo.sum()), 1e-30)) if len(fo) else 1.0

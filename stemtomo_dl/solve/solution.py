@@ -1,0 +1,154 @@
+"""Structure solution: intensities in, atoms out, or what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gemmi
+import numpy as np
+
+from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.nouns import Intensities
+from stemtomo_dl.solve.symmetry import (
+    Merged,
+    compatible_groups,
+    expand,
+    find_laue,
+    laue_rotations,
+    merge,
+    wilson_statistic,
+)
+from stemtomo_dl.solve.trials import GOOD, Trial, add_trials, finish, in_order, raise_symmetry
+
+STARTS = 12
+_FITS = 0.3  # R1 at which lower Laue classes are left alone
+_SOLVED = 0.35  # R1 above which a model is not called a solution
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What came of it.
+
+    Attributes
+    ----------
+    intensities : Intensities
+    merged : Merged
+        In the Laue class that was used last.
+    best : Trial or None
+        None where no model could be built.
+    solved : bool
+    trials : tuple of Trial
+        One for each space group that was tried, best first.
+    starts : int
+        Sets of random phases that were tried.
+    centric_statistic : float
+        Mean of abs(E² − 1).
+    completeness : float
+        Share of the unique reflections to ``d_min`` that were measured.
+    missing : tuple of str
+        Why it may not be solved, for a person.
+    """
+
+    intensities: Intensities
+    merged: Merged
+    best: Trial | None
+    solved: bool
+    trials: tuple[Trial, ...]
+    starts: int
+    centric_statistic: float
+    completeness: float
+    missing: tuple[str, ...]
+
+
+def solve(
+    data: Intensities, rng: np.random.Generator, advance: Callable[[], None] = lambda: None, starts: int = STARTS
+) -> Solution:
+    """Solve a structure ab initio.
+
+    Phases come from charge flipping in P1, the space group from the phased density, atoms from peaks; new phases are
+    drawn until a model fits or ``starts`` are spent.
+
+    Parameters
+    ----------
+    data : Intensities
+    rng : numpy.random.Generator
+    advance : callable
+        Called after each start.
+    starts : int
+    """
+    groups = [_stated(data)] if data.operations else compatible_groups(data)
+    classes = [merge(data, laue_rotations(groups[0].operations()))] if data.operations else find_laue(data, groups)
+    found: dict[str, Trial] = {}
+    done = 0
+    grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
+    while done < starts and _lowest(found) > GOOD:
+        for merged, grid in grids:
+            if any(t.merged is not merged and t.r1_total < _FITS for t in found.values()):
+                continue  # a higher class does
+            factors, _ = flip(grid, rng)
+            add_trials(found, data, merged, groups, grid, factors)
+            raise_symmetry(found, data, merged, groups, grid)
+        done += 1
+        advance()
+    ordered = in_order(list(found.values()))
+    best = finish(ordered[0]) if ordered else None
+    solved = best is not None and best.fit.r1 < _SOLVED
+    merged = best.merged if best else classes[0]
+    completeness = _completeness(data, merged)
+    return Solution(
+        intensities=data,
+        merged=merged,
+        best=best,
+        solved=solved,
+        trials=tuple(ordered),
+        starts=done,
+        centric_statistic=wilson_statistic(merged, data.reciprocal),
+        completeness=completeness,
+        missing=() if solved else _missing(data, merged, completeness, done, best),
+    )
+
+
+def _lowest(found: dict[str, Trial]) -> float:
+    return min((t.fit.r1 for t in found.values()), default=1.0)
+
+
+class _Group:
+    """A stated group that has the face of one from gemmi's tables."""
+
+    def __init__(self, operations: gemmi.GroupOps) -> None:
+        self._operations = operations
+        self._entry = gemmi.find_spacegroup_by_ops(operations)
+
+    def operations(self) -> gemmi.GroupOps:
+        return self._operations
+
+    def xhm(self) -> str:
+        return self._entry.xhm() if self._entry else "?"
+
+
+def _stated(data: Intensities) -> Any:
+    return _Group(gemmi.GroupOps([gemmi.Op(t) for t in data.operations or ()]))
+
+
+def _completeness(data: Intensities, merged: Merged) -> float:
+    """Measured share of what a sphere to d_min holds, counted in P1 with both Friedel mates."""
+    hkl, _ = expand(merged, merged.intensity)
+    volume = gemmi.UnitCell(*data.cell).volume
+    return float(min(1.0, len(hkl) / (4 / 3 * np.pi * volume / data.d_min**3)))
+
+
+def _missing(
+    data: Intensities, merged: Merged, completeness: float, starts: int, best: Trial | None
+) -> tuple[str, ...]:
+    """What may stand in the way, in words."""
+    said = [f"no model fits after {starts} starts" + (f" (lowest R1 {best.fit.r1:.2f})" if best else "")]
+    if completeness < 0.6:
+        said.append(f"completeness is {100 * completeness:.0f} %; 60 % or more is needed")
+    if data.d_min > 1.0:
+        said.append(f"resolution is {data.d_min:.2f} Å; 1.0 Å or better is needed")
+    if merged.rint > 0.35:
+        said.append(f"Rint is {merged.rint:.2f}; below 0.35 is needed")
+    said.append(f"the composition may be wrong: only {', '.join(data.elements)} were tried")
+    return tuple(said)

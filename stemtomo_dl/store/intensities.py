@@ -1,0 +1,214 @@
+"""Intensities of a crystal from files: SHELX HKLF 4 with its .ins, and .cif_pets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import gemmi
+import numpy as np
+
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.scattering import scattering_factor
+from stemtomo_dl.solve.nouns import Intensities
+
+_LATTICE = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}  # SHELX's LATT
+_WAVELENGTH = 0.0251  # Å, 200 kV, where no file says
+
+
+def read_intensities(
+    path: Path, cell: str | None = None, space_group: str | None = None, elements: str | None = None
+) -> Intensities:
+    """Read reflections; what the user gives comes before what files say.
+
+    Parameters
+    ----------
+    path : Path
+        .hkl (HKLF 4), with the .ins of the same name beside it where there is one, or .cif_pets.
+    cell : str or None
+        a,b,c,α,β,γ in Å and degrees.
+    space_group : str or None
+        Symbol; None: as the .ins says, else to be found.
+    elements : str or None
+        Symbols with commas between, or a formula of the cell: Ti,O or Ti8O16.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be understood, or cell or elements are neither given nor in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        beside = path.with_suffix(".ins")
+        ins = beside.read_text(encoding="utf-8-sig", errors="replace") if beside.exists() else ""
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror}); give a .hkl or .cif_pets file") from e
+    if path.suffix.lower() == ".cif_pets" or text.lstrip().startswith(("data_", "#")):
+        stated, table = _pets(path, text)
+    else:
+        stated, table = _ins(beside, ins), _hklf4(path, text)
+    if len(table) < 10:
+        raise InputError(f"{path}: holds {len(table)} reflections; give HKLF 4 (3I4,2F8) or .cif_pets")
+    if cell is not None:
+        stated["cell"] = _cell("--cell", re.split(r"[,\s]+", cell.strip()))
+    if "cell" not in stated:
+        raise InputError(f"{path}: the cell is not known; give --cell a,b,c,α,β,γ or put {beside.name} beside it")
+    if elements is not None:
+        stated["composition"] = _composition(elements)
+    if not stated.get("composition"):
+        raise InputError(f"{path}: the elements are not known; give --elements, as Ti,O")
+    for element, _ in stated["composition"]:
+        scattering_factor(element, np.zeros(1))
+    operations = stated.get("operations")
+    if space_group is not None:
+        operations = _group(space_group, stated["cell"])
+    sigma = np.where(table[:, 4] > 0, table[:, 4], 0.1 * np.abs(table[:, 3]) + 0.01 * np.abs(table[:, 3]).mean())
+    data = Intensities(
+        name=path.stem,
+        cell=stated["cell"],
+        wavelength=stated.get("wavelength", _WAVELENGTH),
+        operations=operations,
+        composition=stated["composition"],
+        hkl=table[:, :3].astype("i4"),
+        intensity=np.ascontiguousarray(table[:, 3]),
+        sigma=np.ascontiguousarray(sigma),
+    )
+    _check_symmetry(path, data)
+    return replace(data, operations=None) if _holosymmetric(data) and space_group is None else data
+
+
+def _hklf4(path: Path, text: str) -> np.ndarray:
+    """h k l F² σ (reflection, 5), up to the line of zeros."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            break
+        try:
+            row = [int(line[0:4]), int(line[4:8]), int(line[8:12]), float(line[12:20]), float(line[20:28])]
+        except ValueError:
+            if rows:
+                break  # some programs write remarks after the reflections
+            raise InputError(f"{path}: line {number} is not HKLF 4 (3I4,2F8): '{line[:40]}'") from None
+        if not any(row[:3]):
+            break
+        rows.append(row)
+    return _finite(np.array(rows, float).reshape(-1, 5))
+
+
+def _finite(table: np.ndarray) -> np.ndarray:
+    return np.asarray(table[np.isfinite(table).all(1) & table[:, :3].any(1)])
+
+
+def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
+    """Cell and wavelength, and h k l I σ (reflection, 5), of a .cif_pets."""
+    try:
+        block = gemmi.cif.read_string(text)[0]
+        names = ["index_h", "index_k", "index_l", "intensity_meas", "intensity_sigma"]
+        rows = [[gemmi.cif.as_number(v) for v in row] for row in block.find("_refln_", names)]
+    except (ValueError, RuntimeError, IndexError) as e:
+        raise InputError(f"{path}: not a CIF: {' '.join(str(e).split())}") from e
+    stated: dict = {}
+    tags = [f"_cell_{t}" for t in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")]
+    values = [block.find_value(t) for t in tags]
+    if all(v is not None for v in values):
+        stated["cell"] = _cell(str(path), [re.sub(r"\(.*\)", "", str(v)) for v in values])
+    wavelength = block.find_value("_diffrn_radiation_wavelength")
+    if wavelength is not None and 0 < (number := gemmi.cif.as_number(wavelength)) < 1:
+        stated["wavelength"] = number
+    formula = block.find_value("_chemical_formula_sum")
+    if formula is not None and not gemmi.cif.is_null(formula):
+        stated["composition"] = _composition(gemmi.cif.as_string(formula))
+    return stated, _finite(np.array(rows, float).reshape(-1, 5))
+
+
+def _ins(path: Path, text: str) -> dict:
+    """Cell, wavelength, symmetry and contents of the cell, as a SHELX instruction file states them."""
+    stated: dict = {}
+    symbols: list[str] = []
+    lattice, triplets = 1, []
+    for line in re.sub(r"=\s*\n", " ", text).splitlines():
+        words = line.split("!")[0].split()
+        match words[0].upper() if words else "":
+            case "CELL":
+                stated["wavelength"] = float(words[1])
+                stated["cell"] = _cell(f"{path}: CELL", words[2:8])
+            case "LATT":
+                lattice = int(words[1])
+            case "SYMM":
+                triplets.append("".join(words[1:]))
+            case "SFAC":
+                short = not re.fullmatch(r"[-+.\d]+(?:[eE][-+]?\d+)?", words[2]) if len(words) > 2 else True
+                symbols += [w.capitalize() for w in (words[1:] if short else words[1:2])]
+            case "UNIT":
+                counts = [float(w) for w in words[1:]]
+                stated["composition"] = tuple(zip(symbols, counts, strict=False))
+    if symbols and "composition" not in stated:
+        stated["composition"] = tuple((s, 0.0) for s in symbols)
+    if "cell" in stated:
+        stated["operations"] = _operations(path, lattice, triplets)
+    return stated
+
+
+def _operations(path: Path, lattice: int, triplets: list[str]) -> tuple[str, ...]:
+    """Operations of LATT and SYMM: a negative LATT has no inversion centre at the origin."""
+    try:
+        ops = [gemmi.Op("x,y,z"), *(gemmi.Op(t.lower()) for t in triplets)]
+        if lattice > 0:
+            ops.append(gemmi.Op("-x,-y,-z"))
+        centred = gemmi.SpaceGroup(f"{_LATTICE[abs(lattice)]} 1").operations() if lattice not in (1, -1, 3, -3) else None
+        ops += [gemmi.Op(op.triplet()) for op in (centred or [])]
+        if abs(lattice) == 3:
+            ops.append(gemmi.Op("x+2/3,y+1/3,z+1/3"))
+        group = gemmi.GroupOps(ops)
+        group.add_missing_elements()
+    except (RuntimeError, ValueError, KeyError) as e:
+        raise InputError(f"{path}: LATT and SYMM do not form a space group; correct them") from e
+    return tuple(op.triplet() for op in group)
+
+
+def _group(symbol: str, cell: tuple[float, ...]) -> tuple[str, ...]:
+    found = gemmi.find_spacegroup_by_name(symbol, cell[3], cell[5])
+    if found is None and symbol.isdigit():
+        found = gemmi.find_spacegroup_by_number(int(symbol))
+    if found is None:
+        raise InputError(f"--space-group '{symbol}' is unknown; give a symbol as P 21/c")
+    if found.ext == "1":  # where an inversion centre is at the origin, phases are 0 or π
+        found = gemmi.find_spacegroup_by_name(f"{found.hm}:2")
+    return tuple(op.triplet() for op in found.operations())
+
+
+def _check_symmetry(path: Path, data: Intensities) -> None:
+    if data.operations is None:
+        return
+    lengths = np.sqrt(np.diag(data.metric))
+    for triplet in data.operations:
+        r = np.array(gemmi.Op(triplet).rot) // gemmi.Op.DEN
+        if (np.abs(r.T @ data.metric @ r - data.metric) > 0.05 * np.outer(lengths, lengths)).any():
+            raise InputError(f"{path}: the cell does not have the symmetry of the space group; correct one of them")
+
+
+def _holosymmetric(data: Intensities) -> bool:
+    """Whether the stated group only names a Laue class, as a merged file does before its space group is known."""
+    if data.operations is None:
+        return True
+    group = gemmi.find_spacegroup_by_ops(gemmi.GroupOps([gemmi.Op(t) for t in data.operations]))
+    return group is not None and group.is_symmorphic() and group.is_centrosymmetric() and group.hm.startswith("P")
+
+
+def _cell(where: str, words: list[str]) -> tuple[float, ...]:
+    try:
+        values = tuple(float(w) for w in words)
+    except ValueError:
+        values = ()
+    if len(values) != 6 or min(values) <= 0 or not gemmi.UnitCell(*values).volume > 1:
+        raise InputError(f"{where}: '{' '.join(words)}' is no cell; give a,b,c,α,β,γ in Å and degrees")
+    return values
+
+
+def _composition(text: str) -> tuple[tuple[str, float], ...]:
+    """Elements and numbers of 'Ti,O', 'Ti8O16' or 'Ti8 O16'."""
+    parts = re.findall(r"([A-Z][a-z]?)\s*(\d*\.?\d*)", text)
+    if not parts or re.sub(r"[A-Z][a-z]?\s*\d*\.?\d*|[,;\s]", "", text):
+        raise InputError(f"--elements '{text}': give chemical symbols with commas between, as Ti,O")
+    return tuple((symbol, float(number or 0)) for symbol, number in parts)
