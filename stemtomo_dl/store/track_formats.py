@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Masks, Tracks
 from stemtomo_dl.store.atomic import write_text, writing
 from stemtomo_dl.store.tables import Column, write_table
@@ -33,30 +34,53 @@ def write_ctc(folder: Path, masks: Masks, tracks: Tracks) -> Path:
     out = folder / "ctc"
     with writing(out) as temporary:
         temporary.mkdir(parents=True)
-        piece = _pieces(tracks)
+        piece = _pieces(masks, tracks)
+        if piece.max(initial=0) >= 2**16:
+            raise InputError(
+                f"{out}: {piece.max()} unbroken pieces of tracks, labels of this form end at {2**16 - 1}; "
+                "export for napari instead"
+            )
         digits = max(3, len(str(len(tracks.alpha_deg) - 1)))
         for tilt in range(len(tracks.alpha_deg)):
             image = np.zeros(masks.shape, "u2")
             here = np.flatnonzero(tracks.tilt == tilt)
-            for row in here[np.argsort(-tracks.area_px[here], kind="stable")]:
+            for row in _largest_first(tracks, here):
                 crop = masks.crops[tracks.instance[row]]
                 image[masks.window(int(tracks.instance[row]))][crop] = piece[row]
             tifffile.imwrite(temporary / f"mask{tilt:0{digits}d}.tif", image, compression="zlib")
-        lines = []
-        for p in range(1, int(piece.max(initial=0)) + 1):
-            rows = np.flatnonzero(piece == p)
-            before = piece[(tracks.track == tracks.track[rows[0]]) & (tracks.tilt < tracks.tilt[rows].min())]
-            lines.append(f"{p} {tracks.tilt[rows].min()} {tracks.tilt[rows].max()} {before.max(initial=0)}\n")
+        lines, last = [], {}
+        drawn = np.flatnonzero(piece)
+        for rows in np.split(drawn[np.argsort(piece[drawn], kind="stable")], np.cumsum(np.bincount(piece)[1:])[:-1]):
+            if len(rows):
+                track, tilts = int(tracks.track[rows[0]]), tracks.tilt[rows]
+                lines.append(f"{piece[rows[0]]} {tilts.min()} {tilts.max()} {last.get(track, 0)}\n")
+                last[track] = int(piece[rows[0]])
         write_text(temporary / "res_track.txt", "".join(lines))
         shutil.rmtree(out, ignore_errors=True)
     return out
 
 
-def _pieces(tracks: Tracks) -> np.ndarray:
-    """Number, from 1, of the unbroken run of tilts that each sighting belongs to; rising along a track."""
+def _largest_first(tracks: Tracks, rows: np.ndarray) -> np.ndarray:
+    """Sightings in the order in which they are drawn."""
+    return np.asarray(rows[np.argsort(-tracks.area_px[rows], kind="stable")])
+
+
+def _pieces(masks: Masks, tracks: Tracks) -> np.ndarray:
+    """Number, from 1, of the unbroken run of tilts that each sighting belongs to; rising along a track.
+
+    0 for a sighting of which others, drawn over it, leave nothing to be seen: the form knows no empty labels.
+    """
+    seen = np.zeros(len(tracks.track), bool)
+    for tilt in np.unique(tracks.tilt):
+        image = np.full(masks.shape, -1)
+        here = _largest_first(tracks, np.flatnonzero(tracks.tilt == tilt))
+        for row in here:
+            image[masks.window(int(tracks.instance[row]))][masks.crops[tracks.instance[row]]] = row
+        seen[here] = np.isin(here, image)
     order = np.lexsort((tracks.tilt, tracks.track))
+    order = order[seen[order]]
     k, t = tracks.track[order], tracks.tilt[order]
-    out = np.zeros(len(k), int)
+    out = np.zeros(len(tracks.track), int)
     out[order] = np.cumsum(np.append(True, (np.diff(k) != 0) | (np.diff(t) != 1))[: len(k)])
     return out
 

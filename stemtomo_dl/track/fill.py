@@ -54,8 +54,10 @@ def fill(masks: Masks, standing: Standing, prompt: Prompt | None = None) -> list
         By tilt, then particle.
     """
     out = []
-    for tilt in sorted({t for _, t in standing.lost}):
-        lost = {p: o for (p, t), o in standing.lost.items() if t == tilt}
+    by_tilt: dict[int, dict[int, Outline]] = {}
+    for (p, t), o in standing.lost.items():
+        by_tilt.setdefault(t, {})[p] = o
+    for tilt, lost in sorted(by_tilt.items()):
         cut = [
             _cut(masks, p, tilt, o, int(standing.shared[p, tilt]))
             for p, o in lost.items()
@@ -108,7 +110,8 @@ def _is_behind(outline: Outline, others: list[Outline]) -> bool:
 
 def _asked(tilt: int, missed: dict[int, Outline], there: list[Outline], prompt: Prompt) -> list[Filled]:
     """What the segmenter draws at the expected places, where it agrees and shows no particle a second time."""
-    answers = prompt(tilt, np.array([o.box for o in missed.values()]))
+    edges = np.array([o.box for o in missed.values()])
+    answers = prompt(tilt, edges - 0.5)  # a segmenter's pixel centres are at whole numbers
     out = []
     for n, (particle, expected) in enumerate(missed.items()):
         answer, score = Outline.of(answers, n), float(answers.score[n])

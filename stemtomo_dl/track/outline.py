@@ -65,7 +65,9 @@ class Outline:
         shape = np.ceil(target + half).astype(int) - first + 1
         back = np.linalg.inv(stretch)[::-1, ::-1]
         offset = (size - 1) / 2 - back @ (target - first)
-        value = ndimage.affine_transform(self.crop.astype("f4"), back, offset, tuple(shape), order=1)
+        # "constant" would lose what lies within a pixel of the crop's edge
+        crop, mode = self.crop.astype("f4"), "grid-constant"
+        value = ndimage.affine_transform(crop, back, offset, tuple(shape), order=1, mode=mode)
         return Outline(value > 0.5, int(first[0]), int(first[1])).tight()
 
     def tight(self) -> Outline:
@@ -75,6 +77,14 @@ class Outline:
             return Outline(np.zeros((0, 0), bool), self.row, self.column)
         crop = self.crop[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         return Outline(crop, self.row + int(rows[0]), self.column + int(columns[0]))
+
+
+def meeting(outline: Outline, masks: Masks, rows: np.ndarray) -> np.ndarray:
+    """Those of some instances whose boxes meet an outline's; no other can have a pixel in common with it."""
+    low = masks.origin[rows]
+    high = low + np.array([masks.crops[i].shape for i in rows], int).reshape(-1, 2)
+    first = np.array([outline.row, outline.column])
+    return rows[((low < first + outline.crop.shape) & (high > first)).all(1)]
 
 
 def agreement(a: Outline, b: Outline) -> float:
@@ -116,6 +126,13 @@ class Expected:
         alike = np.abs(np.log(np.maximum(area[instances], 1)) - usual) < np.log(_AREA_SPREAD)
         good = alike & ~doubtful[instances]
         return tilts[good] if good.any() else tilts
+
+    def in_reach(self, particle: int, shape: tuple[int, int]) -> np.ndarray:
+        """Tilts (tilt) bool at which some of a particle's outline may lie on a scan of this shape."""
+        own = self._own[particle]
+        reach = 2 * max(max(self._masks.crops[i].shape) for i in own[own >= 0])
+        x, y = self.predicted_px[particle].T
+        return np.asarray((x > -reach) & (x < shape[1] + reach) & (y > -reach) & (y < shape[0] + reach))
 
     def nearest(self, particle: int, tilt: int) -> int:
         """The tilt of the sure outline that is nearest in angle, of two the one before."""

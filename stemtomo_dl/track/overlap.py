@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemtomo_dl.records import Masks
-from stemtomo_dl.track.outline import Expected, Outline, agreement
+from stemtomo_dl.track.outline import Expected, Outline, agreement, meeting
 from stemtomo_dl.track.solution import Solution
 
 IN_VIEW = 0.5  # of an expected outline: with less on the scan, a particle is outside
@@ -111,8 +111,10 @@ def _lost(
 ) -> tuple[dict[tuple[int, int], Outline], np.ndarray]:
     """Expected outlines of particles in view without an own one; and who is outside (particle, tilt)."""
     lost: dict[tuple[int, int], Outline] = {}
-    outside = np.zeros(own.shape, bool)
-    for p, t in zip(*np.nonzero((own < 0) & recorded), strict=True):
+    near = np.array([expected.in_reach(p, shape) for p in range(len(own))]).reshape(own.shape)
+    unseen = (own < 0) & recorded
+    outside = unseen & ~near
+    for p, t in zip(*np.nonzero(unseen & near), strict=True):
         outline = expected.outline(int(p), int(t))
         part = outline.inside(shape).tight()
         if part.area and part.area >= IN_VIEW * outline.area:
@@ -129,7 +131,8 @@ def _taken_in(masks: Masks, label: np.ndarray, lost: dict[tuple[int, int], Outli
     """
     out = label.copy()
     free = {t: [i for i in masks.at(t).tolist() if label[i] < 0] for t in {t for _, t in lost}}
-    pairs = [(agreement(o, Outline.of(masks, i)), p, t, i) for (p, t), o in lost.items() for i in free[t]]
+    near = {key: meeting(o, masks, np.array(free[key[1]], int)).tolist() for key, o in lost.items()}
+    pairs = [(agreement(o, Outline.of(masks, i)), p, t, i) for (p, t), o in lost.items() for i in near[p, t]]
     settled: set[tuple[int, int]] = set()
     for agreed, p, t, i in sorted(pairs, reverse=True):
         if agreed >= _ITS_OWN and out[i] < 0 and (p, t) not in settled:
@@ -143,9 +146,10 @@ def _covering(masks: Masks, lost: dict[tuple[int, int], Outline]) -> dict[int, l
     out: dict[int, list[int]] = {}
     at = {t: masks.at(t) for t in {t for _, t in lost}}
     for (p, t), outline in lost.items():
-        common = np.array([outline.cut(Outline.of(masks, int(i))).area for i in at[t]])
+        near = meeting(outline, masks, at[t])
+        common = np.array([outline.cut(Outline.of(masks, int(i))).area for i in near])
         if len(common) and common.max() >= _COVERED * outline.area:
-            out.setdefault(int(at[t][common.argmax()]), []).append(p)
+            out.setdefault(int(near[common.argmax()]), []).append(p)
     return out
 
 

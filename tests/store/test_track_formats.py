@@ -55,3 +55,27 @@ def test_cell_tracking_challenge_gets_pieces_without_gaps_and_images_of_them(tmp
         assert [t for t in range(4) if (images[t] == label).any()] == list(range(first, last + 1))
     assert images[1][6, 6] == 3  # where both are, the smaller one
     assert (images[0] == 1).sum() == 36
+
+
+def test_a_sighting_that_others_cover_wholly_is_a_gap(tmp_path):
+    full = np.zeros((4, 10, 12), bool)
+    full[:3, 2:6, 2:6] = True
+    full[3, 2:6, 2:6] = True  # of track 2, drawn later: as large, and after the other in the table
+    tilt, track = np.array([0, 1, 2, 1], "i4"), np.array([1, 1, 1, 2], "i4")
+    masks = Masks.pack(full, tilt, np.ones(4), np.arange(3.0))
+    some = np.ones(4)
+    tracks = Tracks.plain(
+        track=track,
+        tilt=tilt,
+        instance=np.arange(4, dtype="i4"),
+        x_px=some,
+        y_px=some,
+        area_px=16 * some,
+        alpha_deg=masks.alpha_deg,
+        drift_px=np.zeros((3, 2)),
+        particle=np.array([1, 2], "i4"),
+        position_nm=np.zeros((2, 3)),
+        residual_px=np.zeros(2),
+    )
+    table = np.loadtxt(write_ctc(tmp_path, masks, tracks) / "res_track.txt", int)
+    np.testing.assert_array_equal(table, [[1, 0, 0, 0], [2, 2, 2, 1], [3, 1, 1, 0]])

@@ -236,3 +236,13 @@ def test_a_stretched_outline_is_narrower_across_the_axis():
     flat = Outline(disk([30, 30], 12), 0, 0).tight().moved(np.zeros(2), np.diag([1, 0.5]))
     assert flat.crop.shape == (13, 25)
     assert flat.area == pytest.approx(np.pi * 12 * 6, rel=0.05)
+
+
+@pytest.mark.parametrize("side", [4, 6, 10])
+@pytest.mark.parametrize("shift", [(0.3, 0.4), (0.5, -0.2), (1e-9, 2.0), (-3.7, 0.0)])
+def test_a_moved_outline_with_flat_edges_keeps_its_area(side, shift):
+    moved = Outline(np.ones((side, side + 1), bool), 20, 30).moved(np.array(shift), np.eye(2))
+    assert abs(moved.area - side * (side + 1)) <= side + 1  # within a row or a column that lies half in
+    rows, columns = np.nonzero(moved.crop)
+    middle = np.array([moved.column + columns.mean(), moved.row + rows.mean()])
+    assert np.abs(middle - (np.array([30 + side / 2, 20 + (side - 1) / 2]) + shift)).max() <= 0.51
