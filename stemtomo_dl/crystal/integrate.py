@@ -23,6 +23,7 @@ _GAP = 3  # frames without measurement that part two passages
 _MODEL_ERROR = 0.04  # of an intensity: what no counting statistics tells
 _LEAST_WIDTH = 0.0012  # 1/Å
 _LEAST_PAIRS = 20
+_LEAST_SUMMED = 0.7  # of the passages that can be fitted
 _CENTRED = {"C": (1, 1, 0), "A": (0, 1, 1), "B": (1, 0, 1), "I": (1, 1, 1)}
 
 
@@ -81,8 +82,9 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
     hkl = predicted_indices(series, geometry, crystal)
     table = measure(series, spots, geometry, crystal, hkl, width)
     summed, fitted = (f(table, hkl, crystal, geometry, width) for f in (_summed, _fitted))
-    figures = [disagreement(r) for r in (summed, fitted)]
-    return summed if figures[0] < figures[1] else fitted
+    # where steps are wide only a few passages, near the axis, can be summed: they agree well and tell little
+    enough = len(summed.hkl) >= _LEAST_SUMMED * len(fitted.hkl)
+    return summed if enough and disagreement(summed) < disagreement(fitted) else fitted
 
 
 def predicted_indices(series: DiffractionSeries, geometry: Geometry, crystal: Crystal) -> np.ndarray:

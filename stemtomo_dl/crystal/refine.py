@@ -6,6 +6,7 @@ Ewald sphere, to within its rocking curve and the step of the tilt.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -122,7 +123,14 @@ def refine(
     return replace(crystal, n_indexed=int(fits.sum()), indexed_fraction=float(fits.mean()), rms_inv_angstrom=rms)
 
 
-def _fitted(spots: Spots, hkl: np.ndarray, geometry: Geometry, made, state: np.ndarray, hold: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _fitted(
+    spots: Spots,
+    hkl: np.ndarray,
+    geometry: Geometry,
+    made: Callable[[np.ndarray], Crystal],
+    state: np.ndarray,
+    hold: np.ndarray,
+) -> np.ndarray:
     """Least squares, robust against spots that were given wrong indices."""
     m = geometry.instrument
     in_plane = max(0.3 * m.pixel_inv_angstrom, 0.002)
