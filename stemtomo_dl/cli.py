@@ -95,6 +95,20 @@ for _name, _help in {
     _stage_verb(_name, _help)
 
 
+@app.command("reduce")
+def reduce_series(
+    series: Annotated[Path, typer.Argument(metavar="SERIES.h5", help="One diffraction series, by any program.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for crystal.json, .hkl, .ins.")],
+    elements: Annotated[str, typer.Option(metavar="LIST", help="Elements for SFAC, with commas between: Ti,O.")] = "",
+) -> None:
+    """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl and DIR.ins."""
+    from stemtomo_dl.reduction import reduce
+
+    crystal = reduce(series, output, [e.strip() for e in elements.split(",") if e.strip()])
+    cell = " ".join(f"{v:.3f}" for v in crystal.cell)
+    typer.echo(f"{crystal.lattice} {cell}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
+
+
 @app.command()
 def simulate(
     scene: Annotated[

@@ -1,0 +1,50 @@
+"""What is known of a crystal: its spots, its lattice, its reflections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemtomo_dl.records import Record, array
+
+
+@dataclass(frozen=True, eq=False)
+class Spots(Record):
+    """Diffraction spots of a series, and where the beam is in each of its frames."""
+
+    radius_px: float  # of the disks
+    frame: np.ndarray = array("i4", "spot")
+    px: np.ndarray = array("f8", "spot 2", "px (column, row)")
+    intensity: np.ndarray = array("f8", "spot", "counts")
+    sigma: np.ndarray = array("f8", "spot", "counts, standard deviation of the background under it")
+    center_px: np.ndarray = array("f8", "frame 2", "px (column, row)")
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+@dataclass(frozen=True, eq=False)
+class Crystal(Record):
+    """A lattice in its conventional setting, and the stage and beam that it was refined with."""
+
+    lattice: str  # Pearson's letters: aP, mP, mC, oP … cF
+    indexed_fraction: float  # of the spots
+    n_indexed: int  # spots
+    rms_inv_angstrom: float  # of the indexed spots' distances in the detector's plane
+    tilt_axis_deg: float
+    length_deviation: float  # of the unconstrained lattice from the conventional one: largest, relative
+    angle_deviation_deg: float
+    ub: np.ndarray = array("f8", "3 3", "1/Å, sample frame at α = 0; columns a*, b*, c*")
+    cell: np.ndarray = array("f8", "6", "Å, deg")
+    center_shift_px: np.ndarray = array("f8", "2", "px (column, row), to be added to the spots' centres")
+
+
+@dataclass(frozen=True, eq=False)
+class Reflections(Record):
+    """Integrated intensities: one row a passage of a reflection through the Ewald sphere."""
+
+    hkl: np.ndarray = array("i4", "reflection 3")
+    intensity: np.ndarray = array("f8", "reflection", "counts · 1/Å, Lorentz-corrected")
+    sigma: np.ndarray = array("f8", "reflection", "counts · 1/Å")
+    alpha_deg: np.ndarray = array("f8", "reflection", "deg, of the passage")

@@ -1,0 +1,151 @@
+"""Reciprocal vectors -> a primitive basis of the lattice they lie on, without a known cell.
+
+Direct-lattice vectors v are the maxima of Σ cos(2π q·v). The sum is taken on a grid by a 3-D Fourier transform of the
+points q (Bricogne 1986; Campbell 1998), maxima are refined by Newton's method, and the triple of them is taken that
+explains the most points beyond chance.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+from scipy import fft, ndimage
+
+_GRID = 192
+_LONGEST_A = 45.0
+_SHORTEST_A = 2.3
+_VECTORS = 24  # that triples are made of
+_LEAST_VOLUME = 20.0  # Å³
+_FLATTEST = 0.15  # V / abc of a triple
+_DISTANCE = 0.02  # 1/Å between a point and the node that explains it
+_TRIED = 40  # triples that are fitted
+_LEAST_POINTS = 12
+_LEAST_SHARE = 0.25  # of the points, in one lattice
+_ALWAYS = 0.95  # share of the points that speaks for a rule
+_CHANCE = 3.0  # times what chance would explain
+
+
+def find_basis(q: np.ndarray) -> np.ndarray | None:
+    """Primitive basis of the lattice on which most points lie.
+
+    Parameters
+    ----------
+    q : (n, 3) array
+        Reciprocal vectors, 1/Å, up to half of them foreign.
+
+    Returns
+    -------
+    (3, 3) array or None
+        Rows a, b, c in Å; None where no lattice explains the points well beyond chance.
+    """
+    if len(q) < _LEAST_POINTS:
+        return None
+    vectors = direct_vectors(q)
+    some: list[tuple[float, np.ndarray]] = []
+    for triple in combinations(range(len(vectors)), 3):
+        basis = vectors[list(triple)]
+        volume = abs(float(np.linalg.det(basis)))
+        if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
+            some.append((explained(q, basis) * -np.log(_chance(volume)), basis))
+    some.sort(key=lambda b: -b[0])
+    good = [(_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])]
+    best = max(good, key=lambda b: b[0], default=(0.0, np.eye(3)))
+    return _primitive(q, best[1]) if best[0] > 0 else None
+
+
+def _primitive(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """The lattice without the nodes that no point lies on: where h·m is always a multiple of n, m/n is a vector too."""
+    for n in (2, 3):
+        for m in (c for c in product((0, 1, -1), repeat=3) if c > (0, 0, 0) and (n == 3 or min(c) == 0)):
+            hkl, fits = _indexed(q, basis)
+            if fits.sum() and np.mean(hkl[fits] @ np.array(m) % n == 0) > _ALWAYS:
+                basis = basis.copy()
+                basis[int(np.flatnonzero(m)[0])] = np.array(m) @ basis / n
+                return _primitive(q, basis)
+    return basis
+
+
+def _told(q: np.ndarray, basis: np.ndarray) -> float:
+    """What a lattice tells of the points, nats a point: share explained · −ln(chance); 0 where it tells too little.
+
+    A large cell explains points anywhere: so two lattices together are no lattice, and no supercell is better.
+    """
+    chance = _chance(abs(float(np.linalg.det(basis))))
+    share = explained(q, basis)
+    enough = share * len(q) >= _LEAST_POINTS and share >= max(_LEAST_SHARE, _CHANCE * chance)
+    return -share * float(np.log(chance)) if enough else 0.0
+
+
+def _polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """A basis fitted to the points that it explains, from those nearest to the origin outward."""
+    length, b = np.linalg.norm(q, axis=1), np.linalg.inv(basis).T
+    for reach in (0.4, 0.6, 0.9, 1.3, np.inf):
+        near = q[length < reach]
+        hkl = np.rint(near @ np.linalg.inv(b))
+        off = near - hkl @ b
+        fits = (np.linalg.norm(off, axis=1) < 1.5 * _DISTANCE) & np.any(hkl != 0, axis=1)
+        if fits.sum() >= _LEAST_POINTS and np.linalg.matrix_rank(hkl[fits]) == 3:
+            b = np.linalg.lstsq(hkl[fits], near[fits], rcond=None)[0]
+    return np.linalg.inv(b).T
+
+
+def _chance(volume: float) -> float:
+    """Share of points anywhere that a lattice of this volume, Å³, explains."""
+    return float(min(1.0, 4 / 3 * np.pi * _DISTANCE**3 * volume))
+
+
+def explained(q: np.ndarray, basis: np.ndarray) -> float:
+    """Share of the points that lie within 0.02 1/Å of a node of the lattice with this basis (rows, Å)."""
+    return float(_indexed(q, basis)[1].mean())
+
+
+def _indexed(q: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest node (n, 3) of every point, and whether it explains the point (n,)."""
+    hkl = np.rint(q @ basis.T)
+    off = q - hkl @ np.linalg.inv(basis).T
+    return hkl, np.einsum("ij,ij->i", off, off) < _DISTANCE**2
+
+
+def direct_vectors(q: np.ndarray) -> np.ndarray:
+    """The direct-lattice vectors (n, 3), Å, that Σ cos(2π q·v) speaks for most, v and −v being one."""
+    step = 1 / (2 * _LONGEST_A)
+    near = q[np.abs(q).max(1) < (_GRID / 2 - 2) * step]
+    cells = np.rint(near / step).astype(int) % _GRID
+    density = np.zeros((_GRID,) * 3, np.float32)
+    np.add.at(density, tuple(cells.T), 1)
+    total = fft.rfftn(density).real
+    axis = fft.fftfreq(_GRID, step)
+    top = ndimage.maximum_filter(total, size=3, mode="wrap") == total
+    i, j, k = np.nonzero(top & (total > 0.2 * len(near)))
+    start = np.stack([axis[i], axis[j], fft.rfftfreq(_GRID, step)[k]], 1)
+    length = np.linalg.norm(start, axis=1)
+    keep = (length > _SHORTEST_A) & (length < _LONGEST_A)
+    order = np.argsort(-total[i, j, k][keep])[:300]
+    refined = np.array([_climb(near, v) for v in start[keep][order]]).reshape(-1, 3)
+    height = np.cos(2 * np.pi * near @ refined.T).mean(0) if len(refined) else np.zeros(0)
+    chosen: list[np.ndarray] = []
+    # short ones first among those that are nearly as good: multiples of a vector are as good as itself
+    for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
+        v = refined[n]
+        new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
+        if new and np.linalg.norm(v) > _SHORTEST_A:
+            chosen.append(v)
+        if len(chosen) == _VECTORS:
+            break
+    return np.array(chosen).reshape(-1, 3)
+
+
+def _climb(q: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Nearest maximum of Σ cos(2π q·v), by Newton's method; the start where it leads away."""
+    at = v.copy()
+    for _ in range(6):
+        phase = 2 * np.pi * q @ at
+        weight = np.cos(phase)
+        curvature = 2 * np.pi * (q * weight[:, None]).T @ q
+        if np.linalg.eigvalsh(curvature)[0] <= 0:
+            return v
+        at = at - np.linalg.solve(curvature, np.sin(phase) @ q)
+        if np.linalg.norm(at - v) > 1.0:
+            return v
+    return at

@@ -1,0 +1,100 @@
+"""Diffraction patterns -> spots: disks of a known radius on a peaked background, few counts."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage, signal
+
+from stemtomo_dl.crystal.nouns import Spots
+from stemtomo_dl.geometry import disk_radius_px, wavelength
+from stemtomo_dl.records import DiffractionSeries
+
+_LEAST_RADIUS = 1.5  # px: of a parallel beam's spots
+_SIGNIFICANT = 6.0  # standard deviations of the background that a spot must stand out by
+_RING_PX = 4  # width of the rings in which the noise is taken to be the same
+_CLIP = 4.0
+_SWEEPS = 3
+
+
+def find_spots(series: DiffractionSeries) -> Spots:
+    """Find the disks of every pattern.
+
+    A disk's counts less those of the ring about it are held against how this net value scatters at the same distance
+    from the beam, which needs neither the camera's gain nor what was subtracted before.
+
+    Parameters
+    ----------
+    series : DiffractionSeries
+
+    Returns
+    -------
+    Spots
+        With the series' own centre in every frame.
+    """
+    m = series.instrument
+    disk = disk_radius_px(m.convergence_mrad, wavelength(m.voltage_kv), m.pixel_inv_angstrom)
+    radius = max(disk, _LEAST_RADIUS)
+    rows, columns = np.indices(series.patterns.shape[1:])
+    distance = np.hypot(columns - series.center_px[0], rows - series.center_px[1])
+    found = [_in_pattern(p, ok, distance, radius) for p, ok in zip(series.patterns, series.measured, strict=True)]
+    frame = np.repeat(np.arange(len(found), dtype="i4"), [len(f) for f in found])
+    table = np.concatenate([*found, np.zeros((0, 4))])
+    center = np.tile(series.center_px, (len(found), 1))
+    return Spots(radius, frame, table[:, :2].copy(), table[:, 2].copy(), table[:, 3].copy(), center)
+
+
+def disk_and_ring(radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """A disk of this radius with a soft edge, and the ring that tells its background; both of one odd size."""
+    half = int(np.ceil(radius + 5))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    r = np.hypot(x, y)
+    return np.clip(radius + 0.5 - r, 0, 1), ((r > radius + 1.5) & (r <= radius + 4.5)).astype(float)
+
+
+def _in_pattern(pattern: np.ndarray, measured: np.ndarray, distance: np.ndarray, radius: float) -> np.ndarray:
+    """Column, row, net counts and their noise of the spots of one pattern, (spot, 4)."""
+    values = np.where(np.isfinite(pattern), pattern, 0).astype(float)
+    disk, ring = disk_and_ring(radius)
+    level = signal.fftconvolve(values, ring / ring.sum(), mode="same")
+    net = signal.fftconvolve(values, disk, mode="same") - disk.sum() * level
+    bins = (distance / _RING_PX).astype(int)
+    middle, noise = _scatter(net, bins, measured)
+    net = net - middle
+    top = net == ndimage.maximum_filter(net, size=2 * int(np.ceil(radius)) + 1)
+    margin = int(np.ceil(radius))
+    inside = np.zeros(net.shape, bool)
+    inside[margin : net.shape[0] - margin, margin : net.shape[1] - margin] = True
+    clear = distance > 2 * radius + 4  # of the direct beam, or of the hole that its subtraction leaves
+    y, x = np.nonzero(top & inside & clear & measured & (net > _SIGNIFICANT * noise) & (noise > 0))
+    out = np.zeros((len(x), 4))
+    for i, (cx, cy) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
+        out[i] = *_centroid(values - level[cy, cx], cx, cy, radius + 1), net[cy, cx], noise[cy, cx]
+    return out
+
+
+def _scatter(net: np.ndarray, bins: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the net values at each pixel's distance, spots clipped away."""
+    n = int(bins.max()) + 1
+    use = measured.copy()
+    for _ in range(_SWEEPS):
+        count = np.maximum(np.bincount(bins[use], minlength=n), 1)
+        mean = np.bincount(bins[use], net[use], n) / count
+        spread = np.sqrt(np.bincount(bins[use], (net[use] - mean[bins[use]]) ** 2, n) / count)
+        use = measured & (np.abs(net - mean[bins]) <= _CLIP * spread[bins])
+    return mean[bins], spread[bins]
+
+
+def _centroid(values: np.ndarray, x: float, y: float, reach: float) -> tuple[float, float]:
+    """Centre of mass of the positive values within ``reach`` of (x, y), iterated; the start where there is no mass."""
+    half = int(np.ceil(reach))
+    for _ in range(_SWEEPS):
+        cx, cy = round(x), round(y)
+        rows = np.arange(max(0, cy - half), min(values.shape[0], cy + half + 1))
+        columns = np.arange(max(0, cx - half), min(values.shape[1], cx + half + 1))
+        near = np.hypot(columns[None] - x, rows[:, None] - y) <= reach
+        weight = np.where(near, np.maximum(values[np.ix_(rows, columns)], 0), 0)
+        total = weight.sum()
+        if total <= 0:
+            break
+        x, y = float((weight * columns[None]).sum() / total), float((weight * rows[:, None]).sum() / total)
+    return x, y
