@@ -74,7 +74,9 @@ def cif_text(trial: Trial, name: str, wavelength: float) -> str:
     }
     cell = model.symmetry.cell.parameters
     for tag, value in zip(("a", "b", "c", "alpha", "beta", "gamma"), cell, strict=True):
-        block.set_pair(f"_cell_{'angle' if tag.startswith(('alpha', 'beta', 'gamma')) else 'length'}_{tag}", f"{value:.4f}")
+        block.set_pair(
+            f"_cell_{'angle' if tag.startswith(('alpha', 'beta', 'gamma')) else 'length'}_{tag}", f"{value:.4f}"
+        )
     block.set_pair("_cell_volume", f"{model.symmetry.cell.volume:.3f}")
     for tag, value in tags.items():
         block.set_pair(tag, value)
@@ -120,7 +122,9 @@ def four_gaussians(element: str) -> tuple[float, ...]:
         return np.asarray((model - wanted) / wanted[0])
 
     f0 = wanted[0] / 4
-    fit = least_squares(misfit, [f0, 0.5, f0, 3, f0, 12, f0, 40, 0.0], bounds=([-50, 0.01] * 4 + [-1], [50, 300] * 4 + [1]))
+    fit = least_squares(
+        misfit, [f0, 0.5, f0, 3, f0, 12, f0, 40, 0.0], bounds=([-50, 0.01] * 4 + [-1], [50, 300] * 4 + [1])
+    )
     return tuple(float(v) for v in fit.x)
 
 

@@ -66,7 +66,9 @@ def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
     near = distances(fit, 4.0)
     sums = []
     for i, element in enumerate(elements):
-        pairs = [(b, _R0[element, elements[b.second]]) for b in near if b.first == i and (element, elements[b.second]) in _R0]
+        pairs = [
+            (b, _R0[element, elements[b.second]]) for b in near if b.first == i and (element, elements[b.second]) in _R0
+        ]
         if pairs:
             sums.append((i, float(sum(np.exp((r0 - b.length) / _B) for b, (r0, _) in pairs)), pairs[0][1][1]))
     return sums
@@ -86,4 +88,3 @@ def warnings(fit: Fit, names: list[str]) -> list[str]:
     u = fit.model.u
     said += [f"{names[i]}: Uiso is {u[i]:.3f} Å², which is no atom's" for i in np.flatnonzero((u > 0.2) | (u < 0.001))]
     return said
-

@@ -79,8 +79,8 @@ def read_intensities(
 
 
 def _hklf4(path: Path, text: str) -> np.ndarray:
-    """h k l F² σ (reflection, 5), up to the line of zeros."""
-    rows = []
+    """H k l F² σ (reflection, 5), up to the line of zeros."""
+    rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             break
@@ -156,7 +156,9 @@ def _operations(path: Path, lattice: int, triplets: list[str]) -> tuple[str, ...
         ops = [gemmi.Op("x,y,z"), *(gemmi.Op(t.lower()) for t in triplets)]
         if lattice > 0:
             ops.append(gemmi.Op("-x,-y,-z"))
-        centred = gemmi.SpaceGroup(f"{_LATTICE[abs(lattice)]} 1").operations() if lattice not in (1, -1, 3, -3) else None
+        centred = (
+            gemmi.SpaceGroup(f"{_LATTICE[abs(lattice)]} 1").operations() if lattice not in (1, -1, 3, -3) else None
+        )
         ops += [gemmi.Op(op.triplet()) for op in (centred or [])]
         if abs(lattice) == 3:
             ops.append(gemmi.Op("x+2/3,y+1/3,z+1/3"))
