@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stemtomo_dl.solve.solution import STARTS
 from stemtomo_dl.store.atomic import write_json, write_text, writing
 from stemtomo_dl.store.intensities import read_intensities
 
+_FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
 
 
@@ -70,12 +72,13 @@ def solve_run(run: Run) -> str:
         raise InputError(f"{run.folder}: holds no merged phase; run 'stemtomo integrate {run.folder}'")
     sample = run.experiment.sample
     elements = ",".join(sample.elements) or None
-    home = Path(run.ledger.book["experiment"]).parent if "experiment" in run.ledger.book else run.folder
-    known = [home / p for p in sample.phases]
-    said = []
+    known = [Path(run.ledger.book["experiment"]).parent / p for p in sample.phases]
+    began, said = time.perf_counter(), []
     for place in places:
         data = read_intensities(place / "merged.hkl", elements=elements)
+        run.ledger.claim("solve", [str((place / name).relative_to(run.folder)) for name in _FILES])
         said.append(f"{place.name}: {_solve_into(place, data, known, run.progress, 0)}")
+    run.ledger.done("solve", "", time.perf_counter() - began, run.ledger.outputs("solve"))
     return "; ".join(said)
 
 
@@ -84,8 +87,8 @@ def _solve_into(folder: Path, data: Intensities, known: list[Path], progress: Pr
     with progress.stage("solve", STARTS) as advance:
         solution = solve(data, np.random.default_rng(seed), advance)
     best = solution.best
-    for name in ("cif", "res", "ins", "hkl", "ccp4"):
-        (folder / f"solution.{name}").unlink(missing_ok=True)  # of an earlier try
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)  # of an earlier try
     if best is not None and solution.solved:
         write_text(folder / "solution.cif", cif_text(best, "solution", data.wavelength))
         for name, text in shelx_files(best, "solution", data.wavelength).items():

@@ -15,6 +15,7 @@ _CLOSEST = 1.0  # Å between atoms
 _ROUNDS = 4  # of refinement and difference maps
 _TRIED_U = (0.005, 0.015, 0.04)  # Å²
 _HOPELESS = 0.45  # R1 above which difference maps do not help
+_SMEARED = 0.15  # Å²; no atom of a solid moves that much
 _MOST_SWAPPED = 12  # atoms; in larger structures elements are not exchanged one by one
 
 
@@ -56,7 +57,7 @@ def build(
         if better is None or penalised(better, data) >= penalised(fit, data) - 1:
             break
         fit = better
-    return _swapped(fit, data, elements)
+    return _pruned(_swapped(fit, data, elements), data)
 
 
 def penalised(fit: Fit, data: Reflections) -> float:
@@ -149,6 +150,17 @@ def _completed(fit: Fit, data: Reflections, elements: tuple[str, ...], d_min: fl
     if not chosen.elements or (chosen.elements == model.elements and not len(added)):
         return None
     return _refined(chosen, data)
+
+
+def _pruned(fit: Fit, data: Reflections) -> Fit:
+    """Leave out atoms, the most smeared first, that do not earn their parameters once displacements are refined."""
+    while len(fit.model.elements) > 1:
+        keep = np.arange(len(fit.model.elements)) != fit.model.u.argmax()
+        without = refine(fit.model.some(keep), data, cycles=10)
+        if fit.model.u.max() < _SMEARED and penalised(without, data) > penalised(fit, data):
+            break
+        fit = without
+    return fit
 
 
 def _swapped(fit: Fit, data: Reflections, elements: tuple[str, ...]) -> Fit:

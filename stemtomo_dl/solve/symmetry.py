@@ -130,8 +130,9 @@ def compatible_groups(data: Intensities) -> list[Any]:
 def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
     """Laue classes that may be the crystal's: the highest whose equivalents agree, and a lower one if that is unsure.
 
-    Multiple scattering makes equivalents differ, so that Rint may be 0.3 in the true class, where that of Friedel mates
-    is 0.07; in false ones it is 0.5. Data that hold no equivalents in a class were merged in it. The lower class is the next highest in which they agree clearly better.
+    Multiple scattering makes equivalents differ, so that Rint may be 0.3 in the true class, where that of Friedel
+    mates is 0.07; in false ones it is 0.5. Data that hold no equivalents in a class were merged in it. The lower class
+    is the next highest in which they agree clearly better.
     """
     classes = {laue_rotations(g.operations()).tobytes(): laue_rotations(g.operations()) for g in groups}
     merged = [merge(data, r) for r in classes.values()]

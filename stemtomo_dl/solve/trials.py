@@ -11,7 +11,7 @@ from stemtomo_dl.solve.build import build, penalised
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.nouns import Intensities
-from stemtomo_dl.solve.refine import Fit, Reflections, refine
+from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
 
 GOOD = 0.2  # R1 at which no more phases are drawn
@@ -126,7 +126,7 @@ def finish(trial: Trial) -> Trial:
     options = [(model, True), (replace(model, anisotropic=True), False), (replace(model, anisotropic=True), True)]
     for option, extinction in options:
         trial_fit = refine(option, data, cycles=25, extinction=extinction, weight=fit.weight)
-        sound = np.linalg.eigvalsh(trial_fit.model.tensors).min() > 0
+        sound = np.linalg.eigvalsh(trial_fit.model.tensors).min() > 0 and trial_fit.model.u.max() < U_RANGE[1]
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
     return replace(trial, fit=fit, r1_total=_total(trial.merged, data, fit))

@@ -79,8 +79,8 @@ def read_intensities(
 
 
 def _hklf4(path: Path, text: str) -> np.ndarray:
-    """h k l F² σ (reflection, 5), up to the line of zeros."""
-    rows = []
+    """H k l F² σ (reflection, 5), up to the line of zeros."""
+    rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             break

@@ -9,8 +9,8 @@ import pytest
 from stemtomo_dl import resources
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
-from stemtomo_dl.simulate import diffuse
 from stemtomo_dl.scattering import scattering_factor
+from stemtomo_dl.simulate import diffuse
 from stemtomo_dl.simulate.crystal import read_structure
 from stemtomo_dl.simulate.damage import Damage
 
