@@ -101,7 +101,7 @@ class ImagesConfig(Model):
 class SegmentConfig(Model):
     """The segmenter; what follows ``weights`` is the classical one's."""
 
-    model: str = "classical"  # a name from `stemtomo weights list`, or "classical"
+    model: str = "unet"  # a name from `stemtomo weights list`, or "classical"
     weights: str | None = None  # a file of weights that `stemtomo train` made, whatever the model is
     min_diameter_px: Positive = 4.0
     min_contrast_sigma: Positive = 4.0

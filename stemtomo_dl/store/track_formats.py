@@ -48,7 +48,8 @@ def write_ctc(folder: Path, masks: Masks, tracks: Tracks) -> Path:
                 crop = masks.crops[tracks.instance[row]]
                 image[masks.window(int(tracks.instance[row]))][crop] = piece[row]
             tifffile.imwrite(temporary / f"mask{tilt:0{digits}d}.tif", image, compression="zlib")
-        lines, last = [], {}
+        lines: list[str] = []
+        last: dict[int, int] = {}
         drawn = np.flatnonzero(piece)
         for rows in np.split(drawn[np.argsort(piece[drawn], kind="stable")], np.cumsum(np.bincount(piece)[1:])[:-1]):
             if len(rows):
