@@ -26,6 +26,7 @@ _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
 _PIECE = 4  # sightings that place a piece of a track in 3-D
 _MOST_PIECES = 3000
 _AXIS_PIECES, _AXIS_STEP_DEG = 150, 1.5  # tracks that turn the axis, and how far in a round
+_LONGER = 1.1  # tracks by nearness against those on a rigid stage: then the stage explains nothing
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 
 
@@ -67,15 +68,19 @@ def link(
     alpha_deg = np.asarray(alpha_deg, "f8")
     series = arrange(seen, tilt, alpha_deg, shape, descriptor)
     needed = min(config.min_tilts, max(1, len(series.tilts) // 2))
-    note = _no_geometry(series, alpha_deg)
+    note, found = _no_geometry(series, alpha_deg), None
     if not note:
         found = _link_rigidly(series, tilt_axis_deg, config, needed)
-        if found is not None:
-            index, fitted = found
-            return _labels(series, index), rigid_solution(series, index, fitted, alpha_deg)
         note = "too few particles could be followed to tell drift from tilt"
-    label, noise = plain_labels(series, tilt_axis_deg, config.max_gap_tilts, config.drift_reach_px)
-    label = _labels(series, _longest(table(series, label), needed))
+    axis = tilt_axis_deg if found is None else None  # where a stage is in doubt, so is how it foreshortens
+    near, noise = plain_labels(series, axis, config.max_gap_tilts, config.drift_reach_px)
+    plain = _longest(table(series, near), needed)
+    if found is not None:
+        index, fitted = found
+        if _followed(plain) <= _LONGER * _followed(index):
+            return _labels(series, index), rigid_solution(series, index, fitted, alpha_deg)
+        note = "particles do not move as on one rigid stage: nearness alone follows them over longer stretches"
+    label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
 
@@ -88,6 +93,11 @@ def _no_geometry(series: Series, alpha_deg: np.ndarray) -> str:
     if sum(len(g) > 0 for g in series.groups) < _FEWEST_TILTS:
         return f"outlines at fewer than {_FEWEST_TILTS} tilts"
     return ""
+
+
+def _followed(index: np.ndarray) -> float:
+    """Over how many sightings particles are followed: the sum of the tracks' squared lengths."""
+    return float(((index >= 0).sum(1) ** 2).sum())
 
 
 def _labels(series: Series, index: np.ndarray) -> np.ndarray:

@@ -161,6 +161,41 @@ def test_without_geometry_linking_falls_back_and_says_so(case):
         assert (label >= 0).mean() > 0.9
 
 
+@pytest.mark.parametrize("step_px", [0.0, 2.0])
+def test_particles_on_no_common_stage_are_followed_by_nearness(step_px):
+    """They stand still in the image though the stage says it turns, or each goes its own way."""
+    rng = np.random.default_rng(4)
+    tilts, size = 61, 512
+    way = rng.normal(size=(tilts, 40, 2))
+    for t in range(1, tilts):
+        way[t] = 0.9 * way[t - 1] + 0.44 * way[t]
+    place = rng.uniform(60, size - 60, (40, 2)) + step_px * np.cumsum(way, 0)
+    tilt, who = np.nonzero(rng.random(place.shape[:2]) < 0.9)
+    xy = place[tilt, who] + rng.normal(scale=0.3, size=(len(tilt), 2))
+    area = 200 * np.exp(0.3 * rng.normal(size=40))[who]
+    seen = Features(xy, area, area[:, None, None] / (4 * np.pi) * np.eye(2))
+    label, found = link(seen, tilt, np.linspace(-60, 60, tilts), (size, size), 20.0, TrackConfig())
+    assert not found.stage.rigid
+    assert "rigid stage" in found.stage.note
+    pure = [np.bincount(who[label == k]).max() for k in range(label.max() + 1)]
+    assert sum(pure) > 0.9 * len(xy)
+    assert len(pure) < 60
+
+
+def test_half_an_outline_does_not_split_a_track():
+    """From the middle of the series on some outlines show a part only: their centres are off, and stay off."""
+    s = drawn(noise_px=0.2, particles=30, reach=1.0, shape=(300, 300))
+    late = (s.tilt > len(s.stated_deg) // 2) & np.isin(s.particle, [3, 7, 11])
+    seen = (s.tilt < len(s.stated_deg) // 2) | (s.tilt > len(s.stated_deg) // 2 + 8)
+    xy = s.xy + late[:, None] * [1.5, 1.0]
+    xy, tilt, area, covariance, who = (a[seen] for a in (xy, s.tilt, s.area, s.covariance, s.particle))
+    label, _ = link(Features(xy, area, covariance), tilt, s.stated_deg, s.settings.shape, 20.0, TrackConfig())
+    for particle in (3, 7, 11):
+        early, after = (set(label[(who == particle) & at]) - {-1} for at in (tilt < 40, tilt > 50))
+        assert early == after
+        assert len(early) == 1
+
+
 def test_patterns_teach_likeness_and_noise_teaches_nothing():
     s = drawn(bins=24)
     seen = Features(s.xy, s.area, s.covariance)
