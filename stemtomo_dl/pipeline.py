@@ -42,7 +42,7 @@ def images(run: Run, key: str) -> list[str]:
             "beam_px": v.beam_px,
             "mean_pattern": v.mean_pattern,
             "max_pattern": v.max_pattern,
-            "sectors": _packed(v.sectors),
+            "sectors": _packed(np.asarray(v.sectors)),
         }
 
     partial = run.per_tilt("images", key, list(scans), work)
@@ -50,11 +50,17 @@ def images(run: Run, key: str) -> list[str]:
     def finished() -> Iterator[tuple[int, VirtualImages]]:
         for tilt in filter(partial.has, scans):
             arrays = {k: np.array(v) for k, v in partial.load(tilt).items()}
-            detectors, sectors = tuple(arrays.pop("detectors").tolist()), arrays.pop("sectors").astype("f4")
-            yield tilt, VirtualImages(detectors=detectors, sectors=sectors, **arrays)
+            arrays["sectors"] = arrays["sectors"].astype("f4")
+            yield tilt, VirtualImages(detectors=tuple(arrays.pop("detectors").tolist()), **arrays)
 
     results.write_images(run.folder / "images.h5", finished(), run.alpha_deg, bad)
     return ["images.h5"]
+
+
+def _packed(sectors: np.ndarray) -> np.ndarray:
+    """Counts in half the space where they are whole and small."""
+    short = np.clip(sectors, 0, 2**16 - 1).astype("u2")
+    return short if np.array_equal(short, sectors) else sectors
 
 
 def segment(run: Run, key: str) -> list[str]:
@@ -82,12 +88,6 @@ def segment(run: Run, key: str) -> list[str]:
         parts.append(Masks.pack(full, np.full(len(full), tilt), arrays["score"], alpha))
     results.write_masks(run.folder / "masks.h5", Masks.concatenate(parts))
     return ["masks.h5"]
-
-
-def _packed(sectors: np.ndarray) -> np.ndarray:
-    """Counts in half the space, where they are whole and small."""
-    short = sectors.astype("u2") if sectors.min() >= 0 and sectors.max() < 2**16 else sectors
-    return short if np.array_equal(short, sectors) else sectors
 
 
 def track(run: Run, key: str) -> list[str]:
