@@ -25,7 +25,7 @@ from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
 from stemtomo_dl.track import Prompt
 from stemtomo_dl.track import track as follow
-from stemtomo_dl.virtual import beam_positions, find_bad_pixels, virtual_images
+from stemtomo_dl.virtual import SECTORS, beam_positions, describe, find_bad_pixels, identity_check, virtual_images
 
 
 def images(run: Run, key: str) -> list[str]:
@@ -45,7 +45,7 @@ def images(run: Run, key: str) -> list[str]:
             "beam_px": v.beam_px,
             "mean_pattern": v.mean_pattern,
             "max_pattern": v.max_pattern,
-            "sectors": _packed(v.sectors),
+            "sectors": _packed(np.asarray(v.sectors)),
         }
 
     partial = run.per_tilt("images", key, list(scans), work)
@@ -53,11 +53,17 @@ def images(run: Run, key: str) -> list[str]:
     def finished() -> Iterator[tuple[int, VirtualImages]]:
         for tilt in filter(partial.has, scans):
             arrays = {k: np.array(v) for k, v in partial.load(tilt).items()}
-            detectors, sectors = tuple(arrays.pop("detectors").tolist()), arrays.pop("sectors").astype("f4")
-            yield tilt, VirtualImages(detectors=detectors, sectors=sectors, **arrays)
+            arrays["sectors"] = arrays["sectors"].astype("f4")
+            yield tilt, VirtualImages(detectors=tuple(arrays.pop("detectors").tolist()), **arrays)
 
     results.write_images(run.folder / "images.h5", finished(), run.alpha_deg, bad)
     return ["images.h5"]
+
+
+def _packed(sectors: np.ndarray) -> np.ndarray:
+    """Counts in half the space where they are whole and small."""
+    short = np.clip(sectors, 0, 2**16 - 1).astype("u2")
+    return short if np.array_equal(short, sectors) else sectors
 
 
 def segment(run: Run, key: str) -> list[str]:
@@ -87,12 +93,6 @@ def segment(run: Run, key: str) -> list[str]:
     return ["masks.h5"]
 
 
-def _packed(sectors: np.ndarray) -> np.ndarray:
-    """Counts in half the space, where they are whole and small."""
-    short = sectors.astype("u2") if sectors.min() >= 0 and sectors.max() < 2**16 else sectors
-    return short if np.array_equal(short, sectors) else sectors
-
-
 def track(run: Run, key: str) -> list[str]:
     """Masks -> tracks, 3-D positions, and outlines where the segmenter missed a particle (appended to masks.h5)."""
     path, experiment = run.folder / "masks.h5", run.experiment
@@ -106,14 +106,30 @@ def track(run: Run, key: str) -> list[str]:
             experiment.instrument.step_nm,
             experiment.track,
             recorded=good,
+            descriptor=_appearance(run, masks),
             prompt=_prompt(run),
         )
+        seen = joined.some(tracks.instance)
+        order = np.argsort(np.argsort(tracks.alpha_deg, kind="stable"))
+        identity = identity_check(_appearance(run, seen), tracks.track, order[tracks.tilt])
+        tracks = replace(tracks, identity=identity.astype("f4"))
         if len(joined) > len(masks) or len(stored) > len(masks):
             results.write_masks(path, joined)
         run.ledger.book["stage"] = stage_facts(tracks)
         write_tracks(Tables.of_run(run.folder), tracks)
         advance()
     return _TABLES
+
+
+def _appearance(run: Run, masks: Masks) -> np.ndarray:
+    """What the diffraction of each outline looks like, (instance, sector) f4; NaN rows where that is not known."""
+    instrument, rows = run.experiment.instrument, np.full((len(masks), SECTORS), np.nan, "f4")
+    for tilt in np.unique(masks.tilt):
+        sectors = results.read_images(run.folder / "images.h5", int(tilt)).sectors
+        if sectors is not None:
+            here = masks.at(int(tilt))
+            rows[here] = describe(sectors, masks.some(here), instrument.tilt_axis_deg + instrument.rotation_deg)
+    return rows
 
 
 def _prompt(run: Run) -> Prompt | None:

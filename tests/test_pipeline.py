@@ -27,6 +27,9 @@ def test_a_run_leaves_the_contracts_files(tiny, tiny_run):
         assert f["images"].shape[2:] == (24, 32)
         assert "adf" in list(f["images"].attrs["detectors"])
         np.testing.assert_allclose(f["alpha_deg"], [30, 14, 0, -20])
+        assert f["sectors"].shape[:3] == (4, 24, 32)
+        dark = f["images"][:, [1, 2]].sum(1)
+        assert np.corrcoef(f["sectors"][:].sum(3).ravel(), dark.ravel())[0, 1] > 0.9
     with (tiny_run / "tracks.csv").open() as f:
         sightings = list(csv.DictReader(f))
     assert {"track", "tilt", "alpha_deg", "instance", "x_px", "y_px", "area_px"} <= set(sightings[0])

@@ -1,7 +1,9 @@
 """4D-STEM -> virtual images, streamed tilt by tilt."""
 
+from stemtomo_dl.virtual.appearance import describe, identity_check
 from stemtomo_dl.virtual.bad_pixels import find_bad_pixels
 from stemtomo_dl.virtual.beam import beam_positions
 from stemtomo_dl.virtual.images import DETECTORS, virtual_images
+from stemtomo_dl.virtual.sectors import SECTORS
 
-__all__ = ["DETECTORS", "beam_positions", "find_bad_pixels", "virtual_images"]
+__all__ = ["DETECTORS", "SECTORS", "beam_positions", "describe", "find_bad_pixels", "identity_check", "virtual_images"]
