@@ -112,7 +112,7 @@ def _pair_noise(between: np.ndarray, within: np.ndarray) -> float:
     distributed with the noise of both ends. How strangers lie, in clusters or apart, shows within a tilt; how many
     there are, in an annulus where all pairs are strangers.
     """
-    inner, outer = _ANNULUS_PX
+    inner = _ANNULUS_PX[0]
     between, within = np.sort(between), np.sort(within[within > 0])
     many = len(between) - np.searchsorted(between, inner)
     alike = len(within) - np.searchsorted(within, inner)
