@@ -114,9 +114,10 @@ def _pair_noise(between: np.ndarray, within: np.ndarray) -> float:
     """
     inner = _ANNULUS_PX[0]
     between, within = np.sort(between), np.sort(within[within > 0])
-    many, alike = (len(d) - int(np.searchsorted(d, inner)) for d in (between, within))
+    many = len(between) - int(np.searchsorted(between, inner))
+    alike = len(within) - int(np.searchsorted(within, inner))
     radius = np.arange(0.1, inner, 0.1)
-    own = np.searchsorted(between, radius) - np.searchsorted(within, radius) * (many / max(alike, 1))
+    own = np.searchsorted(between, radius) - np.searchsorted(within, radius) * many / max(alike, 1)
     if own.max(initial=0) <= 0:
         return 1.0
     return float(radius[np.argmax(own >= own.max() / 2)]) / 1.1774 / np.sqrt(2)

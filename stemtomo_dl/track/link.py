@@ -77,7 +77,7 @@ def link(
     plain = _longest(table(series, near), needed)
     if found is not None:
         index, fitted = found
-        if _followed(plain) <= _LONGER * _followed(index):
+        if _followed(plain[: len(index)]) <= _LONGER * _followed(index):
             return _labels(series, index), rigid_solution(series, index, fitted, alpha_deg)
         note = "particles do not move as on one rigid stage: nearness alone follows them over longer stretches"
     label = _labels(series, plain)

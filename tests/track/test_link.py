@@ -6,6 +6,7 @@ import pytest
 from stemtomo_dl.config import TrackConfig
 from stemtomo_dl.simulate.motion import Tilts
 from stemtomo_dl.simulate.sightings import PRESETS, draw_sightings
+from stemtomo_dl.track.drift import measure_steps, stretches
 from stemtomo_dl.track.features import Features
 from stemtomo_dl.track.likeness import learn_likeness
 from stemtomo_dl.track.link import link
@@ -182,18 +183,17 @@ def test_particles_on_no_common_stage_are_followed_by_nearness(step_px):
     assert len(pure) < 60
 
 
-def test_half_an_outline_does_not_split_a_track():
-    """From the middle of the series on some outlines show a part only: their centres are off, and stay off."""
-    s = drawn(noise_px=0.2, particles=30, reach=1.0, shape=(300, 300))
-    late = (s.tilt > len(s.stated_deg) // 2) & np.isin(s.particle, [3, 7, 11])
-    seen = (s.tilt < len(s.stated_deg) // 2) | (s.tilt > len(s.stated_deg) // 2 + 8)
-    xy = s.xy + late[:, None] * [1.5, 1.0]
-    xy, tilt, area, covariance, who = (a[seen] for a in (xy, s.tilt, s.area, s.covariance, s.particle))
-    label, _ = link(Features(xy, area, covariance), tilt, s.stated_deg, s.settings.shape, 20.0, TrackConfig())
-    for particle in (3, 7, 11):
-        early, after = (set(label[(who == particle) & at]) - {-1} for at in (tilt < 40, tilt > 50))
-        assert early == after
-        assert len(early) == 1
+def test_neighbours_in_clusters_are_not_taken_for_noise():
+    """Every particle has four others a few pixels away, as in agglomerates, and 0.5 px of noise."""
+    rng = np.random.default_rng(0)
+    ring = 4.0 * np.stack([np.cos(np.arange(5) * 1.2566), np.sin(np.arange(5) * 1.2566)], 1)
+    place = (rng.uniform(20, 280, (12, 1, 2)) + ring).reshape(-1, 2)
+    tilt, who = np.nonzero(rng.random((40, len(place))) < 0.5)
+    xy = place[who] + rng.normal(scale=0.5, size=(len(tilt), 2))
+    seen = Features(xy, np.full(len(xy), 30.0), np.tile(np.eye(2), (len(xy), 1, 1)))
+    series = arrange(seen, tilt, np.linspace(-1, 1, 40), (300, 300), None)
+    _, noise = measure_steps(series, stretches(series, None), 20.0)
+    assert 0.35 < noise < 0.75
 
 
 def test_patterns_teach_likeness_and_noise_teaches_nothing():
