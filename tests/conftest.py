@@ -25,9 +25,14 @@ def command():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """The experiment of scene 'tiny', simulated once: 4 tilts of 24 × 32 patterns of 64 × 48."""
+    """The experiment of scene 'tiny', simulated once: 4 tilts of 24 × 32 patterns of 64 × 48.
+
+    Its particles are outlined by the classical segmenter, which finds each at every tilt whatever networks have learned.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     stemtomo("simulate", "tiny", "-o", folder)
+    with (folder / "experiment.toml").open("a") as f:
+        f.write('\n[segment]\nmodel = "classical"\n')
     return folder
 
 

@@ -111,7 +111,7 @@ def _lost(
 ) -> tuple[dict[tuple[int, int], Outline], np.ndarray]:
     """Expected outlines of particles in view without an own one; and who is outside (particle, tilt)."""
     lost: dict[tuple[int, int], Outline] = {}
-    near = np.array([expected.in_reach(p, shape) for p in range(len(own))]).reshape(own.shape)
+    near = np.array([expected.in_reach(p, shape) for p in range(len(own))], bool).reshape(own.shape)
     unseen = (own < 0) & recorded
     outside = unseen & ~near
     for p, t in zip(*np.nonzero(unseen & near), strict=True):

@@ -1,12 +1,16 @@
 """The verb: what it writes, and how it refuses."""
 
+import shutil
+
 import pytest
 
 
-def test_writes_what_is_asked_for(tiny_run, command):
-    done = command("export", tiny_run, "--formats", "pets,tiff", "--particles", "1")
+def test_writes_what_is_asked_for(tiny_run, command, tmp_path):
+    run = tmp_path / "run"  # the finished run is other tests', too
+    shutil.copytree(tiny_run, run)
+    done = command("export", run, "--formats", "pets,tiff", "--particles", "1")
     assert "1 particles as pets, tiff" in done.stdout
-    folder = tiny_run / "particles/p0001"
+    folder = run / "particles/p0001"
     assert {p.name for p in folder.iterdir()} >= {"pets", "tiff"}
     assert (folder / "pets/p0001.pts2").exists()
 
