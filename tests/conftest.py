@@ -27,7 +27,7 @@ def command():
 def tiny(tmp_path_factory):
     """The experiment of scene 'tiny', simulated once: 4 tilts of 24 × 32 patterns of 64 × 48.
 
-    Its particles are outlined by the classical segmenter, which finds each at every tilt whatever networks have learned.
+    Its particles are outlined by the classical segmenter, which finds each at every tilt, whatever networks know.
     """
     folder = tmp_path_factory.mktemp("tiny")
     stemtomo("simulate", "tiny", "-o", folder)
