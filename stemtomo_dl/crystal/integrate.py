@@ -17,7 +17,7 @@ from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities, Reflections, Spots
 from stemtomo_dl.crystal.orient import frame_rotations
 from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
-from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices
+from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
 from stemtomo_dl.crystal.refine import Geometry, indices
 from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
 from stemtomo_dl.geometry import excitation_error, tilt_rotation, wavelength
@@ -124,7 +124,7 @@ def _frames(
     at: Predicted, sums: Sums, hkl: np.ndarray, rocking: Rocking, by: np.ndarray, geometry: Geometry
 ) -> FrameIntensities:
     keep = np.abs(at.s) < _KEPT * rocking.width(at.length)
-    own = Rotation.from_rotvec(np.pad(by, ((0, 0), (0, 1)))).as_matrix()
+    own = Rotation.from_rotvec(by @ turning_axes(geometry.instrument.tilt_axis_deg)).as_matrix()
     sigma = np.sqrt(sums.noise + sums.per_count * np.maximum(sums.net, 0))
     return FrameIntensities(
         rocking_width=rocking.sigma,

@@ -26,7 +26,7 @@ class Predicted:
     s : (n,) array
         Excitation error, 1/Å.
     turning : (n, 2) array
-        ∂s/∂θ, 1/Å per radian, for small rotations of the crystal about the lab's x and y.
+        ∂s/∂θ, 1/Å per radian, for small rotations of the crystal about the tilt axis and, in the same plane, across it.
     length : (n,) array
         |g|, 1/Å.
     px : (n, 2) array
@@ -52,7 +52,7 @@ class Predicted:
         return both.some(order), order < len(self.row)
 
     def turned(self, by: np.ndarray) -> Predicted:
-        """The same with every frame's crystal turned by (frame, 2) radians about x and y."""
+        """The same with every frame's crystal turned by (frame, 2) radians about the tilt axis and across it."""
         return replace(self, s=self.s + (self.turning * by[self.frame]).sum(1))
 
 
@@ -77,6 +77,12 @@ def predicted_indices(series: DiffractionSeries, crystal: Crystal) -> np.ndarray
     return np.asarray(hkl[(length > 0) & (length < g_max) & present(hkl, crystal.lattice)])
 
 
+def turning_axes(tilt_axis_deg: float) -> np.ndarray:
+    """The tilt axis and the direction across it, (2, 3) unit vectors in the lab frame."""
+    c, s = np.cos(np.radians(tilt_axis_deg)), np.sin(np.radians(tilt_axis_deg))
+    return np.array([[c, s, 0.0], [-s, c, 0.0]])
+
+
 def predict(hkl: np.ndarray, reach: np.ndarray, spots: Spots, geometry: Geometry, crystal: Crystal) -> Predicted:
     """Predict reflections (n, 3) wherever their excitation error is within ``reach`` (n,), 1/Å.
 
@@ -84,6 +90,7 @@ def predict(hkl: np.ndarray, reach: np.ndarray, spots: Spots, geometry: Geometry
     """
     m, g0 = geometry.instrument, hkl @ crystal.ub.T
     wave, length = wavelength(m.voltage_kv), np.linalg.norm(g0, axis=1)
+    axes = turning_axes(m.tilt_axis_deg)
     parts = []
     for f, turn in enumerate(tilt_rotation(m.tilt_axis_deg, geometry.alpha_deg)):
         g = g0 @ turn.T
@@ -91,10 +98,7 @@ def predict(hkl: np.ndarray, reach: np.ndarray, spots: Spots, geometry: Geometry
         near = np.flatnonzero(np.abs(s) < reach)
         g, s = g[near], s[near]
         out = s + 1 / wave + g[:, 2]  # k₁z
-        turning = np.stack(
-            [(g[:, 2] * g[:, 1]) / out - g[:, 1], g[:, 0] - (g[:, 2] * g[:, 0]) / out],
-            1,
-        )
+        about_xy = np.stack([g[:, 2] * g[:, 1] / out - g[:, 1], g[:, 0] - g[:, 2] * g[:, 0] / out], 1)
         px = g_to_detector(g, m.pixel_inv_angstrom, m.rotation_deg, spots.center_px[f] + crystal.center_shift_px)
-        parts.append((near, np.full(len(near), f), s, turning, length[near], px))
+        parts.append((near, np.full(len(near), f), s, about_xy @ axes[:, :2].T, length[near], px))
     return Predicted(*(np.concatenate(c) for c in zip(*parts, strict=True)))
