@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.nouns import Crystal
-from stemtomo_dl.crystal.refine import Geometry
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength

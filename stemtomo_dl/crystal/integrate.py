@@ -14,13 +14,13 @@ from scipy.spatial.transform import Rotation
 
 from stemtomo_dl.crystal.disks import Sums, measure
 from stemtomo_dl.crystal.equivalents import disagreement, equivalents
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities, Reflections, Spots
 from stemtomo_dl.crystal.orient import frame_rotations
 from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
 from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
-from stemtomo_dl.crystal.refine import Geometry, indices
+from stemtomo_dl.crystal.refine import indices
 from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
-from stemtomo_dl.geometry import excitation_error, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries
 
 _REACH = 5.0  # widths of the first guess from the sphere that are measured
@@ -51,9 +51,11 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
         One row a passage through the Ewald sphere, unmerged, weak and negative ones among them; with the
         measurements frame by frame.
     """
+    hkl, fits = indices(spots, geometry, crystal)
     geometry = geometry.of(crystal)
-    hkl, guess = predicted_indices(series, crystal), _first_guess(spots, geometry, crystal)
-    at, sums = _measured(series, spots, geometry, crystal, hkl, guess)
+    guess = _first_guess(spots, hkl, fits, geometry, crystal)
+    hkl = predicted_indices(series, geometry, crystal)
+    at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess)
     group, n = equivalents(hkl, crystal.lattice), len(series.patterns)
     if not len(at.row):
         return Reflections(np.zeros((0, 3), "i4"), *(np.zeros(0) for _ in range(3)), np.zeros(0, "i4"))
@@ -77,7 +79,13 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
 
 
 def _measured(
-    series: DiffractionSeries, spots: Spots, geometry: Geometry, crystal: Crystal, hkl: np.ndarray, guess: Rocking
+    series: DiffractionSeries,
+    spots: Spots,
+    ours: np.ndarray,
+    geometry: Geometry,
+    crystal: Crystal,
+    hkl: np.ndarray,
+    guess: Rocking,
 ) -> tuple[Predicted, Sums]:
     """What could be measured of the predictions, its noise corrected by what disks between the reflections show."""
     reach = _REACH * guess.width(np.linalg.norm(hkl @ crystal.ub.T, axis=1))
@@ -85,9 +93,8 @@ def _measured(
     empty = predict(hkl[some] + _BETWEEN, reach[some] / 2, spots, geometry, crystal)
     at, real = predict(hkl, reach, spots, geometry, crystal).joined(empty)
     strong = real & (np.abs(at.s) < _SEEN * guess.width(at.length))
-    _, fits = indices(spots, geometry, crystal)
-    center = spots.center_px + crystal.center_shift_px
-    sums = measure(series, at, strong, spots.radius_px, center, (spots.frame[~fits], spots.px[~fits]))
+    foreign = spots.frame[~ours], spots.px[~ours]
+    sums = measure(series, at, strong, spots.radius_px, geometry.centers(spots), foreign)
     blank = sums.whole & ~real
     if blank.sum() >= _LEAST_EMPTY:
         chi2 = sums.net[blank] ** 2 / sums.noise[blank]
@@ -96,12 +103,10 @@ def _measured(
     return at.some(use), sums.some(use)
 
 
-def _first_guess(spots: Spots, geometry: Geometry, crystal: Crystal) -> Rocking:
+def _first_guess(spots: Spots, hkl: np.ndarray, fits: np.ndarray, geometry: Geometry, crystal: Crystal) -> Rocking:
     """The rocking curve's width from when spots were seen."""
-    hkl, fits = indices(spots, geometry, crystal)
-    turn = tilt_rotation(geometry.instrument.tilt_axis_deg, geometry.alpha_deg)[spots.frame]
-    g = np.einsum("nij,nj->ni", turn, hkl @ crystal.ub.T)[fits]
-    s, length = excitation_error(g, wavelength(geometry.instrument.voltage_kv)), np.linalg.norm(g, axis=1)
+    g = np.einsum("nij,nj->ni", geometry.turns()[spots.frame], hkl @ crystal.ub.T)[fits]
+    s, length = geometry.excitation(g), np.linalg.norm(g, axis=1)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2
     if fits.sum() < 3:
         return Rocking(_LEAST_WIDTH, least)
@@ -135,7 +140,7 @@ def _frames(
         sigma=sigma[keep],
         s=at.s[keep],
         alpha_deg=geometry.alpha_deg,
-        rotation=own @ tilt_rotation(geometry.instrument.tilt_axis_deg, geometry.alpha_deg),
+        rotation=own @ geometry.turns(),
     )
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
-from stemtomo_dl.crystal.refine import Geometry
-from stemtomo_dl.geometry import excitation_error, g_to_detector, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries
 
 _CENTRED = {"C": (1, 1, 0), "A": (0, 1, 1), "B": (1, 0, 1), "I": (1, 1, 1)}
@@ -66,11 +65,11 @@ def present(hkl: np.ndarray, lattice: str) -> np.ndarray:
     return np.asarray(hkl @ np.array(_CENTRED.get(kind, (0, 0, 0))) % 2 == 0)
 
 
-def predicted_indices(series: DiffractionSeries, crystal: Crystal) -> np.ndarray:
+def predicted_indices(series: DiffractionSeries, geometry: Geometry, crystal: Crystal) -> np.ndarray:
     """Indices (n, 3) of all reflections that could fall on the detector."""
     rows, columns = series.patterns.shape[1:]
     corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]]) - series.center_px
-    g_max = float(np.linalg.norm(corners, axis=1).max()) * series.instrument.pixel_inv_angstrom
+    g_max = float(np.linalg.norm(corners, axis=1).max()) * geometry.pixel
     most = np.ceil(g_max * np.linalg.norm(np.linalg.inv(crystal.ub), axis=1)).astype(int)
     hkl = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in most], indexing="ij"), -1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
@@ -87,18 +86,18 @@ def predict(hkl: np.ndarray, reach: np.ndarray, spots: Spots, geometry: Geometry
     """Predict reflections (n, 3) wherever their excitation error is within ``reach`` (n,), 1/Å.
 
     ``turning`` is −((e × g)·k₁)/k₁z with the diffracted wave vector k₁ = k₀ + g, s being measured along the beam.
+    ``geometry`` has the crystal's own axis and centre in it.
     """
-    m, g0 = geometry.instrument, hkl @ crystal.ub.T
-    wave, length = wavelength(m.voltage_kv), np.linalg.norm(g0, axis=1)
-    axes = turning_axes(m.tilt_axis_deg)
-    parts = []
-    for f, turn in enumerate(tilt_rotation(m.tilt_axis_deg, geometry.alpha_deg)):
+    g0 = hkl @ crystal.ub.T
+    length, parts = np.linalg.norm(g0, axis=1), []
+    axes, centers = turning_axes(geometry.instrument.tilt_axis_deg), geometry.centers(spots)
+    for f, turn in enumerate(geometry.turns()):
         g = g0 @ turn.T
-        s = excitation_error(g, wave)
+        s = geometry.excitation(g)
         near = np.flatnonzero(np.abs(s) < reach)
         g, s = g[near], s[near]
-        out = s + 1 / wave + g[:, 2]  # k₁z
+        out = s + 1 / geometry.wavelength_a + g[:, 2]  # k₁z
         about_xy = np.stack([g[:, 2] * g[:, 1] / out - g[:, 1], g[:, 0] - g[:, 2] * g[:, 0] / out], 1)
-        px = g_to_detector(g, m.pixel_inv_angstrom, m.rotation_deg, spots.center_px[f] + crystal.center_shift_px)
+        px = geometry.to_detector(g, centers[f])
         parts.append((near, np.full(len(near), f), s, about_xy @ axes[:, :2].T, length[near], px))
     return Predicted(*(np.concatenate(c) for c in zip(*parts, strict=True)))
