@@ -63,7 +63,7 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
     rocking, by, moved = guess, np.zeros((n, 2)), at
     for _ in range(_ROUNDS):
         rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-        by = by + frame_rotations(moved, sums, group[at.row], rocking, n)
+        by = frame_rotations(at, sums, group[at.row], rocking, by)
         moved = at.turned(by)
     rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
     turn = orientation_error(moved, sums, rocking, group[at.row])

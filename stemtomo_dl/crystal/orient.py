@@ -22,12 +22,14 @@ _PRIOR_DEG = (0.15, 0.005, 0.4)  # of a frame's error: at first, least, most
 _TRIED_DEG = np.linspace(-0.2, 0.2, 5)
 _SWEEPS, _STEPS = 3, 4
 _CONTRAST = (0.03, 0.3)  # of an intensity: what no orientation explains, least and most
-_STRONG = 10.0  # standard deviations
+_STRONG, _NEAR = 10.0, 2.0  # standard deviations of the noise, widths of the rocking curve: what contrast is learned from
 _OUTLIER = 9.0
 _MOST_DEG = 0.6
 
 
-def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, n_frames: int) -> np.ndarray:
+def frame_rotations(
+    at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray
+) -> np.ndarray:
     """Small rotations that explain the intensities best.
 
     Parameters
@@ -36,28 +38,30 @@ def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocki
     group : (n,) array of int
         Numbers that equivalent reflections share. A frame is judged by intensities from the other frames alone.
     rocking : Rocking
-    n_frames : int
+    start : (frame, 2) array
+        Rotations, as returned, by which intensities are known so far.
 
     Returns
     -------
     (frame, 2) array
         Radians about the tilt axis and across it.
     """
-    fit = _fit(at, sums, group, rocking, n_frames)
+    fit = _fit(at, sums, group, rocking, start)
     if fit is None:
-        return np.zeros((n_frames, 2))
+        return start
     least, most = np.radians(_PRIOR_DEG[1:])
     prior = np.full(2, np.radians(_PRIOR_DEG[0]))
-    here = np.zeros((n_frames, 2))
+    here = start
     for _ in range(_SWEEPS):
         here, spread = fit.solved(here, prior)
         prior = np.clip(np.sqrt((here**2 + spread).mean(0)), least, most)
     return here
 
 
-def _fit(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, n: int) -> _Fit | None:
+def _fit(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> _Fit | None:
     """The problem, with every measurement's intensity as the other frames tell it; None where they tell nothing."""
-    profile, peak = rocking.at(at.s, at.length), rocking.peak(at.length)
+    n, moved, peak = len(start), at.turned(start), rocking.peak(at.length)
+    profile = rocking.at(moved.s, at.length)
     weight = 1 / (sums.noise + sums.per_count * np.maximum(sums.net, 0) + (_CONTRAST[1] / 2 * sums.net) ** 2)
     cell = np.unique(group.astype("i8") * n + at.frame, return_inverse=True)[1].ravel()
     above, below = weight * profile * sums.net, weight * profile**2
@@ -67,7 +71,7 @@ def _fit(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, n: int)
     known &= model > 0
     counts = sums.noise + sums.per_count * np.maximum(model, 0) * profile
     off, top = np.abs(sums.net - model * profile), model * peak
-    strong = known & (top > _STRONG * np.sqrt(sums.noise))
+    strong = known & (top > _STRONG * np.sqrt(sums.noise)) & (np.abs(moved.s) < _NEAR * rocking.width(at.length))
     if not strong.any():
         return None
     contrast = float(np.clip(np.median(off[strong] / top[strong]) / 0.6745, *_CONTRAST))
