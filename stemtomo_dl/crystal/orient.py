@@ -22,14 +22,15 @@ _PRIOR_DEG = (0.15, 0.005, 0.4)  # of a frame's error: at first, least, most
 _TRIED_DEG = np.linspace(-0.2, 0.2, 5)
 _SWEEPS, _STEPS = 3, 4
 _CONTRAST = (0.03, 0.3)  # of an intensity: what no orientation explains, least and most
-_STRONG, _NEAR = 10.0, 2.0  # standard deviations of the noise, widths of the rocking curve: what contrast is learned from
+_STRONG, _NEAR = (
+    10.0,
+    2.0,
+)  # standard deviations of the noise, widths of the rocking curve: what contrast is learned from
 _OUTLIER = 9.0
 _MOST_DEG = 0.6
 
 
-def frame_rotations(
-    at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray
-) -> np.ndarray:
+def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> np.ndarray:
     """Small rotations that explain the intensities best.
 
     Parameters

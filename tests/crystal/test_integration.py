@@ -13,7 +13,7 @@ from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.passages import passages, summed
 from stemtomo_dl.crystal.predict import Predicted, predict, turning_axes
-from stemtomo_dl.crystal.refine import reciprocal_basis
+from stemtomo_dl.crystal.cells import reciprocal_basis
 from stemtomo_dl.crystal.rocking import Rocking
 from stemtomo_dl.geometry import disk_radius_px, excitation_error, g_to_detector, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument
