@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from stemtomo_dl.crystal.cells import reciprocal_basis
 from stemtomo_dl.crystal.disks import Sums, measure
 from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
@@ -13,7 +14,6 @@ from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.passages import passages, summed
 from stemtomo_dl.crystal.predict import Predicted, predict, turning_axes
-from stemtomo_dl.crystal.cells import reciprocal_basis
 from stemtomo_dl.crystal.rocking import Rocking
 from stemtomo_dl.geometry import disk_radius_px, excitation_error, g_to_detector, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities
 from stemtomo_dl.crystal.cells import reciprocal_basis
+from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities
 from stemtomo_dl.geometry import excitation_error, tilt_rotation, wavelength
 from stemtomo_dl.store.cif_pets import write_cif_pets
 from stemtomo_dl.store.intensities import read_intensities
