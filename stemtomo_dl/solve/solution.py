@@ -20,7 +20,7 @@ from stemtomo_dl.solve.symmetry import (
     merge,
     wilson_statistic,
 )
-from stemtomo_dl.solve.trials import GOOD, Trial, add_trials, finish, in_order, raise_symmetry
+from stemtomo_dl.solve.trials import Trial, add_trials, finish, in_order, raise_symmetry, settled
 
 STARTS = 12
 _FITS = 0.3  # R1 at which lower Laue classes are left alone
@@ -83,9 +83,9 @@ def solve(
     found: dict[str, Trial] = {}
     done = 0
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
-    while done < starts and _lowest(found) > GOOD:
+    while done < starts and not settled(found):
         for merged, grid in grids:
-            if any(t.merged is not merged and t.r1_total < _FITS for t in found.values()):
+            if any(t.merged is not merged and t.fit.r1 < _FITS for t in found.values()):
                 continue  # a higher class does
             factors, _ = flip(grid, rng)
             add_trials(found, data, merged, groups, grid, factors)
@@ -108,10 +108,6 @@ def solve(
         completeness=completeness,
         missing=() if solved else _missing(data, merged, completeness, done, best),
     )
-
-
-def _lowest(found: dict[str, Trial]) -> float:
-    return min((t.fit.r1 for t in found.values()), default=1.0)
 
 
 class _Group:

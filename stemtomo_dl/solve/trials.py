@@ -14,10 +14,12 @@ from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
 
-GOOD = 0.2  # R1 at which no more phases are drawn
+SURE = 0.12  # R1 at which one start is enough
+_AGAIN = 3  # starts that have to lead to the same model otherwise
+_SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
-_HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of
+_HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
 
@@ -32,7 +34,10 @@ class Trial:
     data : Reflections
     fit : Fit
     r1_total : float
-        R1 of all reflections, those counted as zero that the group forbids.
+        R1 of all reflections as they were measured, not merged; those that the group forbids are zero in the model.
+        Merged data of a lower class have more scatter in them, so only this compares models of different classes.
+    times : int
+        Starts that led to it.
     """
 
     candidate: Candidate
@@ -40,6 +45,7 @@ class Trial:
     data: Reflections
     fit: Fit
     r1_total: float
+    times: int = 1
 
     @property
     def order(self) -> int:
@@ -52,13 +58,30 @@ def add_trials(
 ) -> None:
     """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group."""
     for candidate in rank(merged, groups, grid, factors)[:_GROUPS]:
-        order = len(candidate.group.operations())
-        if any(t.order >= order and t.r1_total < GOOD for t in found.values()):
-            continue  # a subgroup of what fits already, or no better
+        name, order = candidate.group.xhm(), len(candidate.group.operations())
+        limit = _ALIKE * min((t.r1_total for t in found.values()), default=np.inf)
+        fitting = [t.order for t in found.values() if t.r1_total <= limit and t.fit.r1 < _HOPEFUL]
+        if name in found and order < max(fitting, default=0):
+            continue  # it was given its chance, and more symmetry does
         trial = _try(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
-        name = candidate.group.xhm()
-        if trial and (name not in found or trial.r1_total < found[name].r1_total):
-            found[name] = trial
+        if trial:
+            found[name] = _better(trial, found.get(name))
+
+
+def _better(new: Trial, old: Trial | None) -> Trial:
+    """The better of two trials of a group, with the number of starts that led to it."""
+    if old is None or new.r1_total < (1 - _SAME) * old.r1_total:
+        return new
+    times = old.times + (new.r1_total < (1 + _SAME) * old.r1_total)
+    return replace(min(new, old, key=lambda t: t.r1_total), times=times)
+
+
+def settled(found: dict[str, Trial]) -> bool:
+    """Whether more starts are not expected to change the result."""
+    if not found:
+        return False
+    best = in_order(list(found.values()))[0]
+    return best.fit.r1 < SURE or (best.fit.r1 < _HOPEFUL and best.times >= _AGAIN)
 
 
 def raise_symmetry(
@@ -101,13 +124,14 @@ def _try(data: Intensities, merged: Merged, candidate: Candidate, phases: np.nda
     fit = build(Symmetry(operations, data.cell), reflections, phases[allowed], data.elements, data.d_min)
     if fit is None:
         return None
-    return Trial(candidate, merged, reflections, fit, _total(merged, reflections, fit))
+    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit))
 
 
-def _total(merged: Merged, data: Reflections, fit: Fit) -> float:
-    everything = float(np.sqrt(np.maximum(merged.intensity, 0)).sum())
-    fo = data.amplitude
-    return float((np.abs(fo - np.sqrt(fit.fc2)).sum() + everything - fo.sum()) / max(everything, 1e-30))
+def _total(data: Intensities, merged: Merged, allowed: np.ndarray, fit: Fit) -> float:
+    model = np.zeros(len(merged.hkl))
+    model[allowed] = np.sqrt(fit.fc2)
+    fo = np.sqrt(np.maximum(data.intensity, 0))
+    return float(np.abs(fo - model[merged.index]).sum() / max(float(fo.sum()), 1e-30))
 
 
 def in_order(trials: list[Trial]) -> list[Trial]:
@@ -129,4 +153,4 @@ def finish(trial: Trial) -> Trial:
         sound = np.linalg.eigvalsh(trial_fit.model.tensors).min() > 0 and trial_fit.model.u.max() < U_RANGE[1]
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
-    return replace(trial, fit=fit, r1_total=_total(trial.merged, data, fit))
+    return replace(trial, fit=fit)
