@@ -16,6 +16,7 @@ from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmet
 
 SURE = 0.12  # R1 at which one start is enough
 _AGAIN = 3  # starts that have to lead to the same model otherwise
+_ABSENT = 0.3  # of R1, what an element costs that is missing
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
@@ -36,6 +37,8 @@ class Trial:
     r1_total : float
         R1 of all reflections as they were measured, not merged; those that the group forbids are zero in the model.
         Merged data of a lower class have more scatter in them, so only this compares models of different classes.
+    elements : tuple of str
+        That the structure is said to hold.
     times : int
         Starts that led to it.
     """
@@ -45,7 +48,13 @@ class Trial:
     data: Reflections
     fit: Fit
     r1_total: float
+    elements: tuple[str, ...]
     times: int = 1
+
+    @property
+    def misfit(self) -> float:
+        """What trials are compared by: ``r1_total``, more where an element that is said to be there is not."""
+        return self.r1_total * (1 + _ABSENT * len(set(self.elements) - set(self.fit.model.elements)))
 
     @property
     def order(self) -> int:
@@ -59,8 +68,8 @@ def add_trials(
     """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group."""
     for candidate in rank(merged, groups, grid, factors)[:_GROUPS]:
         name, order = candidate.group.xhm(), len(candidate.group.operations())
-        limit = _ALIKE * min((t.r1_total for t in found.values()), default=np.inf)
-        fitting = [t.order for t in found.values() if t.r1_total <= limit and t.fit.r1 < _HOPEFUL]
+        limit = _ALIKE * min((t.misfit for t in found.values()), default=np.inf)
+        fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < _HOPEFUL]
         if name in found and order < max(fitting, default=0):
             continue  # it was given its chance, and more symmetry does
         trial = _try(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
@@ -70,10 +79,10 @@ def add_trials(
 
 def _better(new: Trial, old: Trial | None) -> Trial:
     """The better of two trials of a group, with the number of starts that led to it."""
-    if old is None or new.r1_total < (1 - _SAME) * old.r1_total:
+    if old is None or new.misfit < (1 - _SAME) * old.misfit:
         return new
-    times = old.times + (new.r1_total < (1 + _SAME) * old.r1_total)
-    return replace(min(new, old, key=lambda t: t.r1_total), times=times)
+    times = old.times + (new.misfit < (1 + _SAME) * old.misfit)
+    return replace(min(new, old, key=lambda t: t.misfit), times=times)
 
 
 def settled(found: dict[str, Trial]) -> bool:
@@ -81,7 +90,8 @@ def settled(found: dict[str, Trial]) -> bool:
     if not found:
         return False
     best = in_order(list(found.values()))[0]
-    return best.fit.r1 < SURE or (best.fit.r1 < _HOPEFUL and best.times >= _AGAIN)
+    whole = set(best.fit.model.elements) >= set(best.elements)
+    return whole and (best.fit.r1 < SURE or (best.fit.r1 < _HOPEFUL and best.times >= _AGAIN))
 
 
 def raise_symmetry(
@@ -124,7 +134,7 @@ def _try(data: Intensities, merged: Merged, candidate: Candidate, phases: np.nda
     fit = build(Symmetry(operations, data.cell), reflections, phases[allowed], data.elements, data.d_min)
     if fit is None:
         return None
-    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit))
+    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit), data.elements)
 
 
 def _total(data: Intensities, merged: Merged, allowed: np.ndarray, fit: Fit) -> float:
@@ -138,8 +148,8 @@ def in_order(trials: list[Trial]) -> list[Trial]:
     """Best first: of the groups that fit about as well as any, the one with most symmetry."""
     if not trials:
         return []
-    limit = _ALIKE * min(t.r1_total for t in trials)
-    return sorted(trials, key=lambda t: (t.r1_total > limit, -t.order if t.r1_total <= limit else 0, t.r1_total))
+    limit = _ALIKE * min(t.misfit for t in trials)
+    return sorted(trials, key=lambda t: (t.misfit > limit, -t.order if t.misfit <= limit else 0, t.misfit))
 
 
 def finish(trial: Trial) -> Trial:
