@@ -16,7 +16,7 @@ _ROOM = 7.0  # Å³; no atom but hydrogen takes less
 _CLOSEST = 1.0  # Å between atoms
 _ROUNDS = 4  # of refinement and difference maps
 _TRIED_U = (0.001, 0.007, 0.02, 0.04)  # Å²
-_ABSENT = 20.0  # of Bayes' criterion, what an element costs that is said to be there and is not in the model
+ABSENT = 0.3  # of R1, what an element costs that is said to be there and is not in the model
 _MOST_SPLITS = 8  # sites among which the boundary between heavy and light is looked for
 _HOPELESS = 0.45  # R1 above which difference maps do not help
 _SMEARED = 0.15  # Å²; no atom of a solid moves that much
@@ -92,7 +92,7 @@ def choose(model: Model, data: Reflections, elements: tuple[str, ...]) -> Model:
         damped = forms * np.exp(-8 * np.pi**2 * u * factors.s2)
         for first in _first_guesses(len(model.sites), elements):
             cost, choice = _descend(fo, geometric, damped, np.where(given > 0, given, first), price)
-            cost += _ABSENT * (len(elements) - len(set(choice[choice > 0])))
+            cost += 2 * len(fo) * np.log(1 + ABSENT) * (len(elements) - len(set(choice[choice > 0])))
             if cost < best[0]:
                 best = cost, choice, u
     _, choice, u = best

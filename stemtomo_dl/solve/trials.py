@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.solve.build import build, penalised
+from stemtomo_dl.solve.build import ABSENT, build, penalised
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.nouns import Intensities
@@ -16,7 +16,7 @@ from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmet
 
 SURE = 0.12  # R1 at which one start is enough
 _AGAIN = 3  # starts that have to lead to the same model otherwise
-_ABSENT = 0.3  # of R1, what an element costs that is missing
+_SPEAKING = 0.05  # of R1, what absences are worth between groups of as much symmetry
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
@@ -54,7 +54,7 @@ class Trial:
     @property
     def misfit(self) -> float:
         """What trials are compared by: ``r1_total``, more where an element that is said to be there is not."""
-        return self.r1_total * (1 + _ABSENT * len(set(self.elements) - set(self.fit.model.elements)))
+        return self.r1_total * (1 + ABSENT * len(set(self.elements) - set(self.fit.model.elements)))
 
     @property
     def order(self) -> int:
@@ -91,7 +91,8 @@ def settled(found: dict[str, Trial]) -> bool:
         return False
     best = in_order(list(found.values()))[0]
     whole = set(best.fit.model.elements) >= set(best.elements)
-    return whole and (best.fit.r1 < SURE or (best.fit.r1 < _HOPEFUL and best.times >= _AGAIN))
+    enough = _AGAIN if whole else 2 * _AGAIN  # Mg and Al look alike
+    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough)
 
 
 def raise_symmetry(
@@ -149,7 +150,12 @@ def in_order(trials: list[Trial]) -> list[Trial]:
     if not trials:
         return []
     limit = _ALIKE * min(t.misfit for t in trials)
-    return sorted(trials, key=lambda t: (t.misfit > limit, -t.order if t.misfit <= limit else 0, t.misfit))
+
+    def place(t: Trial) -> tuple[bool, int, float]:
+        spoken = 1 - _SPEAKING * float(np.tanh(t.candidate.absences / 10))
+        return t.misfit > limit, -t.order if t.misfit <= limit else 0, t.misfit * spoken
+
+    return sorted(trials, key=place)
 
 
 def finish(trial: Trial) -> Trial:
@@ -160,7 +166,7 @@ def finish(trial: Trial) -> Trial:
     options = [(model, True), (replace(model, anisotropic=True), False), (replace(model, anisotropic=True), True)]
     for option, extinction in options:
         trial_fit = refine(option, data, cycles=25, extinction=extinction, weight=fit.weight)
-        sound = np.linalg.eigvalsh(trial_fit.model.tensors).min() > 0 and trial_fit.model.u.max() < U_RANGE[1]
+        sound = trial_fit.model.u.max() < U_RANGE[1]
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
     return replace(trial, fit=fit)
