@@ -10,6 +10,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.light import add_recycled, is_light
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.symmetry import (
     Merged,
@@ -20,10 +21,10 @@ from stemtomo_dl.solve.symmetry import (
     merge,
     wilson_statistic,
 )
-from stemtomo_dl.solve.trials import Trial, add_trials, finish, in_order, raise_symmetry, settled
+from stemtomo_dl.solve.trials import SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
 
 STARTS = 12
-_FITS = 0.3  # R1 at which lower Laue classes are left alone
+_FLIPS = 3  # starts of charge flipping that a structure of light atoms is given
 _SOLVED = 0.35  # R1 above which a model is not called a solution
 
 
@@ -68,7 +69,8 @@ def solve(
     """Solve a structure ab initio.
 
     Phases come from charge flipping in P1, the space group from the phased density, atoms from peaks; new phases are
-    drawn until a model fits or ``starts`` are spent.
+    drawn until a model fits and others confirm it, or ``starts`` are spent. Structures of light atoms alone that do not
+    give way to a few starts are given to dual-space recycling.
 
     Parameters
     ----------
@@ -81,17 +83,21 @@ def solve(
     groups = [_stated(data)] if data.operations else compatible_groups(data)
     classes = [merge(data, laue_rotations(groups[0].operations()))] if data.operations else find_laue(data, groups)
     found: dict[str, Trial] = {}
-    done = 0
+    done, light = 0, is_light(data)
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
     while done < starts and not settled(found):
         for merged, grid in grids:
-            if any(t.merged is not merged and t.fit.r1 < _FITS for t in found.values()):
+            if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
             factors, _ = flip(grid, rng)
             add_trials(found, data, merged, groups, grid, factors)
             raise_symmetry(found, data, merged, groups, grid)
         done += 1
         advance()
+        if done == _FLIPS and light:
+            break
+    if light and not settled(found):
+        done += add_recycled(found, data, classes[0], groups, rng, advance)
     ordered = in_order(list(found.values()))
     best = finish(ordered[0]) if ordered else None
     solved = best is not None and best.fit.r1 < _SOLVED

@@ -15,6 +15,7 @@ from stemtomo_dl.solve.nouns import Intensities
 _METRIC = 0.015  # by so much, of its size, symmetry may change the metric tensor of a measured cell
 _REPEATED = 0.1  # with fewer equivalents than this share of the reflections, data were merged already
 _TRUE = 0.45  # of the way from the Rint of Friedel mates to that of strangers; a true class stays below
+_CLEARLY = 0.7  # of what a class's Rint is above that of Friedel mates; a lower class below it is tried besides
 _SHELL = 50  # reflections in a shell of resolution
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
@@ -149,7 +150,7 @@ def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
 
     fitting = [m for m in merged if m is lowest or fits(m)]
     fitting.sort(key=lambda m: (-len(m.rotations), np.nan_to_num(m.rint)))
-    sure = 0.7 * np.nan_to_num(fitting[0].rint)
+    sure = ground + _CLEARLY * (np.nan_to_num(fitting[0].rint) - ground)
     return fitting[:1] + [m for m in fitting[1:] if np.nan_to_num(m.rint) < sure][:1]
 
 

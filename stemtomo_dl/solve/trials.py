@@ -72,7 +72,7 @@ def add_trials(
         fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < _HOPEFUL]
         if name in found and order < max(fitting, default=0):
             continue  # it was given its chance, and more symmetry does
-        trial = _try(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
+        trial = build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
         if trial:
             found[name] = _better(trial, found.get(name))
 
@@ -125,8 +125,8 @@ def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
     return np.asarray(grid.value * np.exp(1j * np.angle(factors)) * (factors != 0))
 
 
-def _try(data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray) -> Trial | None:
-    """Build a model in a candidate group."""
+def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray) -> Trial | None:
+    """Build a model in a candidate group from the phases (reflection,), rad, of the merged reflections."""
     operations = candidate.group.operations()
     allowed = ~absences(operations, merged.hkl)
     theta2 = 2 * np.arcsin(np.clip(data.wavelength * np.linalg.norm(merged.hkl @ data.reciprocal, axis=1) / 2, 0, 0.99))
@@ -166,7 +166,8 @@ def finish(trial: Trial) -> Trial:
     options = [(model, True), (replace(model, anisotropic=True), False), (replace(model, anisotropic=True), True)]
     for option, extinction in options:
         trial_fit = refine(option, data, cycles=25, extinction=extinction, weight=fit.weight)
-        sound = trial_fit.model.u.max() < U_RANGE[1]
+        principal = trial_fit.model.principal
+        sound = principal.min() > 1.01 * U_RANGE[0] and principal.max() < 0.99 * U_RANGE[1]
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
     return replace(trial, fit=fit)
