@@ -50,27 +50,37 @@ def compare(model: Model, elements: tuple[str, ...], sites: np.ndarray, near: fl
     anchor = min(shared, key=lambda e: (elements.count(e) * model.elements.count(e), e))
     found = np.array(model.elements)
     images = np.concatenate([symmetry.rotations @ s + symmetry.shifts for s in model.sites[found == anchor]])
+    everywhere = np.einsum("oij,aj->aoi", symmetry.rotations, model.sites) + symmetry.shifts
     best: tuple[tuple[float, float], Match] = ((np.inf, np.inf), Match(np.inf, len(found), 0.0))
     for hand in (1, -1):
         for first in sites[np.array(elements) == anchor]:
             for shift in np.unique(np.round((images - hand * first) % 1, 4), axis=0):
                 moved = hand * sites + shift
-                moved = moved + _drift(symmetry, moved, model.sites, near)
-                key, match = _at(model, elements, moved, near)
+                moved = moved + _drift(symmetry, moved, everywhere, near)
+                key, match = _at(model, elements, _away(symmetry, moved, everywhere)[1], near)
                 if key < best[0]:
                     best = key, match
     return best[1]
 
 
+def _away(symmetry: Symmetry, sites: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From sites (site, 3) to the nearest image of each found atom (atom, operation, 3): vectors, and lengths in Å."""
+    away = found - sites[:, None, None]
+    away -= np.round(away)
+    length = np.linalg.norm(away @ symmetry.direct.T, axis=-1)
+    nearest = length.argmin(-1)[..., None]
+    return np.take_along_axis(away, nearest[..., None], 2)[:, :, 0], np.take_along_axis(length, nearest, 2)[:, :, 0]
+
+
 def _drift(symmetry: Symmetry, sites: np.ndarray, found: np.ndarray, near: float) -> np.ndarray:
     """Mean shift (3,), cell edges, of sites to the nearest found atoms that are within twice ``near``."""
-    away = [min((symmetry.images(s, f) for f in found), key=lambda p: p[1].min()) for s in sites]
-    vectors = np.array([v[d.argmin()] for v, d in away if d.min() < 2 * near])
-    return vectors.mean(0) if len(vectors) else np.zeros(3)
+    away, length = _away(symmetry, sites, found)
+    vectors = away[np.arange(len(sites)), length.argmin(1)][length.min(1) < 2 * near]
+    return np.asarray(vectors.mean(0)) if len(vectors) else np.zeros(3)
 
 
-def _at(model: Model, elements: tuple[str, ...], sites: np.ndarray, near: float) -> tuple[tuple[float, float], Match]:
-    far = np.array([[model.symmetry.apart(s, f) for f in model.sites] for s in sites])
+def _at(model: Model, elements: tuple[str, ...], far: np.ndarray, near: float) -> tuple[tuple[float, float], Match]:
+    """How many are lonely and the mean distance, and the match, from distances (known, found), Å."""
     same = np.where(np.array(elements)[:, None] == np.array(model.elements), far, np.inf)
     share, extra = float((far.min(1) < near).mean()), int((same.min(0) >= near).sum())
     lonely = (same.min(1) >= near).sum() + extra + (far.min(1) >= near).sum()
