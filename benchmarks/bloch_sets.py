@@ -110,7 +110,9 @@ def _noisy(
 def text_of(cell: str, group: str, atoms: str) -> str:
     """CIF of a structure written as 'a b c α β γ', 'P 21/c', 'Si 0 0 0; O .1 .2 .3'."""
     block = gemmi.cif.Block("known")
-    for tag, value in zip(("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"), cell.split(), strict=True):
+    for tag, value in zip(
+        ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"), cell.split(), strict=True
+    ):
         block.set_pair(f"_cell_{tag}", value)
     block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(group))
     loop = block.init_loop("_atom_site_", ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "U_iso_or_equiv"])

@@ -104,7 +104,9 @@ def main() -> None:
                 data = replace(data, intensity=rng.permutation(data.intensity))
                 counts.append(row(f"{name} {seed} shuffled", contents, data, seed))
     said, right = np.array(counts).T
-    print(f"{len(counts)} sets: {said.sum()} called solved, {right.sum()} right, {(said & ~right).sum()} falsely solved")
+    print(
+        f"{len(counts)} sets: {said.sum()} called solved, {right.sum()} right, {(said & ~right).sum()} falsely solved"
+    )
 
 
 if __name__ == "__main__":

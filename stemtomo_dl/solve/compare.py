@@ -84,4 +84,6 @@ def _at(model: Model, elements: tuple[str, ...], far: np.ndarray, near: float) -
     same = np.where(np.array(elements)[:, None] == np.array(model.elements), far, np.inf)
     share, extra = float((far.min(1) < near).mean()), int((same.min(0) >= near).sum())
     lonely = (same.min(1) >= near).sum() + extra + (far.min(1) >= near).sum()
-    return (float(lonely), float(np.minimum(far.min(1), 2 * near).mean())), Match(float(same.min(1).max()), extra, share)
+    return (float(lonely), float(np.minimum(far.min(1), 2 * near).mean())), Match(
+        float(same.min(1).max()), extra, share
+    )

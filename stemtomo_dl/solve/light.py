@@ -27,6 +27,12 @@ def is_light(data: Intensities) -> bool:
     return all(gemmi.Element(e).atomic_number < _LIGHTEST_HEAVY for e in data.elements)
 
 
+def expected_atoms(data: Intensities) -> float:
+    """Atoms in the cell, hydrogen left out: as stated, else by volume in light-atom structures, else 0, not known."""
+    stated = sum(n for e, n in data.composition if e in data.elements)
+    return stated or (gemmi.UnitCell(*data.cell).volume / ROOM if is_light(data) else 0.0)
+
+
 def add_recycled(
     found: dict[str, Trial],
     data: Intensities,
@@ -79,8 +85,8 @@ def _recycler(data: Intensities, merged: Merged, candidate: Candidate) -> Recycl
     amplitude = np.sqrt(np.maximum(merged.intensity[allowed], 0))
     composition = tuple((e, n) for e, n in data.composition if e in data.elements)
     order = len(symmetry.rotations)
-    total = sum(n for _, n in composition) or symmetry.cell.volume / ROOM
-    return Recycler(Normalised.of(symmetry, merged.hkl[allowed], amplitude, composition), max(1, round(total / order)))
+    atoms = max(1, round(expected_atoms(data) / order))
+    return Recycler(Normalised.of(symmetry, merged.hkl[allowed], amplitude, composition), atoms)
 
 
 def _by_absences(merged: Merged, groups: list[Any]) -> list[Candidate]:
