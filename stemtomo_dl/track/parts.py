@@ -16,30 +16,14 @@ from stemtomo_dl.track.overlap import is_met, overlap_share
 from stemtomo_dl.track.tracked import Tracked
 
 _CLEAN, _OVERLAPPED, _MERGED, _HIDDEN = (STATES.index(s) for s in ("clean", "overlapped", "merged", "hidden"))
-_PER_SIGHTING = [
-    "track",
-    "tilt",
-    "instance",
-    "x_px",
-    "y_px",
-    "area_px",
-    "state",
-    "source",
-    "misfit_px",
-    "detected",
-    "identity",
-]
-_PER_PARTICLE = [
-    "particle",
-    "position_nm",
-    "position_error_nm",
-    "residual_px",
-    "usable_deg",
-    "overlap_share",
-    "own_motion_px",
-    "states",
-    "predicted_px",
-]
+_PER_SIGHTING = (
+    *("track", "tilt", "instance", "x_px", "y_px", "area_px"),
+    *("state", "source", "misfit_px", "detected", "identity"),
+)
+_PER_PARTICLE = (
+    *("particle", "position_nm", "position_error_nm", "residual_px", "usable_deg"),
+    *("overlap_share", "own_motion_px", "states", "predicted_px"),
+)
 
 
 class Part(NamedTuple):
