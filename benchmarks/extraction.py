@@ -1,6 +1,6 @@
 """Extracted patterns against those of each particle by itself, from the same simulated scene.
 
-    python benchmarks/extraction.py SCENE [--masks true|classical|unet] [TILT …]
+    python benchmarks/extraction.py SCENE [--masks true|classical|unet …] [--tilts TILT …]
 
 A particle's true pattern is rendered without film, neighbours and descan, at forty times the electrons, and averaged
 over its true outline. Patterns are compared beyond the direct beam, less their ring means. An extracted pattern is
@@ -209,7 +209,7 @@ def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description="extraction against particles by themselves")
     parser.add_argument("scene", type=Path)
-    parser.add_argument("tilts", type=int, nargs="*")
+    parser.add_argument("--tilts", type=int, nargs="+")
     parser.add_argument("--masks", nargs="+", default=["true"])
     asked = parser.parse_args()
     scene, cifs = load_scene(asked.scene)

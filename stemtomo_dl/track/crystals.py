@@ -16,7 +16,7 @@ _SHARES = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])  # of the outline, on th
 _LEVEL = 0.3  # least slope on the scan of a direction that cuts there
 _MARGIN = 0.06  # of the outline, on either side of a cut: what both crystals reach into
 _MOST_ALIKE = 0.75  # correlation of what lies on both sides of a cut between crystals
-_STEP = 3.0  # patterns change at least this much more across the cut than on its sides
+_STEP = 3.0  # patterns change at least so many times more across the cut than on one of its sides
 _SURE = 5.0  # standard deviations: of each quarter's Bragg power, and of a correlation from `_MOST_ALIKE`
 _PARTS = 4  # two on each side of a cut
 _ROUNDS = 4
@@ -58,6 +58,7 @@ def two_crystals(sights: list[Sight], tilt_axis_deg: float) -> Cut | None:
     chosen that leaves the most power beside the best single pattern, on every other window; whether crystals
     meet there is decided on the rest, and both halves must agree. Four parts, two on each side, tell a boundary from a
     bend: across a boundary patterns change at once, in a bent crystal as much between any two neighbouring parts.
+    One side must be alike in itself: the other may hold two crystals again.
 
     Parameters
     ----------
@@ -222,7 +223,7 @@ def _meet(sights: list[Sight], cut: Cut, tilt_axis_deg: float) -> bool:
         return False
     alike = gram / np.sqrt(np.outer(power, power))
     error = np.sqrt((floor[1] / power[1] + floor[2] / power[2] + floor[1] * floor[2] / (power[1] * power[2])) / degrees)
-    across, within = 1 - alike[1, 2], 1 - min(alike[0, 1], alike[2, 3])
+    across, within = 1 - alike[1, 2], 1 - max(alike[0, 1], alike[2, 3])  # one side may be divided again
     return bool(alike[1, 2] + _SURE * error < _MOST_ALIKE and across > _STEP * within)
 
 
