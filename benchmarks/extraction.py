@@ -81,6 +81,7 @@ class Alone(Series):
         view, thickness = super()._view(tilt)
         keep = np.flatnonzero(view.particle == self.particle)
         kept = {"particle": view.particle[keep], "thickest": view.thickest[keep], "film_at": 0}
+        kept["dose_e_per_A2"] = view.dose_e_per_A2 / BRIGHTER  # the brighter beam does no more damage
         return replace(view, **kept, center_px=self.centre), np.ascontiguousarray(thickness[keep])
 
     def _film(self, tilt: int) -> np.ndarray:
