@@ -23,9 +23,17 @@ from stemtomo_dl.store.atomic import write_json, write_text
 from stemtomo_dl.store.linked import outlines_at, read_linked
 from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
-from stemtomo_dl.track import Prompt
+from stemtomo_dl.track import Look, Prompt, Tracked, split
 from stemtomo_dl.track import track as follow
-from stemtomo_dl.virtual import SECTORS, beam_positions, describe, find_bad_pixels, identity_check, virtual_images
+from stemtomo_dl.virtual import (
+    SECTORS,
+    beam_positions,
+    bragg,
+    describe,
+    find_bad_pixels,
+    identity_check,
+    virtual_images,
+)
 
 
 def images(run: Run, key: str) -> list[str]:
@@ -94,7 +102,7 @@ def segment(run: Run, key: str) -> list[str]:
 
 
 def track(run: Run, key: str) -> list[str]:
-    """Masks -> tracks, 3-D positions, and outlines where the segmenter missed a particle (appended to masks.h5)."""
+    """Masks -> tracks, 3-D positions; outlines where particles were missed or fused (appended to masks.h5)."""
     path, experiment = run.folder / "masks.h5", run.experiment
     stored = results.read_masks(path)
     masks = replace(stored.some(stored.found), source=None)
@@ -109,6 +117,8 @@ def track(run: Run, key: str) -> list[str]:
             descriptor=_appearance(run, masks),
             prompt=_prompt(run),
         )
+        if experiment.track.split_crystals:
+            tracks, joined = split(Tracked(tracks, joined), _look(run), experiment.instrument.step_nm)
         seen = joined.some(tracks.instance)
         order = np.argsort(np.argsort(tracks.alpha_deg, kind="stable"))
         identity = identity_check(_appearance(run, seen), tracks.track, order[tracks.tilt])
@@ -130,6 +140,16 @@ def _appearance(run: Run, masks: Masks) -> np.ndarray:
             here = masks.at(int(tilt))
             rows[here] = describe(sectors, masks.some(here), instrument.tilt_axis_deg + instrument.rotation_deg)
     return rows
+
+
+def _look(run: Run) -> Look:
+    """How a tilt's probes show crystals."""
+
+    def look(tilt: int, free: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        sectors = results.read_images(run.folder / "images.h5", tilt).sectors
+        return None if sectors is None else bragg(sectors, free)
+
+    return look
 
 
 def _prompt(run: Run) -> Prompt | None:

@@ -81,6 +81,7 @@ def append(masks: Masks, filled: list[Filled]) -> Masks:
     crops = (*masks.crops, *(f.outline.crop for f in filled))
     origin = np.array([(f.outline.row, f.outline.column) for f in filled], "i4").reshape(-1, 2)
     tilt, source = np.array([f.tilt for f in filled], "i4"), np.array([f.source for f in filled], "i1")
+    before = np.zeros(len(masks), "i1") if masks.source is None else masks.source
     return Masks(
         masks.shape,
         crops,
@@ -88,7 +89,7 @@ def append(masks: Masks, filled: list[Filled]) -> Masks:
         np.concatenate([masks.tilt, tilt]),
         np.concatenate([masks.score, np.array([f.score for f in filled], "f4")]),
         masks.alpha_deg,
-        np.concatenate([np.zeros(len(masks), "i1"), source]),
+        np.concatenate([before, source]),
     )
 
 
