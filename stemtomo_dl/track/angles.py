@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from stemtomo_dl.track.rigid import ROBUST, Fit, Model, fit
+from stemtomo_dl.track.rigid import ROBUST, Fit, Model, fit, saturated
 from stemtomo_dl.track.series import Series
 
 _SCALE_REACH, _CLEARLY = 0.02, 30.0  # of the tilt angles in a round; and the fall of χ² that asks for it
@@ -17,8 +17,7 @@ _LEAST_RAD = np.radians(0.05)  # smaller errors than this change no link, and no
 def _cost(series: Series, index: np.ndarray, trial: Model) -> float:
     """Robust mean squared misfit of a trial: of noises, saturating for wrong sightings."""
     solved = fit(series, index, trial, rounds=2)
-    squared = (solved.misfit[index >= 0] / (ROBUST * trial.noise_px)) ** 2
-    return float((squared / (1 + squared)).mean())
+    return float(saturated(series, index, solved).sum() / max((index >= 0).sum(), 1))
 
 
 def refine_axis(series: Series, index: np.ndarray, model: Model, reach_deg: float) -> Model:
@@ -66,7 +65,7 @@ def refine_angles(series: Series, index: np.ndarray, fitted: Fit) -> Model:
     basis_u, _ = model.bases()
     across = np.where(index >= 0, series.xy[index] @ model.frame[:, 0], 0)
     rest = (across - fitted.u @ basis_u.T - fitted.shift[:, 0]) * (index >= 0)
-    weight = fitted.weight / fitted.noise[:, None] ** 2
+    weight = fitted.precision
     total = weight.sum(0) + 1e-12
     lever = lever - (weight * lever).sum(0) / total
     rest = rest - (weight * rest).sum(0) / total

@@ -19,7 +19,7 @@ from stemtomo_dl.track.series import Series, arrange
 from stemtomo_dl.track.settle import rigid_solution
 from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
-from stemtomo_dl.track.tracklets import Rules, follow
+from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _ROUNDS, _STABLE = 4, 3e-4  # of linking anew, and the share of entries that may still change
 _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
@@ -116,7 +116,7 @@ def _link_rigidly(
     steps, noise = measure_steps(series, stretch, config.drift_reach_px)
     wander = 0.2 * noise + 0.05 * max(series.shape) * float(np.median(np.diff(series.alpha)))
     rules = Rules(noise, wander, gap=2, margin=3.0)
-    label = follow(series, series.rank >= 0, stretch, steps, rules, Likeness())
+    label = link_nearest(series, series.rank >= 0, stretch, steps, rules, Likeness())
     likeness = learn_likeness(series, label)
     index = _longest(table(series, label), _PIECE)
     if len(index) < _FEWEST_TRACKS:
@@ -133,7 +133,7 @@ def _link_rigidly(
         if turn == _ROUNDS - 1 or (turn > 1 and (index != before).mean() < _STABLE):
             break
         rest = (series.rank >= 0) & (_labels(series, index) < 0)
-        found = table(series, follow(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
+        found = table(series, link_nearest(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
         index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, _PIECE)])
         fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]

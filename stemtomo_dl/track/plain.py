@@ -8,7 +8,7 @@ from stemtomo_dl.track.drift import measure_steps, stretches
 from stemtomo_dl.track.likeness import Likeness, learn_likeness
 from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import Solution, Stage
-from stemtomo_dl.track.tracklets import Rules, follow
+from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _WANDER = 0.5  # of the noise: what a particle may move per tilt besides the field's motion
 
@@ -19,9 +19,9 @@ def plain_labels(series: Series, tilt_axis_deg: float | None, gap: int, reach_px
     steps, noise = measure_steps(series, stretch, reach_px)
     noise = max(noise, 0.5)
     free = series.rank >= 0
-    sure = follow(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
+    sure = link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
     likeness = learn_likeness(series, sure)
-    return follow(series, free, stretch, steps, Rules(noise, _WANDER * noise, gap, 0.0), likeness), noise
+    return link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, gap, 0.0), likeness), noise
 
 
 def plain_solution(

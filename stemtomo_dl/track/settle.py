@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stemtomo_dl.track.rigid import Fit, fit
+from stemtomo_dl.track.rigid import Fit, fit, saturated
 from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import Solution, Stage
 
@@ -84,10 +84,19 @@ def _at_every_tilt(series: Series, shift: np.ndarray, tilts: int) -> np.ndarray:
 
 
 def axis_error(series: Series, index: np.ndarray, fitted: Fit, step_deg: float = 0.3) -> float:
-    """Standard error of the tilt axis, degrees: from the curvature of the weighted sum of squared misfits."""
-    model, total = fitted.model, []
+    """Standard error of the tilt axis, degrees: how much it hangs on single particles.
+
+    Outlines are wrong for many tilts on end, and particles move by themselves, so sightings are not independent;
+    particles are. The jackknife over them (Tukey 1958), each left out by one Newton step on the sum of squares.
+    """
+    still, weight = replace(fitted.model, creep=0.0), fitted.weight
+    total = []  # of each particle, with the axis turned back, not at all and forward
     for turn in (-step_deg, 0.0, step_deg):
-        trial = fit(series, index, replace(model, axis_deg=model.axis_deg + turn), 2, fitted.noise, fitted.weight)
-        total.append((fitted.weight * (trial.misfit / fitted.noise[:, None]) ** 2).sum())
-    curvature = (total[0] + total[2] - 2 * total[1]) / step_deg**2
-    return float(np.sqrt(2 / curvature)) if curvature > 0 else float("nan")
+        trial = fit(series, index, replace(still, axis_deg=still.axis_deg + turn), 4, weight=weight)
+        total.append(saturated(series, index, trial).sum(1))
+    slope, bend = (total[2] - total[0]) / (2 * step_deg), (total[0] + total[2] - 2 * total[1]) / step_deg**2
+    rest = bend.sum() - bend
+    if len(index) < 2 or (rest <= 0).any():
+        return float("nan")
+    without = -(slope.sum() - slope) / rest
+    return float(np.sqrt((len(index) - 1) * without.var()))
