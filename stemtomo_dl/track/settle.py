@@ -11,7 +11,7 @@ from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import Solution, Stage
 
 
-def rigid_solution(series: Series, index: np.ndarray, fitted: Fit, alpha_deg: np.ndarray) -> Solution:
+def rigid_solution(series: Series, index: np.ndarray, fitted: Fit, alpha_deg: np.ndarray, note: str) -> Solution:
     """Positions, drift and errors of the tracks of a fit.
 
     Parameters
@@ -21,14 +21,16 @@ def rigid_solution(series: Series, index: np.ndarray, fitted: Fit, alpha_deg: np
     fitted : Fit
     alpha_deg : (tilt) array
         As stated.
+    note : str
+        For the stage.
     """
     model = fitted.model
     e_u, e_v = model.frame.T
     place, shift, gauge = _smallest_drift(fitted)
     offset = np.zeros(len(alpha_deg))
-    offset[series.tilts] = np.degrees(model.alpha - series.alpha)
+    offset[series.tilts] = np.degrees(model.alpha) - alpha_deg[series.tilts]
     return Solution(
-        stage=Stage(model.axis_deg, axis_error(series, index, fitted), model.noise_px, rigid=True),
+        stage=Stage(model.axis_deg, axis_error(series, index, fitted), model.noise_px, rigid=True, note=note),
         shape=series.shape,
         alpha_deg=alpha_deg,
         alpha_offset_deg=offset,
