@@ -74,36 +74,45 @@ def link(
     series = arrange(seen, tilt, alpha_deg, shape, descriptor)
     needed = min(config.min_tilts, max(1, len(series.tilts) // 2))
     note, found = _no_geometry(series, alpha_deg), None
-    plain, noise = _by_nearness(series, None, config, needed)  # where a stage is in doubt, so is its foreshortening
+    plain, steps, noise = _by_nearness(series, config, needed)
     if not note and (np.diff(series.tilts) < 0).any() and (np.diff(series.tilts) > 0).any():
         filed = arrange(seen, tilt, np.full(len(alpha_deg), np.nan), shape, descriptor)
-        other, other_noise = _by_nearness(filed, None, config, needed)
+        other, _, other_noise = _by_nearness(filed, config, needed)
         if _followed(other) > _OTHER_ORDER * _followed(plain):
             series, plain, noise = filed, other, other_noise
             note = "particles move on in the order of the tilts, not of their angles: the angles may be mixed up"
     if not note:
-        note, found = _held_against(series, plain, tilt_axis_deg, config, needed)
+        start = _start(series, 0.0, None, steps, noise)
+        note, found = _held_against(series, plain, start, tilt_axis_deg, config, needed)
     if found is not None:
         return _labels(series, found[0]), rigid_solution(series, *found, alpha_deg, note)
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
 
-def _by_nearness(series: Series, axis_deg: float | None, config: TrackConfig, needed: int) -> tuple[np.ndarray, float]:
-    """Tracks (track, rank) made without a stage, and the noise of a sighting, px."""
-    label, noise = plain_labels(series, axis_deg, config.max_gap_tilts, config.drift_reach_px)
-    return _longest(table(series, label), needed), noise
+def _by_nearness(series: Series, config: TrackConfig, needed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Tracks (track, rank) made without a stage, the field's steps (rank, 2) and the noise of a sighting, px.
+
+    Where a stage is in doubt, so is its foreshortening.
+    """
+    steps, noise = measure_steps(series, stretches(series, None), config.drift_reach_px)
+    label = plain_labels(series, config.max_gap_tilts, steps, noise)
+    return _longest(table(series, label), needed), steps, noise
 
 
 def _held_against(
-    series: Series, plain: np.ndarray, stated_deg: float | None, config: TrackConfig, needed: int
+    series: Series,
+    plain: np.ndarray,
+    start: Model,
+    stated_deg: float | None,
+    config: TrackConfig,
+    needed: int,
 ) -> tuple[str, tuple[np.ndarray, Fit] | None]:
     """Tracks and stage, if a rigid one explains the tracks by nearness, and what is to be said; or why not."""
     free = _longest(plain, _FREE_PIECE)[:_FREE_PIECES]
     looked = Survey(stated_deg or 0.0, 1.0, "")
     if len(free) >= _FEWEST_TRACKS:
-        steps, noise = measure_steps(series, stretches(series, None), config.drift_reach_px)
-        looked = survey(series, free, _start(series, 0.0, None, steps, noise), stated_deg, config.axis_reach_deg)
+        looked = survey(series, free, start, stated_deg, config.axis_reach_deg)
     series = replace(series, alpha=series.alpha * looked.scale)
     found = _link_rigidly(series, looked.axis_deg, config, needed)
     if found is None:

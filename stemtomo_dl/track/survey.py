@@ -13,6 +13,7 @@ from stemtomo_dl.track.series import Series
 
 _AXES = np.arange(-90.0, 90.0, 7.5)
 _SCALES = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.45, 1.7, 2.0, 2.4])  # of the tilt angles, besides 1
+_ENOUGH_TILTS = 100
 _CLEARLY = 0.9  # a stage is another than the stated one where its misfit is less than this share of that one's
 _LEAST_NOISE_PX = 0.2
 
@@ -45,12 +46,13 @@ def survey(series: Series, index: np.ndarray, model: Model, stated_deg: float | 
     index : (track, rank) int array
         Tracks made by nearness alone.
     model : Model
-        To begin with.
+        To begin with, its steps voted without shrinking.
     stated_deg : float or None
     reach_deg : float
         How far the axis may be from the stated one without a word.
     """
     trial = replace(model, noise_px=smooth_noise(series, index), creep=0.0)
+    index, trial = _thinned(index, trial)
 
     def best(axes: np.ndarray) -> tuple[float, float]:
         return min((axis_cost(series, index, replace(trial, axis_deg=float(a))), float(a)) for a in axes)
@@ -74,11 +76,19 @@ def survey(series: Series, index: np.ndarray, model: Model, stated_deg: float | 
     return Survey(axis, scale, "; ".join(notes))
 
 
+def _thinned(index: np.ndarray, model: Model) -> tuple[np.ndarray, Model]:
+    """Every so many-th rank only: a coarse look needs no more."""
+    every = slice(None, None, max(1, index.shape[1] // _ENOUGH_TILTS))
+    steps = np.diff(np.cumsum(model.steps, 0)[every], axis=0, prepend=np.zeros((1, 2)))
+    alpha, time, ratio = (a[every] for a in (model.alpha, model.time, model.ratio))
+    return index[:, every], replace(model, alpha=alpha, time=time, ratio=ratio, steps=steps)
+
+
 def _scale(series: Series, index: np.ndarray, model: Model, stated: float) -> float:
     """The scale of the tilt angles: 1 unless another is clearly better than what the stated angles cost."""
 
     def cost(scale: float) -> float:
-        return axis_cost(series, index, replace(model, scale=scale, alpha=series.alpha * scale))
+        return axis_cost(series, index, replace(model, scale=scale, alpha=model.alpha * scale))
 
     tried = {float(s): cost(float(s)) for s in _SCALES}
     best = min(tried, key=tried.__getitem__)
