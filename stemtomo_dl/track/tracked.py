@@ -25,7 +25,7 @@ class Tracked(NamedTuple):
     masks: Masks
 
 
-def track(
+def track_masks(
     masks: Masks,
     tilt_axis_deg: float | None,
     step_nm: float,
@@ -79,7 +79,7 @@ def track_record(
     *,
     filling: bool = True,
 ) -> Tracked:
-    """`track` after the linking: `label` and `solution` are what `link` gives, ``recorded`` is a (tilt) bool array."""
+    """`track_masks` after the linking: `label` and `solution` are what `link` gives, ``recorded`` is a (tilt) bool array."""
     standing = stand(masks, label, solution, recorded)
     filled = fill(masks, standing, prompt) if filling else []
     joined = append(masks, filled) if filled else masks
