@@ -156,9 +156,7 @@ def _labels(series: Series, index: np.ndarray) -> np.ndarray:
     return label
 
 
-def _link_rigidly(
-    series: Series, axis_deg: float, config: TrackConfig, needed: int
-) -> tuple[np.ndarray, Fit] | None:
+def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: int) -> tuple[np.ndarray, Fit] | None:
     """The tracks (track, rank) and the solved stage, or None where there is too little to solve for one."""
     stretch = stretches(series, axis_deg)
     steps, noise = measure_steps(series, stretch, config.drift_reach_px)
