@@ -233,7 +233,8 @@ def link(
     from stemtomo_dl import known
 
     tracks = known.link(masks, output, tilt_axis, step)
-    axis = f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else f"linked without geometry ({tracks.note})"
+    note = f" ({tracks.note})" if tracks.note else ""
+    axis = (f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else "linked without geometry") + note
     typer.echo(f"{len(tracks.particle)} particles, {len(tracks.track)} sightings, {axis}: {output}")
 
 

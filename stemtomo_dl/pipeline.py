@@ -23,8 +23,7 @@ from stemtomo_dl.store.atomic import write_json, write_text
 from stemtomo_dl.store.linked import outlines_at, read_linked
 from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
-from stemtomo_dl.track import Look, Prompt, Tracked, split
-from stemtomo_dl.track import track as follow
+from stemtomo_dl.track import Look, Prompt, Tracked, split, track_masks
 from stemtomo_dl.virtual import (
     SECTORS,
     beam_positions,
@@ -108,7 +107,7 @@ def track(run: Run, key: str) -> list[str]:
     masks = replace(stored.some(stored.found), source=None)
     _, good, _ = results.read_image_facts(run.folder / "images.h5")
     with run.progress.stage("track", 1) as advance:
-        tracks, joined = follow(
+        tracks, joined = track_masks(
             masks,
             experiment.instrument.tilt_axis_deg,
             experiment.instrument.step_nm,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stemtomo_dl.records import SOURCES, Masks
-from stemtomo_dl.track.outline import Outline, agreement
+from stemtomo_dl.track.outline import Outline, agreement, near
 from stemtomo_dl.track.overlap import Standing
 
 Prompt = Callable[[int, np.ndarray], Masks]
@@ -64,7 +64,10 @@ def fill(masks: Masks, standing: Standing, prompt: Prompt | None = None) -> list
             if standing.shared[p, tilt] >= 0
         ]
         there = [Outline.of(masks, int(i)) for i in standing.own[:, tilt] if i >= 0] + [f.outline for f in cut]
-        missed = {p: o for p, o in lost.items() if standing.shared[p, tilt] < 0 and not _is_behind(o, there)}
+        boxes = np.array([o.box for o in there]).reshape(-1, 4)
+        missed = {
+            p: o for p, o in lost.items() if standing.shared[p, tilt] < 0 and not _is_behind(o, near(o, there, boxes))
+        }
         asked = _asked(tilt, missed, there, prompt) if prompt and missed else []
         told = {f.particle for f in asked}
         kept = [(p, o) for p, o in missed.items() if p not in told and _is_bridged(standing, p, tilt)]
