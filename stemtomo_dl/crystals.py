@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
-from stemtomo_dl.crystal.refine import Geometry
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.reduction import Indexed, Seen, extent, find_lattices, measure, not_enough

@@ -7,27 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from stemtomo_dl.crystal.bravais import conventional, reduced
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
-from stemtomo_dl.crystal.refine import Geometry, indices, refine
+from stemtomo_dl.crystal.refine import indices, refine
 from stemtomo_dl.crystal.search import find_basis
-from stemtomo_dl.geometry import detector_to_q, tilt_rotation, wavelength
 from stemtomo_dl.records import Instrument
 
 _MOST_SPOTS = 3000  # that a lattice is searched in: the strongest
 _LEAST_SPOTS = 25  # of one lattice; with fewer, a lattice is a guess
-
-
-def sample_vectors(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray) -> np.ndarray:
-    """Reciprocal vectors (spot, 3) of spots in the sample frame at α = 0, 1/Å."""
-    lab = detector_to_q(
-        spots.px,
-        wavelength(instrument.voltage_kv),
-        instrument.pixel_inv_angstrom,
-        instrument.rotation_deg,
-        spots.center_px[spots.frame],
-    )
-    turn = tilt_rotation(instrument.tilt_axis_deg, alpha_deg)[spots.frame]
-    return np.asarray(np.einsum("nji,nj->ni", turn, lab))
 
 
 def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int = 3) -> list[Crystal]:
@@ -48,8 +35,8 @@ def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int
         The one with most spots first; empty where there is not enough to tell a lattice from chance.
     """
     found: list[Crystal] = []
-    left = np.isfinite(sample_vectors(spots, instrument, alpha_deg)).all(1)
     geometry = Geometry(instrument, alpha_deg)
+    left = np.isfinite(geometry.lab(spots)).all(1)
     while left.sum() >= _LEAST_SPOTS and len(found) < most:
         some = replace(
             spots,
@@ -59,11 +46,11 @@ def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int
             sigma=spots.sigma[left],
         )
         strongest = np.argsort(-some.intensity, kind="stable")[:_MOST_SPOTS]
-        basis = find_basis(sample_vectors(some, instrument, alpha_deg)[strongest])
+        basis = find_basis(geometry.sample(some)[strongest])
         crystal = None if basis is None else _crystal(some, geometry, basis)
         if crystal is None or crystal.n_indexed < _LEAST_SPOTS:
             break
-        _, fits = indices(spots, geometry.of(crystal), crystal)
+        _, fits = indices(spots, geometry, crystal)
         found.append(replace(crystal, indexed_fraction=crystal.n_indexed / len(spots)))
         left &= ~fits
     return sorted(found, key=lambda c: -c.n_indexed)
@@ -75,7 +62,9 @@ def _crystal(spots: Spots, geometry: Geometry, basis: np.ndarray) -> Crystal | N
     if free is None:
         return None
     lattice = conventional(np.linalg.inv(free.ub))
-    crystal = refine(spots, geometry.of(free), np.linalg.inv(lattice.basis), lattice.name, free.center_shift_px)
+    crystal = refine(
+        spots, geometry.with_axis(free.tilt_axis_deg), np.linalg.inv(lattice.basis), lattice.name, free.center_shift_px
+    )
     return crystal and replace(
         crystal, length_deviation=lattice.length_deviation, angle_deviation_deg=lattice.angle_deviation_deg
     )

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
-from stemtomo_dl.crystal.refine import Geometry, indices
+from stemtomo_dl.crystal.refine import indices
 from stemtomo_dl.crystal.spots import disk_and_ring
-from stemtomo_dl.geometry import excitation_error, g_to_detector, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries
 
 _WIDTHS = 3.0  # rocking widths from the sphere that are measured
@@ -51,9 +51,8 @@ def present(hkl: np.ndarray, lattice: str) -> np.ndarray:
 def rocking_width(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[float, float]:
     """σ₀ (1/Å) and κ (radians) of the rocking curve's width σ² = σ₀² + (κ g)², from when spots were seen."""
     hkl, fits = indices(spots, geometry, crystal)
-    turn = tilt_rotation(geometry.instrument.tilt_axis_deg, geometry.alpha_deg)[spots.frame]
-    g = np.einsum("nij,nj->ni", turn, hkl @ crystal.ub.T)[fits]
-    s, length = excitation_error(g, wavelength(geometry.instrument.voltage_kv)), np.linalg.norm(g, axis=1)
+    g = np.einsum("nij,nj->ni", geometry.of(crystal).turns()[spots.frame], hkl @ crystal.ub.T)[fits]
+    s, length = geometry.excitation(g), np.linalg.norm(g, axis=1)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
     weight = spots.intensity[fits]
     keep = np.abs(s) < 3 * np.sqrt(np.average(s**2, weights=weight))
@@ -77,8 +76,8 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
     Reflections
         One row a passage through the Ewald sphere, unmerged.
     """
-    geometry = geometry.of(crystal)
     width = rocking_width(spots, geometry, crystal)
+    geometry = geometry.of(crystal)
     hkl = predicted_indices(series, geometry, crystal)
     table = measure(series, spots, geometry, crystal, hkl, width)
     summed, fitted = (f(table, hkl, crystal, geometry, width) for f in (_summed, _fitted))
@@ -91,7 +90,7 @@ def predicted_indices(series: DiffractionSeries, geometry: Geometry, crystal: Cr
     """Indices (n, 3) of all reflections that could fall on the detector."""
     rows, columns = series.patterns.shape[1:]
     corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]]) - series.center_px
-    g_max = float(np.linalg.norm(corners, axis=1).max()) * geometry.instrument.pixel_inv_angstrom
+    g_max = float(np.linalg.norm(corners, axis=1).max()) * geometry.pixel
     most = np.ceil(g_max * np.linalg.norm(np.linalg.inv(crystal.ub), axis=1)).astype(int)
     hkl = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in most], indexing="ij"), -1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
@@ -107,24 +106,21 @@ def measure(
     width: tuple[float, float],
 ) -> Frames:
     """Disk sums less the level of the ring about them, wherever a reflection is near the sphere."""
-    m, disk, ring = geometry.instrument, *disk_and_ring(spots.radius_px + 0.7)
-    wave, half = wavelength(m.voltage_kv), len(disk) // 2
+    disk, ring = disk_and_ring(spots.radius_px + 0.7)
+    half = len(disk) // 2
     g0 = hkl @ crystal.ub.T
     reach = _WIDTHS * np.hypot(width[0], width[1] * np.linalg.norm(g0, axis=1))
-    parts, step = [], np.radians(0.01)
-    turns = tilt_rotation(m.tilt_axis_deg, geometry.alpha_deg)
-    later = tilt_rotation(m.tilt_axis_deg, geometry.alpha_deg + np.degrees(step))
+    parts, turns, centers = [], geometry.turns(), geometry.centers(spots)
     edge = np.array(series.patterns.shape[:0:-1]) - 1 - half
     beam = 2 * spots.radius_px + 2
     for f, pattern in enumerate(series.patterns):
         g = g0 @ turns[f].T
-        s = excitation_error(g, wave)
+        s = geometry.excitation(g)
         near = np.flatnonzero(np.abs(s) < reach)
-        center = spots.center_px[f] + crystal.center_shift_px
-        px = g_to_detector(g[near], m.pixel_inv_angstrom, m.rotation_deg, center)
-        inside = np.all((px >= half) & (px <= edge), axis=1) & (np.linalg.norm(px - center, axis=1) > beam)
+        px = geometry.to_detector(g[near], centers[f])
+        inside = np.all((px >= half) & (px <= edge), axis=1) & (np.linalg.norm(px - centers[f], axis=1) > beam)
         near, px = near[inside], px[inside]
-        slope = np.abs(excitation_error(g0[near] @ later[f].T, wave) - s[near]) / step
+        slope = geometry.passing(g[near])
         whole = np.rint(px).astype(int)
         offset = np.arange(-half, half + 1)
         window = whole[:, 1, None, None] + offset[:, None], whole[:, 0, None, None] + offset[None]

@@ -7,16 +7,15 @@ Ewald sphere, to within its rocking curve and the step of the tilt.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from stemtomo_dl.crystal.bravais import cell_of
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
-from stemtomo_dl.geometry import detector_to_q, excitation_error, rotate_in_plane, tilt_rotation, wavelength
-from stemtomo_dl.records import Instrument
 
 _NEAR = 0.12  # of a node in units of the indices, at most
 _REACH = (0.025, 0.015, 0.012)  # 1/Å in the detector's plane, round by round
@@ -24,24 +23,6 @@ _ROCKING = 0.003  # 1/Å: half width of a rocking curve beyond what step and con
 _LEAST = 12
 # Which of a, b, c, α, β, γ are free, and by which parameter each length is given.
 _FREE = {"a": (0, 1, 2, 3, 4, 5), "m": (0, 1, 2, 4), "o": (0, 1, 2), "t": (0, 2), "h": (0, 2), "c": (0,)}
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What places spots: the instrument and the tilt angles."""
-
-    instrument: Instrument
-    alpha_deg: np.ndarray
-
-    def of(self, crystal: Crystal) -> Geometry:
-        """The same with the tilt axis that a crystal was refined with."""
-        return Geometry(replace(self.instrument, tilt_axis_deg=crystal.tilt_axis_deg), self.alpha_deg)
-
-    @property
-    def step(self) -> float:
-        """Typical step of the tilt, radians."""
-        angles = np.unique(np.round(self.alpha_deg, 4))
-        return float(np.radians(np.median(np.diff(angles)))) if len(angles) > 1 else 0.0
 
 
 def reciprocal_basis(cell: np.ndarray) -> np.ndarray:
@@ -54,17 +35,11 @@ def reciprocal_basis(cell: np.ndarray) -> np.ndarray:
     return np.linalg.inv(direct)
 
 
-def lab_vectors(spots: Spots, geometry: Geometry, shift: np.ndarray) -> np.ndarray:
-    """Lab reciprocal vectors (spot, 3) of spots whose centres are shifted by ``shift`` px."""
-    m = geometry.instrument
-    center = spots.center_px[spots.frame] + shift
-    return detector_to_q(spots.px, wavelength(m.voltage_kv), m.pixel_inv_angstrom, m.rotation_deg, center)
-
-
 def indices(spots: Spots, geometry: Geometry, crystal: Crystal, reach: float = _REACH[-1]) -> tuple[np.ndarray, ...]:
     """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,)."""
-    turn = tilt_rotation(geometry.instrument.tilt_axis_deg, geometry.alpha_deg)[spots.frame]
-    q = lab_vectors(spots, geometry, crystal.center_shift_px)
+    geometry = geometry.of(crystal)
+    turn = geometry.turns()[spots.frame]
+    q = geometry.lab(spots)
     sample = np.einsum("nji,nj->ni", turn, q)
     real = np.nan_to_num(sample @ np.linalg.inv(crystal.ub).T)
     hkl = np.rint(real)
@@ -110,14 +85,14 @@ def refine(
 
     for reach in _REACH:
         crystal = made(state)
-        hkl, fits = indices(spots, geometry.of(crystal), crystal, reach)
+        hkl, fits = indices(spots, geometry, crystal, reach)
         if fits.sum() < _LEAST:
             return None
         chosen = replace(spots, **{n: getattr(spots, n)[fits] for n in ("frame", "px", "intensity", "sigma")})
         hold = np.array([geometry.instrument.tilt_axis_deg, *shift])
         state = _fitted(chosen, hkl[fits], geometry, made, state, hold)
     crystal = made(state)
-    hkl, fits = indices(spots, geometry.of(crystal), crystal)
+    hkl, fits = indices(spots, geometry, crystal)
     off = _misfit(spots, hkl, geometry, crystal)[fits, :2]
     rms = float(np.sqrt((off**2).sum(1).mean())) if fits.any() else np.nan
     return replace(crystal, n_indexed=int(fits.sum()), indexed_fraction=float(fits.mean()), rms_inv_angstrom=rms)
@@ -148,13 +123,10 @@ def _fitted(
 
 def _misfit(spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal) -> np.ndarray:
     """Seen less predicted place (x, y) in the lab frame, and the excitation error, (spot, 3), 1/Å."""
-    m = geometry.instrument
-    turn = tilt_rotation(crystal.tilt_axis_deg, geometry.alpha_deg)[spots.frame]
-    g = np.einsum("nij,nj->ni", turn, hkl @ crystal.ub.T)
-    seen = spots.px - spots.center_px[spots.frame] - crystal.center_shift_px
-    seen = rotate_in_plane(seen * m.pixel_inv_angstrom, -m.rotation_deg)
-    s = excitation_error(g, wavelength(m.voltage_kv))
-    return np.concatenate([seen - g[:, :2], np.nan_to_num(s, nan=1.0)[:, None]], 1)
+    geometry = geometry.of(crystal)
+    g = np.einsum("nij,nj->ni", geometry.turns()[spots.frame], hkl @ crystal.ub.T)
+    s = geometry.excitation(g)
+    return np.concatenate([geometry.lab(spots)[:, :2] - g[:, :2], np.nan_to_num(s, nan=1.0)[:, None]], 1)
 
 
 def _constrained(cell: np.ndarray, lattice: str, given: bool = False) -> np.ndarray:
