@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from stemtomo_dl.crystal.goniometer import Geometry, placed
+from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
-from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.reduction import Indexed, Seen, extent, find_lattices, measure, not_enough
 from stemtomo_dl.run import Run
-from stemtomo_dl.store import results
+from stemtomo_dl.store.particle_files import Files
 from stemtomo_dl.store.record_h5 import read_record, write_record
 from stemtomo_dl.store.reflections import (
     crystal_entry,
@@ -26,32 +26,9 @@ from stemtomo_dl.store.reflections import (
     write_hkl,
     write_ins,
 )
+from stemtomo_dl.store.shared_geometry import SharedGeometry
 
 _HEAVY_BYTES = 24 << 20  # of all series together: less is done before other processes have started
-
-
-class Files(NamedTuple):
-    """Where in a run a particle's files lie."""
-
-    series: str
-    spots: str
-    crystal: str
-    reflections: str
-    hkl: str
-    ins: str
-
-    @classmethod
-    def of(cls, track: int) -> Files:
-        """Those of a track."""
-        series = results.series_name(track)
-        place = series.rpartition("/")[0]
-        crystal, hkl, ins = results.derived_names(track)
-        return cls(series, f"{place}/spots.h5", crystal, f"{place}/reflections.h5", hkl, ins)
-
-    @property
-    def integrated(self) -> tuple[str, str, str]:
-        """Those that integration writes."""
-        return self.reflections, self.hkl, self.ins
 
 
 def series_tracks(run: Run) -> list[int]:
@@ -104,15 +81,35 @@ def index_particles(run: Run, key: str) -> list[str]:
     seen = {k: read_record(run.folder / files[k].spots, Seen) for k in done}
     found = {k: [crystal_of(e) for e in json.loads(str(partial.array(k, "crystals")))] for k in done}
     found = {k: crystals for k, crystals in found.items() if crystals}
+    shared, found = _refine_shared({k: seen[k] for k in found}, found)
     notes = failed | {k: not_enough(seen[k].spots) for k in done if k not in found}
     written = [files[k].spots for k in done]
     for k in tracks:
         written += _enter_crystals(run, files[k], found.get(k, []))
     run.ledger.book["indexing"] = {
-        "particles": [{"track": k, "n_spots": len(seen[k].spots) if k in seen else None, "note": notes.get(k)} for k in tracks]
+        "geometry": shared and shared.entry(),
+        "particles": [
+            {"track": k, "n_spots": len(seen[k].spots) if k in seen else None, "note": notes.get(k)} for k in tracks
+        ],
     }
     _remove(run, set(before) | {files[k].spots for k in failed}, written)
     return written
+
+
+def _refine_shared(
+    seen: Mapping[int, Seen], found: Mapping[int, list[Crystal]]
+) -> tuple[SharedGeometry | None, dict[int, list[Crystal]]]:
+    """Refine what all particles share together with their strongest lattices; the others stay as they are."""
+    if not found:
+        return None, {}
+    tilts = np.unique(np.concatenate([s.tilt for s in seen.values()]))
+    alpha = np.zeros(len(tilts))
+    for s in seen.values():
+        alpha[np.searchsorted(tilts, s.tilt)] = s.alpha_deg
+    start = Geometry(next(iter(seen.values())).instrument, alpha)
+    spots = [placed(s.spots, np.searchsorted(tilts, s.tilt), len(tilts)) for s in seen.values()]
+    geometry, first = refine_jointly(spots, [found[k][0] for k in seen], start)
+    return SharedGeometry(tilts, geometry), {k: [c, *found[k][1:]] for k, c in zip(seen, first, strict=True)}
 
 
 def _enter_crystals(run: Run, files: Files, crystals: list[Crystal]) -> list[str]:
@@ -153,9 +150,9 @@ def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[
         write_ins(run.folder / files[k].ins, f"p{k:04d}", crystals[k], wave, elements)
         return {"done": np.array(True)}
 
+    shared = SharedGeometry.of(run.ledger.book["indexing"]["geometry"]) if tracks else None
     jobs = {
-        k: (run.folder / files[k].series, s.spots, Geometry(s.instrument, s.alpha_deg), crystals[k])
-        for k, s in seen.items()
+        k: (run.folder / files[k].series, s.spots, shared.at(s.tilt), crystals[k]) for k, s in seen.items() if shared
     }
     _, failed = run.per_particle("integrate", key, jobs, measure, keep, heavy=_heavy(run, tracks))
     done = [k for k in tracks if k not in failed]
@@ -183,7 +180,7 @@ def _figures(track: int, measured: tuple[Crystal, Reflections] | None, note: str
 
 
 def _heavy(run: Run, tracks: list[int]) -> bool:
-    return sum((run.folder / results.series_name(k)).stat().st_size for k in tracks) > _HEAVY_BYTES
+    return sum((run.folder / Files.of(k).series).stat().st_size for k in tracks) > _HEAVY_BYTES
 
 
 def _remove(run: Run, before: set[str], written: list[str]) -> None:

@@ -34,11 +34,6 @@ def series_name(track: int) -> str:
     return f"particles/p{track:04d}/series.h5"
 
 
-def derived_names(track: int) -> list[str]:
-    """What is computed from a particle's series and lies beside it."""
-    return [f"particles/p{track:04d}/{n}" for n in ("crystal.json", f"p{track:04d}.hkl", f"p{track:04d}.ins")]
-
-
 def write_images(
     path: Path, tilts: Iterator[tuple[int, VirtualImages]], alpha_deg: np.ndarray, bad_pixels: np.ndarray
 ) -> None:
