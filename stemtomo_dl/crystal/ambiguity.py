@@ -1,0 +1,235 @@
+"""One setting for all particles of a phase: which of the lattice's rotations each has been indexed with.
+
+Where the Laue class is lower than the lattice's symmetry, or the lattice only nearly has a symmetry, particles may be
+indexed in ways that their intensities tell apart (Brehm & Diederichs 2014, Acta Cryst. D70, 101). A particle is
+compared with the mean of all others in every way its cell allows; means and choices are renewed until none changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from stemtomo_dl.crystal.laue import unique_codes, weighted_cc
+from stemtomo_dl.crystal.nouns import Reflections
+from stemtomo_dl.crystal.settings import Change, reindexed
+
+LEAST_COMMON = 12  # reflections that two sets must share to be compared
+LEAST_CC = 0.3  # of a particle with all others of its phase
+_OF_TYPICAL = 0.55  # of the phase's median correlation: a particle below does not agree
+_SEEDS = 4
+_SWEEPS = 8
+_PER_SHELL = 40
+_CELL_PENALTY = 0.04  # of a correlation, at the limit of the cells' tolerances
+_NOISE = 0.15  # of a normalised amplitude, beyond counting
+
+
+class Amplitudes(NamedTuple):
+    """Normalised amplitudes √(I / <I>), and what they weigh."""
+
+    hkl: np.ndarray
+    value: np.ndarray
+    weight: np.ndarray
+
+
+class Table(NamedTuple):
+    """Mean amplitudes by unique code, sorted."""
+
+    code: np.ndarray
+    value: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """How a particle is brought into the setting of the others.
+
+    Attributes
+    ----------
+    choice : int
+        Of its changes of basis.
+    cc : float
+        Correlation of its normalised amplitudes with those of all others; NaN where it is alone.
+    common : int
+        Reflections compared.
+    second : float
+        Highest correlation of a choice that is not equivalent; NaN where there is none.
+    agrees : bool
+        Whether it is one of the phase; if not, ``choice`` is the best that it could be.
+    """
+
+    choice: int
+    cc: float
+    common: int
+    second: float
+    agrees: bool
+
+
+def normalised(reflections: Reflections, reciprocal: np.ndarray) -> Amplitudes:
+    """Amplitudes over the root mean square of those of about the same resolution.
+
+    Parameters
+    ----------
+    reflections : Reflections
+    reciprocal : (3, 3) array
+        Columns a*, b*, c*, 1/Å.
+    """
+    level = resolution_mean(np.linalg.norm(reflections.hkl @ reciprocal.T, axis=1), reflections.intensity)
+    square, sigma = reflections.intensity / level, reflections.sigma / level
+    value = np.sqrt(np.maximum(square, 0))
+    error = sigma / np.maximum(2 * value, np.sqrt(np.maximum(sigma, 1e-6)))
+    return Amplitudes(reflections.hkl, value, 1 / (error**2 + _NOISE**2))
+
+
+def resolution_mean(inverse_d: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+    """Mean intensity (reflection,) of reflections of about the same 1/d."""
+    order = np.argsort(inverse_d)
+    shells = np.array_split(order, max(1, len(order) // _PER_SHELL))
+    middle = [inverse_d[s].mean() for s in shells]
+    mean = [max(intensity[s].mean(), 0.0) for s in shells]
+    least = max(0.02 * max(mean), 1e-12)  # beyond what was seen, noise is not to be blown up
+    return np.asarray(np.interp(inverse_d, middle, np.maximum(mean, least)))
+
+
+def tabulated(amplitudes: Sequence[Amplitudes], rotations: np.ndarray) -> Table:
+    """Weighted means over equivalents, of one set or of several."""
+    code = np.concatenate([unique_codes(a.hkl, rotations) for a in amplitudes])
+    value = np.concatenate([a.value for a in amplitudes])
+    weight = np.concatenate([a.weight for a in amplitudes])
+    return _summed(code, value, weight)
+
+
+def _summed(code: np.ndarray, value: np.ndarray, weight: np.ndarray) -> Table:
+    unique, index = np.unique(code, return_inverse=True)
+    total = np.bincount(index, weight, len(unique))
+    return Table(unique, np.bincount(index, weight * value, len(unique)) / np.maximum(total, 1e-12), total)
+
+
+def compare(a: Table, b: Table) -> tuple[float, int]:
+    """Correlation of two tables, 0 where they share too little, and the number of common reflections."""
+    _, i, j = np.intersect1d(a.code, b.code, assume_unique=True, return_indices=True)
+    if len(i) < LEAST_COMMON:
+        return 0.0, len(i)
+    return weighted_cc(a.value[i], b.value[j], 1 / (1 / a.weight[i] + 1 / b.weight[j])), len(i)
+
+
+def align(
+    amplitudes: Sequence[Amplitudes], changes: Sequence[Sequence[Change]], rotations: np.ndarray
+) -> list[Aligned]:
+    """Choose among each particle's changes of basis, and tell which particles agree.
+
+    Parameters
+    ----------
+    amplitudes : sequence of Amplitudes
+        One a particle, in its own setting.
+    changes : sequence of sequences of Change
+        To the common setting.
+    rotations : (operation, 3, 3) array
+        Of the Laue class, as far as it is known.
+
+    Returns
+    -------
+    list of Aligned
+    """
+    options = [_tables(a, c, rotations) for a, c in zip(amplitudes, changes, strict=True)]
+    penalty = [np.array([_CELL_PENALTY * c.misfit**2 for c in one]) for one in changes]
+    size = np.array([len(a.hkl) for a in amplitudes])
+    best: tuple[float, list[Aligned]] = (-1.0, [])
+    for seed in np.argsort(-size, kind="stable")[:_SEEDS]:
+        choices = _settled(options, penalty, int(seed))
+        outcome = _judged(options, choices, changes, rotations)
+        total = sum(np.nan_to_num(o.cc) for o in outcome if o.agrees)
+        if total > best[0] + 1e-6:
+            best = total, outcome
+    return best[1]
+
+
+def _tables(a: Amplitudes, changes: Sequence[Change], rotations: np.ndarray) -> list[Table]:
+    tables = []
+    for change in changes:
+        hkl, whole = reindexed(a.hkl, change.matrix)
+        tables.append(tabulated([Amplitudes(hkl[whole], a.value[whole], a.weight[whole])], rotations))
+    return tables
+
+
+def _score(table: Table, reference: Table) -> tuple[float, float, int]:
+    """Lower bound of the correlation, the correlation and the number of common reflections."""
+    cc, common = compare(table, reference)
+    if common < LEAST_COMMON:
+        return -1.0, 0.0, common
+    return float(np.tanh(np.arctanh(np.clip(cc, -0.999, 0.999)) - 1 / np.sqrt(common - 3))), cc, common
+
+
+def _mean(tables: Sequence[Table]) -> Table:
+    if not tables:
+        return Table(np.empty(0, "i8"), np.empty(0), np.empty(0))
+    return _summed(*(np.concatenate([getattr(t, n) for t in tables]) for n in ("code", "value", "weight")))
+
+
+def _settled(options: list[list[Table]], penalty: list[np.ndarray], seed: int) -> dict[int, int]:
+    """Choices that grow from one particle: those that agree join the mean, and all are compared with it again."""
+    choices = {seed: int(np.argmin(penalty[seed]))}
+    for _ in range(_SWEEPS):
+        before = dict(choices)
+        for n, tables in enumerate(options):
+            others = [options[m][c] for m, c in choices.items() if m != n]
+            if n == seed or not others:
+                continue
+            reference = _mean(others)
+            scores = np.array([_score(t, reference)[0] for t in tables]) - penalty[n]
+            k = int(np.argmax(scores))
+            choices.pop(n, None)
+            if scores[k] > LEAST_CC / 2:
+                choices[n] = k
+        if choices == before:
+            break
+    return choices
+
+
+def _judged(
+    options: list[list[Table]],
+    choices: dict[int, int],
+    changes: Sequence[Sequence[Change]],
+    rotations: np.ndarray,
+) -> list[Aligned]:
+    """What each particle's correlation with all others is; those that agree least are left out one by one."""
+    kept = dict(choices)
+
+    def others(n: int) -> Table:
+        return _mean([options[m][c] for m, c in kept.items() if m != n])
+
+    def against(n: int, reference: Table, choice: int, agrees: bool) -> Aligned:
+        if not len(reference.code):
+            return Aligned(choice, np.nan, 0, np.nan, agrees)
+        cc, common = compare(options[n][choice], reference)
+        same = [_equivalent(c, changes[n][choice], rotations) for c in changes[n]]
+        rivals = [compare(t, reference)[0] for t, s in zip(options[n], same, strict=True) if not s]
+        return Aligned(choice, cc, common, max(rivals, default=np.nan), agrees)
+
+    limit = LEAST_CC
+    while len(kept) > 1:
+        agreement = {n: compare(options[n][c], others(n))[0] for n, c in kept.items()}
+        limit = max(LEAST_CC, _OF_TYPICAL * float(np.median(list(agreement.values()))))
+        worst = min(agreement, key=lambda n: agreement[n])
+        if agreement[worst] >= limit:
+            break
+        del kept[worst]
+    out = []
+    for n, tables in enumerate(options):
+        reference = others(n)
+        if n in kept:
+            out.append(against(n, reference, kept[n], True))
+            continue
+        choice = int(np.argmax([compare(t, reference)[0] for t in tables]))
+        judged = against(n, reference, choice, False)
+        out.append(replace(judged, agrees=judged.cc >= limit and judged.common >= LEAST_COMMON))
+    return out
+
+
+def _equivalent(a: Change, b: Change, rotations: np.ndarray) -> bool:
+    """Whether two changes differ by a rotation of the Laue class."""
+    relation = a.matrix @ np.linalg.inv(b.matrix)
+    return any(np.abs(relation - r.T).max() < 1e-3 for r in rotations)
