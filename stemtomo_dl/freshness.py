@@ -22,7 +22,13 @@ _READS: dict[str, list[str]] = {  # beside the settings, the raw scans, and what
     "solve": [],
     "report": _TRACKED,
 }
-_FACTS = {"track": "stage", "extract": "extraction", "index": "indexing", "integrate": "integration", "solve": "structures"}
+_FACTS = {
+    "track": "stage",
+    "extract": "extraction",
+    "index": "indexing",
+    "integrate": "integration",
+    "solve": "structures",
+}
 _PARTICLES = {  # what of a particle's files a stage reads
     "index": ("series",),
     "integrate": ("series", "spots", "crystal"),

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
-from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength

@@ -127,7 +127,6 @@ class Run:
             raise InputError(f"{self.folder}: none of the {len(todo)} tilts could be read; the first: {lost[todo[0]]}")
         return partial
 
-
     def candidates(self) -> list[Path]:
         """CIFs of the phases that the sample may hold; a folder that the experiment names stands for those in it.
 

@@ -67,7 +67,9 @@ def crystal_of(entry: dict[str, Any]) -> Crystal:
     known: dict[str, Any] = {}
     for f in fields(Crystal):
         value = entry.get(f.name, np.nan)
-        known[f.name] = np.array(value, f.metadata["dtype"]) if "dtype" in f.metadata else np.nan if value is None else value
+        known[f.name] = (
+            np.array(value, f.metadata["dtype"]) if "dtype" in f.metadata else np.nan if value is None else value
+        )
     return Crystal(**{**known, "ub": ub, "cell": cell_of(np.linalg.inv(ub))})
 
 

@@ -30,6 +30,8 @@ class SharedGeometry(NamedTuple):
     def of(cls, entry: dict[str, Any]) -> SharedGeometry:
         """That of an entry."""
         known = {k: v for k, v in entry.items() if k != "tilt"}
-        arrays = {k: None if known[k] is None else np.array(known[k], "f8") for k in ("alpha_deg", "shift_px", "turn_rad")}
+        arrays = {
+            k: None if known[k] is None else np.array(known[k], "f8") for k in ("alpha_deg", "shift_px", "turn_rad")
+        }
         known |= {"instrument": Instrument(**known["instrument"]), "ellipse": tuple(known["ellipse"])}
         return cls(np.array(entry["tilt"]), Geometry(**{**known, **arrays}))
