@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.crystal.cells import cell_of
+
 LENGTH_TOLERANCE = 0.015  # relative
 ANGLE_TOLERANCE_DEG = 1.0
 # Which lengths are equal, and the angles (NaN: free), of each system; the highest symmetry first.
@@ -29,14 +31,6 @@ class Lattice(NamedTuple):
     name: str
     length_deviation: float
     angle_deviation_deg: float
-
-
-def cell_of(basis: np.ndarray) -> np.ndarray:
-    """Lengths and angles (…, 6), Å and degrees, of bases (…, 3, 3) with rows a, b, c."""
-    length = np.linalg.norm(basis, axis=-1)
-    unit = basis / length[..., None]
-    cosine = np.stack([(unit[..., i, :] * unit[..., j, :]).sum(-1) for i, j in ((1, 2), (0, 2), (0, 1))], -1)
-    return np.concatenate([length, np.degrees(np.arccos(np.clip(cosine, -1, 1)))], -1)
 
 
 def reduced(basis: np.ndarray) -> np.ndarray:

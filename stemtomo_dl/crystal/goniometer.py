@@ -72,11 +72,11 @@ class Geometry(Record):
 
     def to_detector(self, g: np.ndarray, center_px: np.ndarray) -> np.ndarray:
         """Places (…, 2) px of lab vectors (…, 3); ``center_px`` (…, 2) with every shift in it, see `centers`."""
-        return rotate_in_plane(g[..., :2], self.instrument.rotation_deg) @ self._bent().T / self.pixel + center_px
+        return rotate_in_plane(g[..., :2], self.instrument.rotation_deg) @ self.bend.T / self.pixel + center_px
 
     def to_lab(self, px: np.ndarray, center_px: np.ndarray) -> np.ndarray:
         """Lab vectors (…, 3), on the Ewald sphere, of places (…, 2) px; NaN beyond the sphere's rim."""
-        flat = (px - center_px) * self.pixel @ np.linalg.inv(self._bent()).T
+        flat = (px - center_px) * self.pixel @ np.linalg.inv(self.bend).T
         xy = rotate_in_plane(flat, -self.instrument.rotation_deg)
         z = self.excitation(np.concatenate([xy, np.zeros_like(xy[..., :1])], -1))
         return np.concatenate([xy, z[..., None]], -1)
@@ -107,7 +107,9 @@ class Geometry(Record):
         some = {n: None if (v := getattr(self, n)) is None else v[frames] for n in ("shift_px", "turn_rad")}
         return replace(self, alpha_deg=self.alpha_deg[frames], **some)
 
-    def _bent(self) -> np.ndarray:
+    @property
+    def bend(self) -> np.ndarray:
+        """What the ellipse makes of vectors (column, row), (2, 2)."""
         a, b = self.ellipse
         return np.array([[1 + a, b], [b, 1 - a]])
 

@@ -38,13 +38,7 @@ def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int
     geometry = Geometry(instrument, alpha_deg)
     left = np.isfinite(geometry.lab(spots)).all(1)
     while left.sum() >= _LEAST_SPOTS and len(found) < most:
-        some = replace(
-            spots,
-            frame=spots.frame[left],
-            px=spots.px[left],
-            intensity=spots.intensity[left],
-            sigma=spots.sigma[left],
-        )
+        some = spots.some(left)
         strongest = np.argsort(-some.intensity, kind="stable")[:_MOST_SPOTS]
         basis = find_basis(geometry.sample(some)[strongest])
         crystal = None if basis is None else _crystal(some, geometry, basis)

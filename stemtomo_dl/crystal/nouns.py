@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,11 @@ class Spots(Record):
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def some(self, which: np.ndarray) -> Spots:
+        """The spots that an index or a mask (spot,) names."""
+        parts = {n: getattr(self, n)[which] for n in ("frame", "px", "intensity", "sigma")}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from stemtomo_dl.crystal.bravais import cell_of, conventional
+from stemtomo_dl.crystal.bravais import conventional
+from stemtomo_dl.crystal.cells import cell_of, reciprocal_basis
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import disagreement, integrate
 from stemtomo_dl.crystal.nouns import Spots
-from stemtomo_dl.crystal.refine import reciprocal_basis
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.geometry import disk_radius_px, excitation_error, g_to_detector, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument
