@@ -2,8 +2,8 @@
 
 An operation's correlation cc is that of normalised amplitudes of reflections with those of their images. Of a class
 with the operations S the likelihood is p(S) = ∫ dμ p(μ) Π_{g∈S} N(cc_g; μ, s_g) · Π_{g∉S} p₀(cc_g) (after Evans 2006,
-Acta Cryst. D62, 72; there μ is known). Dynamical scattering lowers μ, but for all operations of a class about alike: a
-class is right where its operations agree as well as each other, not as well as repeated measurements do.
+Acta Cryst. D62, 72; there μ is known). Dynamical scattering lowers μ, for all operations of a class about alike: a
+class is right where its operations agree about as well as each other, not as well as repeated measurements do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 _HOLOHEDRY = {"a": "P -1", "m": "P 1 2/m 1", "o": "P m m m", "t": "P 4/m m m", "h": "P 6/m m m", "c": "P m -3 m"}
 _BIAS = 512  # indices are packed into ten bits each
 _LEAST_PAIRS = 8  # of an operation's test
-_ALIKE = 0.06  # spread of the correlations of true operations, beyond their sampling error
+_ALIKE = 0.06  # spread of the correlations of true operations, beyond their sampling error, where μ is the highest
+_UNLIKE = 0.5  # what the spread grows by, of what μ is lower
 _DROP = 0.15  # of μ below the correlation of repeated measurements: mean of its exponential prior
 _FALSE = 0.3  # spread of the correlation of false operations about 0
 _PSEUDO = 0.3  # of the false operations, those of pseudo-symmetry, with any correlation from 0 to 1
@@ -185,17 +186,17 @@ def _image_cc(hkl: np.ndarray, value: np.ndarray, weight: np.ndarray, r: np.ndar
 
 def _log_likelihood(cc: np.ndarray, pairs: np.ndarray, inside: np.ndarray, repeated_cc: float) -> float:
     sampling = (1 - np.clip(cc, 0, 0.95) ** 2) / np.sqrt(pairs)
-    spread = np.hypot(_ALIKE, sampling)
     wide = np.hypot(_FALSE, sampling)
     chance = np.exp(-(cc**2) / (2 * wide**2)) / (wide * np.sqrt(2 * np.pi))
-    outside = np.log((1 - _PSEUDO) * chance + _PSEUDO * ((cc > 0) & (cc < 1)))[~inside].sum()
+    outside = np.log((1 - _PSEUDO) * chance + _PSEUDO * (cc > 0))[~inside].sum()
     if not inside.any():
         return float(outside)
     mu = np.linspace(0.1, max(repeated_cc, 0.3), 60)
     prior = np.exp((mu - mu[-1]) / _DROP)
-    log = (-((cc[inside, None] - mu) ** 2) / (2 * spread[inside, None] ** 2)).sum(0)
-    log -= np.log(spread[inside] * np.sqrt(2 * np.pi)).sum()
+    spread = np.hypot(_ALIKE + _UNLIKE * (mu[-1] - mu), sampling[inside, None])
     # agreement beyond that of repeated measurements is as good as theirs
+    off = np.minimum(cc[inside, None], mu[-1]) - mu
+    log = (-(off**2) / (2 * spread**2) - np.log(spread * np.sqrt(2 * np.pi))).sum(0)
     top = log.max()
     return float(outside + top + np.log((np.exp(log - top) * prior).sum() / prior.sum()))
 

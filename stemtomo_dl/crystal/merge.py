@@ -38,6 +38,9 @@ _LEAST_REFLECTIONS = 30  # of a particle that is merged
 _LEAST_SHARE = 0.3  # of the reflections, of particles whose lattice is to be the phase's
 _REPEATED_CC = 0.9  # where hardly any reflection was measured twice
 _RESOLVED = 0.3  # CC1/2 of the outermost shell that tells something
+_WORST_MISFIT = 3.0  # times its errors that a particle may be off the others
+_LEAST_TO_JUDGE = 4  # particles, for one of them to be left out as unlike the others
+_CURVE_POINTS = 25
 _FRIEDEL = np.array([np.eye(3), -np.eye(3)], "i4")
 
 
@@ -67,6 +70,9 @@ class Joined(NamedTuple):
         Reflections compared for it.
     second_cc : float
         That of the best other indexing; NaN where there is none.
+    misfit : float
+        How many times σ' its observations are typically off those of the others; its sigmas are raised by what is
+        above 1. NaN where it shares too little to tell.
     r_merged : float
         Σ|I/g − <I>| / Σ<I> of its observations with the merged intensities.
     observations, rejected : int
@@ -81,6 +87,7 @@ class Joined(NamedTuple):
     cc: float
     common: int
     second_cc: float
+    misfit: float
     r_merged: float
     observations: int
     rejected: int
@@ -147,6 +154,31 @@ class Phase(Record):
     intensity: np.ndarray = array("f8", "reflection")
     sigma: np.ndarray = array("f8", "reflection")
     multiplicity: np.ndarray = array("i4", "reflection")
+
+
+class _Placed(NamedTuple):
+    """A particle that agrees, and how it is brought into the common setting."""
+
+    member: Member
+    matrix: np.ndarray
+    aligned: Aligned
+
+
+class _Scaled(NamedTuple):
+    """Particles on one scale; observations are divided by their g and carry corrected sigmas."""
+
+    cell: np.ndarray
+    cell_esd: np.ndarray
+    observed: scale.Observed
+    bad: np.ndarray  # observations that are outliers
+    model: scale.Model
+    curves: list[scale.Curve]
+    errors: scale.ErrorModel
+    misfits: np.ndarray  # a particle
+    hkl: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    count: np.ndarray
 
 
 class _Cluster(NamedTuple):
@@ -226,51 +258,62 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     laue, operations, classes = _symmetry(cluster, amplitudes, first)
     options = [_distinct(c, laue) for c in cluster.changes]
     aligned = align(amplitudes, options, laue.rotations)
-    chosen = [options[n][a.choice] for n, a in enumerate(aligned)]
-    kept = [n for n, a in enumerate(aligned) if a.agrees]
-    left_out = tuple(LeftOut(cluster.members[n].track, _reason(a)) for n, a in enumerate(aligned) if not a.agrees)
-    members = [cluster.members[n] for n in kept]
-    cell, esd = _mean_cell(members, [chosen[n].matrix for n in kept], laue)
-    observed, code = _observed(members, [chosen[n].matrix for n in kept], cell, laue)
-    model, curves = scale.fit_scales(observed, len(members), len(code), rng)
-    g = scale.factors(observed, curves)
-    intensity, sigma = observed.intensity / g, observed.sigma / g
-    errors, sigma, bad = _errors(observed.group, intensity, sigma, len(code))
-    good = statistics.Observations(observed.group[~bad], intensity[~bad], sigma[~bad])
-    mean, error, count = scale.merge(*good, len(code))
-    hkl, inverse_d = unpacked(code), np.linalg.norm(unpacked(code) @ np.linalg.inv(direct_basis(cell)).T, axis=1)
-    shells, overall = _statistics(good, (mean, error), inverse_d, (cell, cluster.lattice, laue), rng)
-    square = mean / resolution_mean(inverse_d, mean)
-    groups, absences = candidates(laue, cluster.lattice, hkl, square, mean / error)
-    joined = tuple(
-        _joined(
-            m, aligned[n], chosen[n], curves[i], observed.some(observed.member == i), (mean, bad[observed.member == i])
-        )
-        for i, (n, m) in enumerate(zip(kept, members, strict=True))
-    )
+    left_out = [LeftOut(m.track, _reason(a)) for m, a in zip(cluster.members, aligned, strict=True) if not a.agrees]
+    placed = [
+        _Placed(m, options[n][a.choice].matrix, a)
+        for n, (m, a) in enumerate(zip(cluster.members, aligned, strict=True))
+        if a.agrees
+    ]
+    while True:
+        scaled = _scaled(placed, laue, rng)
+        worst = int(np.argmax(np.nan_to_num(scaled.misfits)))
+        if len(placed) < _LEAST_TO_JUDGE or not scaled.misfits[worst] > _WORST_MISFIT:
+            break
+        text = f"is off the others' intensities by {scaled.misfits[worst]:.1f} times its errors"
+        left_out.append(LeftOut(placed.pop(worst).member.track, text))
+    reciprocal = np.linalg.inv(direct_basis(scaled.cell))
+    inverse_d = np.linalg.norm(scaled.hkl @ reciprocal.T, axis=1)
+    setting = (scaled.cell, cluster.lattice, laue)
+    shells, overall = _statistics(scaled, inverse_d, setting, rng)
+    square = scaled.mean / resolution_mean(inverse_d, scaled.mean)
+    groups, absences = candidates(laue, cluster.lattice, scaled.hkl, square, scaled.mean / scaled.error)
     return Phase(
-        cluster.lattice,
-        laue,
-        joined,
-        left_out,
-        tuple(operations),
-        tuple(classes),
-        tuple(groups),
-        tuple(absences),
-        wilson_statistic(square),
-        tuple(shells),
-        overall,
-        _resolved(shells),
-        model.name,
-        errors,
-        int(bad.sum()),
-        cell,
-        esd,
-        hkl,
-        mean,
-        error,
-        count,
+        lattice=cluster.lattice,
+        laue=laue,
+        members=tuple(_joined(n, p, scaled) for n, p in enumerate(placed)),
+        left_out=tuple(left_out),
+        operations=tuple(operations),
+        classes=tuple(classes),
+        space_groups=tuple(groups),
+        absences=tuple(absences),
+        wilson=wilson_statistic(square),
+        shells=tuple(shells),
+        overall=overall,
+        resolution_a=_resolved(shells),
+        scaling=scaled.model.name,
+        errors=scaled.errors,
+        n_rejected=int(scaled.bad.sum()),
+        cell=scaled.cell,
+        cell_esd=scaled.cell_esd,
+        hkl=scaled.hkl,
+        intensity=scaled.mean,
+        sigma=scaled.error,
+        multiplicity=scaled.count,
     )
+
+
+def _scaled(placed: Sequence[_Placed], laue: LaueClass, rng: np.random.Generator) -> _Scaled:
+    """Particles in one setting on one scale, their errors, and the means of what is no outlier."""
+    cell, esd = _mean_cell(placed, laue)
+    observed, code = _observed(placed, cell, laue)
+    model, curves = scale.fit_scales(observed, len(placed), len(code), rng)
+    g = scale.factors(observed, curves)
+    observed = observed._replace(intensity=observed.intensity / g, sigma=observed.sigma / g)
+    errors, sigma, bad, misfits = _errors(observed, len(placed), len(code))
+    observed = observed._replace(sigma=sigma)
+    good = observed.some(~bad)
+    mean, error, count = scale.merge(good.group, good.intensity, good.sigma, len(code))
+    return _Scaled(cell, esd, observed, bad, model, curves, errors, misfits, unpacked(code), mean, error, count)
 
 
 def _symmetry(
@@ -316,20 +359,17 @@ def _reason(a: Aligned) -> str:
     return f"does not agree with the others: correlation {a.cc:.2f} over {a.common} reflections"
 
 
-def _mean_cell(
-    members: Sequence[Member], matrices: Sequence[np.ndarray], laue: LaueClass
-) -> tuple[np.ndarray, np.ndarray]:
+def _mean_cell(placed: Sequence[_Placed], laue: LaueClass) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean of the cells (6,), with the metric of the Laue class, and its standard deviation."""
-    cells = np.array(
-        [_symmetric(changed_cell(m.crystal.cell, t), laue) for m, t in zip(members, matrices, strict=True)]
-    )
-    weight = np.array([max(m.crystal.n_indexed, 1) / max(m.crystal.rms_inv_angstrom, 1e-4) ** 2 for m in members])
-    mean = np.average(cells, axis=0, weights=weight)
-    if len(members) < 2:
-        return mean, np.full(6, np.nan)
+    crystals = [p.member.crystal for p in placed]
+    cells = np.array([_symmetric(changed_cell(p.member.crystal.cell, p.matrix), laue) for p in placed])
+    weight = np.array([max(c.n_indexed, 1) / max(c.rms_inv_angstrom, 1e-4) ** 2 for c in crystals])
     share = weight / weight.sum()
-    esd = np.sqrt((share * (cells - mean).T ** 2).sum(1) / (1 - (share**2).sum()) * (share**2).sum())
-    return mean, esd
+    mean = share @ cells
+    if len(placed) < 2:
+        return mean, np.full(6, np.nan)
+    effective = (share**2).sum()
+    return mean, np.sqrt(share @ (cells - mean) ** 2 * effective / (1 - effective))
 
 
 def _symmetric(cell: np.ndarray, laue: LaueClass) -> np.ndarray:
@@ -342,15 +382,13 @@ def _symmetric(cell: np.ndarray, laue: LaueClass) -> np.ndarray:
     return np.r_[length, np.degrees(np.arccos(np.clip(cosine, -1, 1)))]
 
 
-def _observed(
-    members: Sequence[Member], matrices: Sequence[np.ndarray], cell: np.ndarray, laue: LaueClass
-) -> tuple[scale.Observed, np.ndarray]:
+def _observed(placed: Sequence[_Placed], cell: np.ndarray, laue: LaueClass) -> tuple[scale.Observed, np.ndarray]:
     """All observations in the common setting, and the codes of the unique reflections."""
     parts = []
     reciprocal = np.linalg.inv(direct_basis(cell))
-    for n, (member, matrix) in enumerate(zip(members, matrices, strict=True)):
-        r = member.reflections
-        hkl, whole = reindexed(r.hkl, matrix)
+    for n, p in enumerate(placed):
+        r = p.member.reflections
+        hkl, whole = reindexed(r.hkl, p.matrix)
         keep = whole & np.isfinite(r.intensity) & (r.sigma > 0)
         length = np.linalg.norm(hkl[keep] @ reciprocal.T, axis=1)
         code = unique_codes(hkl[keep], laue.rotations)
@@ -361,15 +399,18 @@ def _observed(
 
 
 def _errors(
-    group: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, n: int
-) -> tuple[scale.ErrorModel, np.ndarray, np.ndarray]:
-    """Error model, corrected sigmas and outliers; the model is fitted again to what is left."""
+    observed: scale.Observed, n_members: int, n: int
+) -> tuple[scale.ErrorModel, np.ndarray, np.ndarray, np.ndarray]:
+    """Error model, corrected sigmas, outliers, and particles' misfits, by which sigmas of the worse ones are raised."""
+    group, intensity = observed.group, observed.intensity
     bad = np.zeros(len(group), bool)
     for _ in range(2):
-        model = scale.fit_errors(group[~bad], intensity[~bad], sigma[~bad], n)
-        corrected = scale.corrected_sigma(model, group, intensity, sigma, n)
+        model = scale.fit_errors(group[~bad], intensity[~bad], observed.sigma[~bad], n)
+        corrected = scale.corrected_sigma(model, group, intensity, observed.sigma, n)
+        misfits = scale.member_misfits(observed.member, group, intensity, corrected, n_members, n)
+        corrected = corrected * np.fmax(misfits, 1.0)[observed.member]
         bad = scale.outliers(group, intensity, corrected, n)
-    return model, corrected, bad
+    return model, corrected, bad, misfits
 
 
 def possible_reflections(cell: np.ndarray, lattice: str, laue: LaueClass, inverse_d: float) -> np.ndarray:
@@ -388,17 +429,16 @@ def possible_reflections(cell: np.ndarray, lattice: str, laue: LaueClass, invers
 
 
 def _statistics(
-    good: statistics.Observations,
-    merged: tuple[np.ndarray, np.ndarray],
-    inverse_d: np.ndarray,
-    setting: tuple[np.ndarray, str, LaueClass],
-    rng: np.random.Generator,
+    scaled: _Scaled, inverse_d: np.ndarray, setting: tuple[np.ndarray, str, LaueClass], rng: np.random.Generator
 ) -> tuple[list[statistics.Shell], statistics.Shell]:
+    good = scaled.observed.some(~scaled.bad)
+    observations = statistics.Observations(good.group, good.intensity, good.sigma)
     possible = possible_reflections(*setting, float(inverse_d.max()))
     edges = statistics.shell_edges(inverse_d)
     edges[0] = min(edges[0], possible.min())
-    by_shell = statistics.shells(good, merged, inverse_d, possible, edges, rng)
-    return by_shell, statistics.shells(good, merged, inverse_d, possible, edges[[0, -1]], rng)[0]
+    merged = scaled.mean, scaled.error
+    by_shell = statistics.shells(observations, merged, inverse_d, possible, edges, rng)
+    return by_shell, statistics.shells(observations, merged, inverse_d, possible, edges[[0, -1]], rng)[0]
 
 
 def _resolved(shells: Sequence[statistics.Shell]) -> float:
@@ -410,32 +450,26 @@ def _resolved(shells: Sequence[statistics.Shell]) -> float:
     return d
 
 
-def _joined(
-    member: Member,
-    aligned: Aligned,
-    change: Change,
-    curve: scale.Curve,
-    observed: scale.Observed,
-    outcome: tuple[np.ndarray, np.ndarray],
-) -> Joined:
-    mean, bad = outcome
-    expected = mean[observed.group]
-    off = np.abs(
-        observed.intensity / scale.factors(observed._replace(member=np.zeros_like(observed.member)), [curve]) - expected
-    )
-    angles = np.linspace(observed.alpha_deg.min(), observed.alpha_deg.max(), 25)
+def _joined(n: int, placed: _Placed, scaled: _Scaled) -> Joined:
+    mine = scaled.observed.member == n
+    observed, bad, curve = scaled.observed.some(mine), scaled.bad[mine], scaled.curves[n]
+    expected = scaled.mean[observed.group]
+    off = np.abs(observed.intensity - expected)
+    angles = np.linspace(observed.alpha_deg.min(), observed.alpha_deg.max(), _CURVE_POINTS)
+    course = curve.factor(angles, np.zeros(len(angles)))
     return Joined(
-        member.track,
-        change.matrix,
+        placed.member.track,
+        placed.matrix,
         curve.scale,
         curve.b,
-        aligned.cc,
-        aligned.common,
-        aligned.second,
+        placed.aligned.cc,
+        placed.aligned.common,
+        placed.aligned.second,
+        float(scaled.misfits[n]),
         float(off[~bad].sum() / max(np.abs(expected[~bad]).sum(), 1e-12)),
         len(observed.intensity),
         int(bad.sum()),
-        tuple(zip(angles.tolist(), curve.factor(angles, np.zeros(25)).tolist(), strict=True)),
+        tuple(zip(angles.tolist(), course.tolist(), strict=True)),
     )
 
 

@@ -30,6 +30,8 @@ _HELD = 1e-3  # of the information: keeps what data do not tell at nothing
 _OUTLIER = 6.0  # σ' from the mean of the others
 _REJECTION_ROUNDS = 4
 _LEAST_FOR_ERRORS = 60
+_LEAST_SHARED = 20
+_MEDIAN_CHI2 = 0.455  # of one degree of freedom
 
 
 class Model(NamedTuple):
@@ -230,8 +232,10 @@ def fit_errors(group: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, n_gr
     def misfit(p: np.ndarray) -> float:
         model = np.exp(2 * p[0]) * (variance + (np.exp(p[1]) * level) ** 2)
         ratio = off2 / model
-        # the median of χ² with one degree of freedom is 0.455: outliers do not count
-        return float(sum(np.log(max(np.median(ratio[b]), 1e-6) / 0.455) ** 2 for b in bins) + 0.01 * (p**2).sum())
+        # the median rather than the mean: outliers do not count
+        return float(
+            sum(np.log(max(np.median(ratio[b]), 1e-6) / _MEDIAN_CHI2) ** 2 for b in bins) + 0.01 * (p**2).sum()
+        )
 
     best = minimize(misfit, [0.0, np.log(0.1)], method="Nelder-Mead", options={"maxiter": 200, "xatol": 1e-3})
     a, b = np.exp(best.x)
@@ -244,6 +248,31 @@ def corrected_sigma(
     """σ' (observation,); <I> is the plain mean of the equivalents, so that low ones do not weigh more for being low."""
     mean = np.bincount(group, intensity, n_groups) / np.maximum(np.bincount(group, minlength=n_groups), 1)
     return np.asarray(errors.a * np.sqrt(sigma**2 + (errors.b * np.maximum(mean[group], 0)) ** 2))
+
+
+def member_misfits(
+    member: np.ndarray, group: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, n_members: int, n_groups: int
+) -> np.ndarray:
+    """How many times its σ' each particle's observations are typically off what the other particles measured.
+
+    Returns
+    -------
+    (member,) array
+        From the median of z², 1 for Gaussian errors; NaN where fewer than 20 reflections are also others'.
+    """
+    weight = 1 / sigma**2
+    total, sums = np.bincount(group, weight, n_groups), np.bincount(group, weight * intensity, n_groups)
+    out = np.full(n_members, np.nan)
+    for m in range(n_members):
+        mine = np.flatnonzero(member == m)
+        g = group[mine]
+        rest = total[g] - np.bincount(g, weight[mine], n_groups)[g]
+        mean = (sums[g] - np.bincount(g, (weight * intensity)[mine], n_groups)[g]) / np.maximum(rest, 1e-300)
+        shared = rest > 1e-9 * total[g]
+        if shared.sum() >= _LEAST_SHARED:
+            z2 = (intensity[mine] - mean) ** 2 / (sigma[mine] ** 2 + 1 / np.maximum(rest, 1e-300))
+            out[m] = np.sqrt(np.median(z2[shared]) / _MEDIAN_CHI2)
+    return out
 
 
 def outliers(group: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, n_groups: int) -> np.ndarray:
