@@ -51,17 +51,20 @@ def misfit(spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal) 
     return np.concatenate([geometry.lab(spots)[:, :2] - g[:, :2], np.nan_to_num(s, nan=1.0)[:, None]], 1)
 
 
-def spreads(spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal) -> np.ndarray:
-    """What misfits (spot, 3) are expected to be, 1/Å.
+def spreads(
+    spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal, fits: np.ndarray | None = None
+) -> np.ndarray:
+    """What misfits (spot, 3) are expected to be, 1/Å, as those of the spots that ``fits`` names (all: None) scatter.
 
     Of place from how they scatter; along the beam from the tilt's step, the convergence and the crystal's rocking.
     """
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
     m = geometry.instrument
     along = np.sqrt((length * geometry.step / 2) ** 2 + (length * m.convergence_mrad * 1e-3) ** 2 + ROCKING**2)
+    which = slice(None) if fits is None else fits
     off = np.abs(misfit(spots, hkl, geometry, crystal))
-    in_plane = np.clip(_SIGMA * np.median(off[:, :2]), 0.1 * geometry.pixel, max(geometry.pixel, 0.004))
-    along *= np.clip(_SIGMA * np.median(off[:, 2] / along), 0.1, 2.0)
+    in_plane = np.clip(_SIGMA * np.median(off[which, :2]), 0.1 * geometry.pixel, max(geometry.pixel, 0.004))
+    along *= np.clip(_SIGMA * np.median((off[:, 2] / along)[which]), 0.1, 2.0)
     return np.stack([np.full(len(hkl), in_plane)] * 2 + [along], 1)
 
 

@@ -7,7 +7,7 @@ explains the most points beyond chance.
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 from scipy import fft, ndimage
@@ -22,25 +22,26 @@ _DISTANCE = 0.02  # 1/Å between a point and the node that explains it
 _TRIED = 40  # triples that are fitted
 _LEAST_POINTS = 12
 _LEAST_SHARE = 0.25  # of the points, in one lattice
-_ALWAYS = 0.95  # share of the points that speaks for a rule
 _CHANCE = 3.0  # times what chance would explain
 
 
-def find_basis(q: np.ndarray) -> np.ndarray | None:
-    """Primitive basis of the lattice on which most points lie.
+def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
+    """Primitive bases of lattices on which many points lie.
 
     Parameters
     ----------
     q : (n, 3) array
         Reciprocal vectors, 1/Å, up to half of them foreign.
+    most : int
+        How many to give; multiples of one lattice are among them.
 
     Returns
     -------
-    (3, 3) array or None
-        Rows a, b, c in Å; None where no lattice explains the points well beyond chance.
+    list of (3, 3) arrays
+        Rows a, b, c in Å, the most telling first; empty where no lattice explains the points well beyond chance.
     """
     if len(q) < _LEAST_POINTS:
-        return None
+        return []
     vectors = direct_vectors(q)
     some: list[tuple[float, np.ndarray]] = []
     for triple in combinations(range(len(vectors)), 3):
@@ -49,21 +50,18 @@ def find_basis(q: np.ndarray) -> np.ndarray | None:
         if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
             some.append((explained(q, basis) * -np.log(_chance(volume)), basis))
     some.sort(key=lambda b: -b[0])
-    good = [(_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])]
-    best = max(good, key=lambda b: b[0], default=(0.0, np.eye(3)))
-    return _primitive(q, best[1]) if best[0] > 0 else None
+    told = sorted(((_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
+    out: list[np.ndarray] = []
+    for value, basis in told:
+        if value > 0 and len(out) < most and not any(_same(basis, other) for other in out):
+            out.append(basis)
+    return out
 
 
-def _primitive(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The lattice without the nodes that no point lies on: where h·m is always a multiple of n, m/n is a vector too."""
-    for n in (2, 3):
-        for m in (c for c in product((0, 1, -1), repeat=3) if c > (0, 0, 0) and (n == 3 or min(c) == 0)):
-            hkl, fits = _indexed(q, basis)
-            if fits.sum() and np.mean(hkl[fits] @ np.array(m) % n == 0) > _ALWAYS:
-                basis = basis.copy()
-                basis[int(np.flatnonzero(m)[0])] = np.array(m) @ basis / n
-                return _primitive(q, basis)
-    return basis
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two bases span one lattice, nearly."""
+    change = one @ np.linalg.inv(other)
+    return bool(np.abs(change - np.rint(change)).max() < 0.1 and abs(abs(np.linalg.det(change)) - 1) < 0.1)
 
 
 def _told(q: np.ndarray, basis: np.ndarray) -> float:
