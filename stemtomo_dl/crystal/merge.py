@@ -14,17 +14,21 @@ from stemtomo_dl.crystal.ambiguity import (
     LEAST_COMMON,
     Aligned,
     Amplitudes,
+    Table,
     align,
     normalised,
     resolution_mean,
     tabulated,
+    turned,
 )
 from stemtomo_dl.crystal.laue import (
     ClassTest,
     LaueClass,
     OperationTest,
+    Repeated,
     find_laue,
     laue_classes,
+    proper_half,
     triplet,
     unique_codes,
     unpacked,
@@ -259,11 +263,10 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     options = [_distinct(c, laue) for c in cluster.changes]
     aligned = align(amplitudes, options, laue.rotations)
     left_out = [LeftOut(m.track, _reason(a)) for m, a in zip(cluster.members, aligned, strict=True) if not a.agrees]
-    placed = [
-        _Placed(m, options[n][a.choice].matrix, a)
-        for n, (m, a) in enumerate(zip(cluster.members, aligned, strict=True))
-        if a.agrees
-    ]
+    matrices = [o[a.choice].matrix for o, a in zip(options, aligned, strict=True)]
+    kept = [n for n, a in enumerate(aligned) if a.agrees]
+    turn = _standard_turn([turned(amplitudes[n], matrices[n]) for n in kept], laue, cluster.lattice)
+    placed = [_Placed(cluster.members[n], turn.T @ matrices[n], aligned[n]) for n in kept]
     while True:
         scaled = _scaled(placed, laue, rng)
         worst = int(np.argmax(np.nan_to_num(scaled.misfits)))
@@ -271,8 +274,7 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
             break
         text = f"is off the others' intensities by {scaled.misfits[worst]:.1f} times its errors"
         left_out.append(LeftOut(placed.pop(worst).member.track, text))
-    reciprocal = np.linalg.inv(direct_basis(scaled.cell))
-    inverse_d = np.linalg.norm(scaled.hkl @ reciprocal.T, axis=1)
+    inverse_d = np.linalg.norm(scaled.hkl @ np.linalg.inv(direct_basis(scaled.cell)).T, axis=1)
     setting = (scaled.cell, cluster.lattice, laue)
     shells, overall = _statistics(scaled, inverse_d, setting, rng)
     square = scaled.mean / resolution_mean(inverse_d, scaled.mean)
@@ -302,6 +304,22 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     )
 
 
+def _standard_turn(sets: Sequence[Amplitudes], laue: LaueClass, lattice: str) -> np.ndarray:
+    """The rotation, h' = h · rotation, to the setting in which the groups of the tables suit best, as Pa-3 needs it."""
+    options = [np.eye(3, dtype="i4")]
+    for s in proper_half(laue_classes(lattice)[-1].rotations):
+        image = {(np.rint(np.linalg.inv(s)).astype("i4") @ r @ s).tobytes() for r in laue.rotations}
+        new = not any(np.array_equal(o @ r, s) for o in options for r in laue.rotations)
+        if new and image == {r.tobytes() for r in laue.rotations}:
+            options.append(s)
+    if len(options) == 1:
+        return options[0]
+    table = tabulated(sets, laue.rotations)
+    hkl, square = unpacked(table.code), table.value**2
+    scores = [candidates(laue, lattice, hkl @ o, square, np.sqrt(table.weight))[0][0].score for o in options]
+    return options[int(np.argmax(np.round(scores, 3)))]
+
+
 def _scaled(placed: Sequence[_Placed], laue: LaueClass, rng: np.random.Generator) -> _Scaled:
     """Particles in one setting on one scale, their errors, and the means of what is no outlier."""
     cell, esd = _mean_cell(placed, laue)
@@ -320,27 +338,36 @@ def _symmetry(
     cluster: _Cluster, amplitudes: Sequence[Amplitudes], aligned: Sequence[Aligned]
 ) -> tuple[LaueClass, list[OperationTest], list[ClassTest]]:
     """The Laue class from all particles that agree, brought into one setting."""
-    sets = []
-    for a, change, outcome in zip(amplitudes, cluster.changes, aligned, strict=True):
-        if outcome.agrees:
-            hkl, whole = reindexed(a.hkl, change[outcome.choice].matrix)
-            sets.append(Amplitudes(hkl[whole], a.value[whole], a.weight[whole]))
+    sets = [
+        turned(a, change[outcome.choice].matrix)
+        for a, change, outcome in zip(amplitudes, cluster.changes, aligned, strict=True)
+        if outcome.agrees
+    ]
     table = tabulated(sets, _FRIEDEL)
-    return find_laue(unpacked(table.code), table.value, table.weight, _repeated_cc(sets), cluster.lattice)
+    return find_laue(unpacked(table.code), table.value, table.weight, _repeated(sets), cluster.lattice)
 
 
-def _repeated_cc(sets: Sequence[Amplitudes]) -> float:
-    """Correlation of measurements of one reflection or its Friedel mate, every other against the rest."""
-    code = np.concatenate([unique_codes(a.hkl, _FRIEDEL) for a in sets])
+def _repeated(sets: Sequence[Amplitudes]) -> Repeated:
+    """Agreement on one reflection or its Friedel mate, between particles where enough is common, else within them."""
+    tables = [tabulated([a], _FRIEDEL) for a in sets]
+    between = _successive_cc(tables)
+    if np.isfinite(between):
+        return Repeated(between, True)
+    code = [unique_codes(a.hkl, _FRIEDEL) for a in sets]
+    within = _successive_cc([Table(c, a.value, a.weight) for c, a in zip(code, sets, strict=True)])
+    return Repeated(within if np.isfinite(within) else _REPEATED_CC, False)
+
+
+def _successive_cc(tables: Sequence[Table]) -> float:
+    """Correlation of values with the next of the same code; NaN where there are too few."""
+    code, value, weight = (np.concatenate([getattr(t, n) for t in tables]) for n in Table._fields)
     order = np.argsort(code, kind="stable")
-    code, value = code[order], np.concatenate([a.value for a in sets])[order]
-    weight = np.concatenate([a.weight for a in sets])[order]
-    pair = np.flatnonzero(code[1:] == code[:-1])
-    if len(pair) < LEAST_COMMON:
-        return _REPEATED_CC
-    a, b = value[pair], value[pair + 1]
-    w = 1 / (1 / weight[pair] + 1 / weight[pair + 1])
-    return weighted_cc(np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([w, w]))
+    pair = np.flatnonzero(np.diff(code[order]) == 0)
+    if len(pair) < 2 * LEAST_COMMON:
+        return np.nan
+    i, j = order[pair], order[pair + 1]
+    w = 1 / (1 / weight[i] + 1 / weight[j])
+    return weighted_cc(np.r_[value[i], value[j]], np.r_[value[j], value[i]], np.r_[w, w])
 
 
 def _distinct(options: Sequence[Change], laue: LaueClass) -> list[Change]:
