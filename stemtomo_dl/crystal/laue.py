@@ -14,6 +14,8 @@ from typing import NamedTuple
 import gemmi
 import numpy as np
 
+from stemtomo_dl.crystal.settings import direct_basis, primitive_basis, reindexed
+
 _HOLOHEDRY = {"a": "P -1", "m": "P 1 2/m 1", "o": "P m m m", "t": "P 4/m m m", "h": "P 6/m m m", "c": "P m -3 m"}
 _BIAS = 512  # indices are packed into ten bits each
 _LEAST_PAIRS = 8  # of an operation's test
@@ -218,3 +220,18 @@ def triplet(r: np.ndarray) -> str:
 
 def _order(r: np.ndarray) -> int:
     return {-1: 2, 0: 3, 1: 4, 2: 6, 3: 1}[int(np.trace(r))]
+
+
+def possible_reflections(cell: np.ndarray, lattice: str, laue: LaueClass, inverse_d: float) -> np.ndarray:
+    """1/d (n,) of the unique reflections that a lattice offers up to a resolution; the centring's absences left out."""
+    basis = direct_basis(cell)
+    most = np.floor(inverse_d * np.linalg.norm(basis, axis=1) + 1e-6).astype(int)
+    # half of the sphere is enough: the other half are Friedel mates
+    axes = [np.arange(0, most[0] + 1), *(np.arange(-m, m + 1) for m in most[1:])]
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    reciprocal = np.linalg.inv(basis)
+    length = np.linalg.norm(hkl @ reciprocal.T, axis=1)
+    hkl = hkl[(length > 0) & (length <= inverse_d * (1 + 1e-9))]
+    _, present = reindexed(hkl, primitive_basis(cell, lattice) @ reciprocal)
+    unique = unpacked(np.unique(unique_codes(hkl[present], laue.rotations)))
+    return np.asarray(np.linalg.norm(unique @ reciprocal.T, axis=1))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from crystal.powder import Truth, particle
 
-from stemtomo_dl.crystal.laue import laue_classes, proper_half, rotations_of
-from stemtomo_dl.crystal.merge import merge_particles, possible_reflections
+from stemtomo_dl.crystal.laue import laue_classes, possible_reflections, proper_half, rotations_of
+from stemtomo_dl.crystal.merge import merge_particles
 
 # Group, cell, lattice, and a name that the absences leave among the best.
 STRUCTURES = [
