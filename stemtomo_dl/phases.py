@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stemtomo_dl.crystal.merge import Member, Phase, merge_particles
+from stemtomo_dl.crystal.merge import merge_particles
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.crystal.phase import Member, Phase
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.run import Run

@@ -134,7 +134,9 @@ def align(
     -------
     list of Aligned
     """
-    options = [_tables(a, c, rotations) for a, c in zip(amplitudes, changes, strict=True)]
+    options = [
+        [tabulated([turned(a, c.matrix)], rotations) for c in one] for a, one in zip(amplitudes, changes, strict=True)
+    ]
     penalty = [np.array([_CELL_PENALTY * c.misfit**2 for c in one]) for one in changes]
     size = np.array([len(a.hkl) for a in amplitudes])
     best: tuple[float, list[Aligned]] = (-1.0, [])
@@ -147,12 +149,10 @@ def align(
     return best[1]
 
 
-def _tables(a: Amplitudes, changes: Sequence[Change], rotations: np.ndarray) -> list[Table]:
-    tables = []
-    for change in changes:
-        hkl, whole = reindexed(a.hkl, change.matrix)
-        tables.append(tabulated([Amplitudes(hkl[whole], a.value[whole], a.weight[whole])], rotations))
-    return tables
+def turned(amplitudes: Amplitudes, matrix: np.ndarray) -> Amplitudes:
+    """Amplitudes after a change of basis, h' = matrix · h; those whose indices are not whole then are left out."""
+    hkl, whole = reindexed(amplitudes.hkl, matrix)
+    return Amplitudes(hkl[whole], amplitudes.value[whole], amplitudes.weight[whole])
 
 
 def _score(table: Table, reference: Table) -> tuple[float, float, int]:

@@ -14,12 +14,16 @@ from typing import NamedTuple
 import gemmi
 import numpy as np
 
+from stemtomo_dl.crystal.settings import direct_basis, primitive_basis, reindexed
+
 _HOLOHEDRY = {"a": "P -1", "m": "P 1 2/m 1", "o": "P m m m", "t": "P 4/m m m", "h": "P 6/m m m", "c": "P m -3 m"}
 _BIAS = 512  # indices are packed into ten bits each
 _LEAST_PAIRS = 8  # of an operation's test
 _ALIKE = 0.06  # spread of the correlations of true operations, beyond their sampling error, where μ is the highest
 _UNLIKE = 0.5  # what the spread grows by, of what μ is lower
-_DROP = 0.15  # of μ below the correlation of repeated measurements: mean of its exponential prior
+# Of μ below the correlation of repeated measurements: mean of its exponential prior. Repeated by one particle, they
+# share its multiple scattering and tell nothing of how unlike it makes equivalents; other particles' do.
+_DROP, _DROP_INDEPENDENT = 0.15, 0.04
 _FALSE = 0.3  # spread of the correlation of false operations about 0
 _PSEUDO = 0.3  # of the false operations, those of pseudo-symmetry, with any correlation from 0 to 1
 
@@ -40,6 +44,13 @@ class LaueClass(NamedTuple):
     name: str
     symbol: str
     rotations: np.ndarray
+
+
+class Repeated(NamedTuple):
+    """How well measurements of one reflection agree."""
+
+    cc: float  # of normalised amplitudes
+    independent: bool  # whether other particles repeated them
 
 
 class OperationTest(NamedTuple):
@@ -122,7 +133,7 @@ def weighted_cc(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
 
 
 def find_laue(
-    hkl: np.ndarray, value: np.ndarray, weight: np.ndarray, repeated_cc: float, lattice: str
+    hkl: np.ndarray, value: np.ndarray, weight: np.ndarray, repeated: Repeated, lattice: str
 ) -> tuple[LaueClass, list[OperationTest], list[ClassTest]]:
     """The Laue class that intensities show.
 
@@ -133,8 +144,7 @@ def find_laue(
     value : (reflection,) array
         Normalised amplitudes.
     weight : (reflection,) array
-    repeated_cc : float
-        Correlation of independent measurements of ``value``.
+    repeated : Repeated
     lattice : str
 
     Returns
@@ -152,7 +162,7 @@ def find_laue(
     known = np.isfinite(cc)
     holds = np.array([[any(np.array_equal(g, r) for r in c.rotations) for g in operations] for c in classes])
     holds = holds.reshape(len(classes), len(operations)).astype(bool)
-    log = np.array([_log_likelihood(cc[known], pairs[known], h[known], repeated_cc) for h in holds])
+    log = np.array([_log_likelihood(cc[known], pairs[known], h[known], repeated) for h in holds])
     best = int(np.argmax(log))
     share = np.exp(log - log.max())
     share /= share.sum()
@@ -184,15 +194,15 @@ def _image_cc(hkl: np.ndarray, value: np.ndarray, weight: np.ndarray, r: np.ndar
     return cc, int(pair.sum() // (2 if _order(r) == 2 else 1))
 
 
-def _log_likelihood(cc: np.ndarray, pairs: np.ndarray, inside: np.ndarray, repeated_cc: float) -> float:
+def _log_likelihood(cc: np.ndarray, pairs: np.ndarray, inside: np.ndarray, repeated: Repeated) -> float:
     sampling = (1 - np.clip(cc, 0, 0.95) ** 2) / np.sqrt(pairs)
     wide = np.hypot(_FALSE, sampling)
     chance = np.exp(-(cc**2) / (2 * wide**2)) / (wide * np.sqrt(2 * np.pi))
     outside = np.log((1 - _PSEUDO) * chance + _PSEUDO * (cc > 0))[~inside].sum()
     if not inside.any():
         return float(outside)
-    mu = np.linspace(0.1, max(repeated_cc, 0.3), 60)
-    prior = np.exp((mu - mu[-1]) / _DROP)
+    mu = np.linspace(0.1, max(repeated.cc, 0.3), 60)
+    prior = np.exp((mu - mu[-1]) / (_DROP_INDEPENDENT if repeated.independent else _DROP))
     spread = np.hypot(_ALIKE + _UNLIKE * (mu[-1] - mu), sampling[inside, None])
     # agreement beyond that of repeated measurements is as good as theirs
     off = np.minimum(cc[inside, None], mu[-1]) - mu
@@ -210,3 +220,18 @@ def triplet(r: np.ndarray) -> str:
 
 def _order(r: np.ndarray) -> int:
     return {-1: 2, 0: 3, 1: 4, 2: 6, 3: 1}[int(np.trace(r))]
+
+
+def possible_reflections(cell: np.ndarray, lattice: str, laue: LaueClass, inverse_d: float) -> np.ndarray:
+    """1/d (n,) of the unique reflections that a lattice offers up to a resolution; the centring's absences left out."""
+    basis = direct_basis(cell)
+    most = np.floor(inverse_d * np.linalg.norm(basis, axis=1) + 1e-6).astype(int)
+    # half of the sphere is enough: the other half are Friedel mates
+    axes = [np.arange(0, most[0] + 1), *(np.arange(-m, m + 1) for m in most[1:])]
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    reciprocal = np.linalg.inv(basis)
+    length = np.linalg.norm(hkl @ reciprocal.T, axis=1)
+    hkl = hkl[(length > 0) & (length <= inverse_d * (1 + 1e-9))]
+    _, present = reindexed(hkl, primitive_basis(cell, lattice) @ reciprocal)
+    unique = unpacked(np.unique(unique_codes(hkl[present], laue.rotations)))
+    return np.asarray(np.linalg.norm(unique @ reciprocal.T, axis=1))

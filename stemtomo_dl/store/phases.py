@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.crystal.laue import proper_half, triplet
-from stemtomo_dl.crystal.merge import Phase, operator_text
 from stemtomo_dl.crystal.nouns import Reflections
+from stemtomo_dl.crystal.phase import Phase, operator_text
 from stemtomo_dl.crystal.statistics import Shell
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.store.atomic import write_json, write_text

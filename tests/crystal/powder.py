@@ -6,8 +6,8 @@ import gemmi
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from stemtomo_dl.crystal.merge import Member
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.crystal.phase import Member
 from stemtomo_dl.crystal.settings import direct_basis
 
 ATOMS = (("Ti", 0.0), ("O", 0.1), ("Si", 0.2), ("O", 0.3))
