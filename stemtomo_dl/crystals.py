@@ -14,7 +14,7 @@ from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
-from stemtomo_dl.reduction import Indexed, Seen, extent, find_lattices, measure, not_enough
+from stemtomo_dl.reduction import Indexed, SeriesSpots, extent, find_lattices, measure, not_enough
 from stemtomo_dl.run import Run
 from stemtomo_dl.store.particle_files import Files
 from stemtomo_dl.store.record_h5 import read_record, write_record
@@ -78,7 +78,7 @@ def index_particles(run: Run, key: str) -> list[str]:
     jobs = {k: (run.folder / files[k].series, rotation) for k in tracks}
     partial, failed = run.per_particle("index", key, jobs, find_lattices, keep, heavy=_heavy(run, tracks))
     done = [k for k in tracks if k not in failed]
-    seen = {k: read_record(run.folder / files[k].spots, Seen) for k in done}
+    seen = {k: read_record(run.folder / files[k].spots, SeriesSpots) for k in done}
     found = {k: [crystal_of(e) for e in json.loads(str(partial.array(k, "crystals")))] for k in done}
     found = {k: crystals for k, crystals in found.items() if crystals}
     shared, found = _refine_shared({k: seen[k] for k in found}, found)
@@ -97,7 +97,7 @@ def index_particles(run: Run, key: str) -> list[str]:
 
 
 def _refine_shared(
-    seen: Mapping[int, Seen], found: Mapping[int, list[Crystal]]
+    seen: Mapping[int, SeriesSpots], found: Mapping[int, list[Crystal]]
 ) -> tuple[SharedGeometry | None, dict[int, list[Crystal]]]:
     """Refine what all particles share together with their strongest lattices; the others stay as they are."""
     if not found:
@@ -141,7 +141,7 @@ def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[
     before = [n for n in run.ledger.outputs("integrate") if n.startswith("particles/")]
     run.ledger.claim("integrate", [n for f in files.values() for n in f.integrated])
     elements, wave = run.experiment.sample.elements, wavelength(run.experiment.beam.voltage_kv)
-    seen = {k: read_record(run.folder / files[k].spots, Seen) for k in tracks}
+    seen = {k: read_record(run.folder / files[k].spots, SeriesSpots) for k in tracks}
     crystals = {k: read_crystals(run.folder / files[k].crystal)[0] for k in tracks}
 
     def keep(k: int, reflections: Reflections) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ _LEAST_I_OVER_SIGMA = 2.0  # of the outermost shell that counts
 
 
 @dataclass(frozen=True, eq=False)
-class Seen(Record):
+class SeriesSpots(Record):
     """What of a series its lattice is found in: spots, and which tilt each frame is."""
 
     instrument: Instrument
@@ -40,7 +40,7 @@ class Seen(Record):
 class Indexed(NamedTuple):
     """Spots of a series and the lattices they lie on, the one with most spots first; none where that is not told."""
 
-    seen: Seen
+    seen: SeriesSpots
     crystals: list[Crystal]
 
 
@@ -68,7 +68,7 @@ def find_lattices(path: Path, rotation_deg: float = 0.0) -> Indexed:
     """
     series = in_scan_frame(read_series(path), rotation_deg)
     spots = find_spots(series)
-    seen = Seen(series.instrument, spots, series.tilt, series.alpha_deg)
+    seen = SeriesSpots(series.instrument, spots, series.tilt, series.alpha_deg)
     return Indexed(seen, index(spots, series.instrument, series.alpha_deg))
 
 

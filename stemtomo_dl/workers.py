@@ -108,6 +108,12 @@ def _settle() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")  # before the work's libraries are imported
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the process that started this one to end: killed, it tells its workers nothing, and they would stay."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        parent.join()
+        os._exit(1)

@@ -55,7 +55,7 @@ def read_record(path: Path, kind: type[R]) -> R:
 def _get(group: h5py.Group, kind: type[R]) -> R:
     known: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
-        inner = next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None)
+        inner: Any = next((t for t in (hint, *get_args(hint)) if is_dataclass(t)), None)
         if name in group:
             known[name] = group[name][:] if inner is None else _get(group[name], inner)
         elif name in group.attrs:

@@ -10,7 +10,7 @@ from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Instrument
-from stemtomo_dl.reduction import Seen
+from stemtomo_dl.reduction import SeriesSpots
 from stemtomo_dl.store.record_h5 import read_record, write_record
 from stemtomo_dl.store.reflections import read_crystals, write_crystals
 from stemtomo_dl.store.shared_geometry import SharedGeometry
@@ -28,9 +28,9 @@ def crystal(**other):
 
 
 def test_a_record_within_a_record(tmp_path):
-    seen = Seen(INSTRUMENT, SPOTS, np.array([3, 7], "i4"), np.array([-1.5, 2.0]))
+    seen = SeriesSpots(INSTRUMENT, SPOTS, np.array([3, 7], "i4"), np.array([-1.5, 2.0]))
     write_record(tmp_path / "seen.h5", seen)
-    back = read_record(tmp_path / "seen.h5", Seen)
+    back = read_record(tmp_path / "seen.h5", SeriesSpots)
     assert back.instrument == INSTRUMENT
     assert back.spots.radius_px == 2.5
     for name in ("frame", "px", "intensity", "sigma", "center_px"):
@@ -41,11 +41,11 @@ def test_a_record_within_a_record(tmp_path):
 
 
 def test_a_record_that_lacks_an_array_is_one_line(tmp_path):
-    write_record(tmp_path / "seen.h5", Seen(INSTRUMENT, SPOTS, np.array([3, 7], "i4"), np.array([-1.5, 2.0])))
+    write_record(tmp_path / "seen.h5", SeriesSpots(INSTRUMENT, SPOTS, np.array([3, 7], "i4"), np.array([-1.5, 2.0])))
     with h5py.File(tmp_path / "seen.h5", "r+") as f:
         del f["tilt"]
     with pytest.raises(InputError, match=r"seen\.h5.*tilt.*run the stage"):
-        read_record(tmp_path / "seen.h5", Seen)
+        read_record(tmp_path / "seen.h5", SeriesSpots)
 
 
 def test_crystals_come_back_to_the_last_bit(tmp_path):
