@@ -65,12 +65,9 @@ def _write(run: Run, name: str, phase: Phase, wave: float, elements: list[str]) 
 
 def _names(phases: list[Phase], candidates: list[Path], wave: float) -> list[str]:
     """A name for each phase: the candidate that it is like, else its lattice and cell."""
-    names: list[str] = []
-    for phase in phases:
-        name = _candidate(phase, candidates, wave) or _label(phase)
-        same = sum(n == name or n.startswith(f"{name}_") for n in names)
-        names.append(f"{name}_{same + 1}" if same else name)
-    return names
+    names = [_candidate(p, candidates, wave) or _label(p) for p in phases]
+    earlier = [names[:i].count(n) for i, n in enumerate(names)]
+    return [f"{n}_{k + 1}" if k else n for n, k in zip(names, earlier, strict=True)]
 
 
 def _label(phase: Phase) -> str:
