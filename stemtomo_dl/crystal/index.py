@@ -8,11 +8,12 @@ import numpy as np
 
 from stemtomo_dl.crystal.adjust import spreads
 from stemtomo_dl.crystal.azimuth import find_azimuth
-from stemtomo_dl.crystal.bravais import conventional, reduced
+from stemtomo_dl.crystal.bravais import reduced
 from stemtomo_dl.crystal.evidence import Points, evidence, settled
 from stemtomo_dl.crystal.friedel import center_shifts
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.group import Seen, grouped
+from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices, refine
 from stemtomo_dl.crystal.search import find_bases
@@ -48,16 +49,15 @@ def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int
     geometry, shift = _sharpest(spots.some(left), stated)
     found: list[Crystal] = []
     while left.sum() >= _LEAST_SPOTS and len(found) < most:
-        crystal = _best(spots.some(left), geometry)
-        if crystal is None:
+        some = spots.some(left)
+        free = _best(some, geometry)
+        if free is None:
             break
-        crystal = replace(
-            crystal,
-            indexed_fraction=crystal.n_indexed / len(spots),
-            center_shift_px=crystal.center_shift_px + shift,
-        )
-        _, fits = indices(spots, stated, crystal)
-        found.append(crystal)
+        free = replace(free, center_shift_px=free.center_shift_px + shift)
+        own, crystal = with_symmetry(some, stated, free)
+        _, fits = indices(spots, own, crystal)
+        n = int((fits & left).sum())
+        found.append(replace(crystal, n_indexed=n, indexed_fraction=n / len(spots)))
         left &= ~fits
     return sorted(found, key=lambda c: -c.n_indexed)
 
@@ -74,7 +74,7 @@ def _sharpest(spots: Spots, stated: Geometry) -> tuple[Geometry, np.ndarray]:
 
 
 def _best(spots: Spots, geometry: Geometry) -> Crystal | None:
-    """The lattice that the spots speak for most, in its conventional setting; None where it might be chance."""
+    """The lattice that the spots speak for most, triclinic; None where it might be chance."""
     seen = grouped(spots, geometry)
     q = seen.vectors(spots, geometry)
     strength = np.bincount(seen.label, spots.intensity)
@@ -85,12 +85,7 @@ def _best(spots: Spots, geometry: Geometry) -> Crystal | None:
     nats, crystal = max(told, key=lambda t: t[0])
     if nats < _LEAST_EVIDENCE or crystal.n_indexed < _LEAST_SPOTS:
         return None
-    lattice = conventional(np.linalg.inv(crystal.ub))
-    ub = np.linalg.inv(lattice.basis)
-    best = refine(spots, geometry.with_axis(crystal.tilt_axis_deg), ub, lattice.name, crystal.center_shift_px)
-    return best and replace(
-        best, length_deviation=lattice.length_deviation, angle_deviation_deg=lattice.angle_deviation_deg
-    )
+    return crystal
 
 
 def _settled(spots: Spots, seen: Seen, geometry: Geometry, basis: np.ndarray) -> tuple[float, Crystal] | None:

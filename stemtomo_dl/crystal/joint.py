@@ -7,6 +7,7 @@ curvature of the Ewald sphere, and cells would take up what it is wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices, scored
 
 _OWN = 4.0  # widths that a spot may be off its node
-_ELLIPSE = 0.005
-_ELEVATION_DEG = 0.5
-_ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å
-    (Held(tilt_shift_px=1.0), 0.015),
-    (Held(elevation_deg=_ELEVATION_DEG, ellipse=_ELLIPSE, tilt_shift_px=1.0), 0.015),
-    (Held(elevation_deg=_ELEVATION_DEG, ellipse=_ELLIPSE, tilt_turn_rad=1.5e-3, tilt_shift_px=1.0), 0.012),
+_CAMERA = Held(elevation_deg=0.5, ellipse=0.004, tilt_shift_px=1.0)
+_ALL = replace(_CAMERA, tilt_turn_rad=1.5e-3)
+_ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å and px
+    (Held(tilt_shift_px=1.0), 0.015, 2.0),
+    (Held(tilt_shift_px=1.0), 0.015, 1.5),
+    (_CAMERA, 0.012, 1.0),
+    (_ALL, 0.012, 1.0),
+    (_ALL, 0.012, 1.0),
 )
 
 
@@ -52,8 +55,8 @@ def refine_jointly(
     counts = [c.n_indexed for c in crystals]
     azimuth = [c.tilt_axis_deg for c in crystals]
     now, them = geometry.with_axis(_median(azimuth, counts)), list(crystals)
-    for held, reach in _ROUNDS:
-        now, them = _round(spots, now, them, held, reach)
+    for held, reach, pixels in _ROUNDS:
+        now, them = _round(spots, now, them, held, max(reach, pixels * now.pixel))
     return now, [scored(s, now, c) for s, c in zip(spots, them, strict=True)]
 
 
