@@ -8,6 +8,7 @@ from pathlib import Path
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
+from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.errors import InputError
@@ -45,8 +46,10 @@ def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
             f"{path}: its {len(spots)} spots are not enough to tell a lattice; use more tilts, or check the "
             "attributes pixel_inv_angstrom and tilt_axis_deg"
         )
-    first = crystals[0]
-    reflections = integrate(series, spots, Geometry(series.instrument, series.alpha_deg), first)
+    stated = Geometry(series.instrument, series.alpha_deg)
+    geometry, (first,) = refine_jointly([spots], crystals[:1], stated)
+    crystals[0] = first
+    reflections = integrate(series, spots, geometry, first)
     name = folder.resolve().name
     write_crystals(folder / "crystal.json", crystals)
     write_hkl(folder / f"{name}.hkl", reflections)

@@ -47,7 +47,6 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
         return here, free
     widths = spreads(spots, indices(spots, here, free)[0], here, free, fits)
     loss = [_loss(spots, g, c, widths) for g, c in refined]
-        print([(c.lattice, round(l, 1)) for l, (g, c) in zip(loss, refined)], len(spots))
     for n, (geometry, crystal) in enumerate(refined):
         saved = len(FREE["a"]) - len(FREE[crystal.lattice[0]])
         if loss[n] <= (1 + _SYSTEMATIC) * loss[-1] + _PER_PARAMETER * saved:
