@@ -15,6 +15,7 @@ import numpy as np
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
+from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.errors import InputError
@@ -127,9 +128,9 @@ def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
             f"{path}: {not_enough(seen.spots)}; use more tilts, or check the attributes pixel_inv_angstrom and "
             "tilt_axis_deg"
         )
-    first, name = crystals[0], folder.resolve().name
-    reflections = measure(path, seen.spots, Geometry(seen.instrument, seen.alpha_deg), first)
-    write_crystals(folder / "crystal.json", crystals)
+    geometry, (first,) = refine_jointly([seen.spots], crystals[:1], Geometry(seen.instrument, seen.alpha_deg))
+    reflections, name = measure(path, seen.spots, geometry, first), folder.resolve().name
+    write_crystals(folder / "crystal.json", [first, *crystals[1:]])
     write_hkl(folder / f"{name}.hkl", reflections)
     write_ins(folder / f"{name}.ins", name, first, wavelength(seen.instrument.voltage_kv), elements)
     return first

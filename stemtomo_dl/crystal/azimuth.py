@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-_POINTS = 350
+_POINTS = 300
 _LEVELS = ((1.0, (180, 90)), (0.25, (360, 180)), (0.0625, (720, 360)))  # deg between trials, bins of the directions
 
 
-def find_azimuth(lab: np.ndarray, turns: np.ndarray, strength: np.ndarray, reach_deg: float = 8.0) -> float:
-    """How far, in degrees, the tilt axis is from the stated one, toward y from x.
+def find_azimuth(
+    lab: np.ndarray, turns: np.ndarray, strength: np.ndarray, reach_deg: float = 8.0
+) -> tuple[float, float]:
+    """How far, in degrees, the tilt axis is from the stated one, toward y from x, and how sharp that makes the picture.
 
     Parameters
     ----------
@@ -30,13 +32,13 @@ def find_azimuth(lab: np.ndarray, turns: np.ndarray, strength: np.ndarray, reach
     use = np.argsort(-strength, kind="stable")[:_POINTS]
     i, j = np.triu_indices(len(use), 1)
     middle = 0.0
-    half = reach_deg
+    half, best = reach_deg, 0.0
     for step, bins in _LEVELS:
         trials = middle + np.arange(-half, half + step / 2, step)
         scores = [_sharpness(_turned(lab[use], turns[use], t), i, j, bins) for t in trials]
-        middle = float(trials[int(np.argmax(scores))])
+        middle, best = float(trials[int(np.argmax(scores))]), max(scores)
         half = 2 * step
-    return middle
+    return middle, best
 
 
 def _turned(lab: np.ndarray, turns: np.ndarray, off_deg: float) -> np.ndarray:

@@ -8,10 +8,12 @@ import numpy as np
 
 from stemtomo_dl.crystal.adjust import spreads
 from stemtomo_dl.crystal.azimuth import find_azimuth
-from stemtomo_dl.crystal.bravais import conventional, reduced
+from stemtomo_dl.crystal.bravais import reduced
 from stemtomo_dl.crystal.evidence import Points, evidence, settled
+from stemtomo_dl.crystal.friedel import center_shifts
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.group import Seen, grouped
+from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices, refine
 from stemtomo_dl.crystal.search import find_bases
@@ -40,29 +42,39 @@ def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int
     list of Crystal
         The one with most spots first; empty where there is not enough to tell a lattice from chance.
     """
+    stated = Geometry(instrument, alpha_deg)
+    left = np.isfinite(stated.lab(spots)).all(1)
+    if left.sum() < _LEAST_SPOTS:
+        return []
+    geometry, shift = _sharpest(spots.some(left), stated)
     found: list[Crystal] = []
-    geometry = Geometry(instrument, alpha_deg)
-    left = np.isfinite(geometry.lab(spots)).all(1)
     while left.sum() >= _LEAST_SPOTS and len(found) < most:
         some = spots.some(left)
-        if not found:
-            geometry = geometry.with_axis(instrument.tilt_axis_deg + _azimuth(some, geometry))
-        crystal = _best(some, geometry)
-        if crystal is None:
+        free = _best(some, geometry)
+        if free is None:
             break
-        _, fits = indices(spots, geometry, crystal)
-        found.append(replace(crystal, indexed_fraction=crystal.n_indexed / len(spots)))
+        free = replace(free, center_shift_px=free.center_shift_px + shift)
+        own, crystal = with_symmetry(some, stated, free)
+        _, fits = indices(spots, own, crystal)
+        n = int((fits & left).sum())
+        found.append(replace(crystal, n_indexed=n, indexed_fraction=n / len(spots)))
         left &= ~fits
     return sorted(found, key=lambda c: -c.n_indexed)
 
 
-def _azimuth(spots: Spots, geometry: Geometry) -> float:
-    """How far the tilt axis is off, degrees."""
-    return find_azimuth(geometry.lab(spots), geometry.turns()[spots.frame], spots.intensity)
+def _sharpest(spots: Spots, stated: Geometry) -> tuple[Geometry, np.ndarray]:
+    """The geometry with the tilt axis and the centre that spots show before a lattice is known, and what that adds."""
+    told = []
+    for shift in center_shifts(spots):
+        moved = replace(stated, shift_px=np.tile(shift, (len(stated.alpha_deg), 1)))
+        off, sharpness = find_azimuth(moved.lab(spots), moved.turns()[spots.frame], spots.intensity)
+        told.append((sharpness, moved.with_axis(stated.instrument.tilt_axis_deg + off), shift))
+    _, geometry, shift = max(told, key=lambda t: t[0])
+    return geometry, shift
 
 
 def _best(spots: Spots, geometry: Geometry) -> Crystal | None:
-    """The lattice that the spots speak for most, in its conventional setting; None where it might be chance."""
+    """The lattice that the spots speak for most, triclinic; None where it might be chance."""
     seen = grouped(spots, geometry)
     q = seen.vectors(spots, geometry)
     strength = np.bincount(seen.label, spots.intensity)
@@ -73,12 +85,7 @@ def _best(spots: Spots, geometry: Geometry) -> Crystal | None:
     nats, crystal = max(told, key=lambda t: t[0])
     if nats < _LEAST_EVIDENCE or crystal.n_indexed < _LEAST_SPOTS:
         return None
-    lattice = conventional(np.linalg.inv(crystal.ub))
-    ub = np.linalg.inv(lattice.basis)
-    best = refine(spots, geometry.with_axis(crystal.tilt_axis_deg), ub, lattice.name, crystal.center_shift_px)
-    return best and replace(
-        best, length_deviation=lattice.length_deviation, angle_deviation_deg=lattice.angle_deviation_deg
-    )
+    return crystal
 
 
 def _settled(spots: Spots, seen: Seen, geometry: Geometry, basis: np.ndarray) -> tuple[float, Crystal] | None:

@@ -16,6 +16,8 @@ _GRID = 192
 _LONGEST_A = 45.0
 _SHORTEST_A = 2.3
 _VECTORS = 24  # that triples are made of
+_COPLANAR = 14  # of them in one plane, at most
+_FLAT = 1.0  # Å from that plane
 _LEAST_VOLUME = 20.0  # Å³
 _FLATTEST = 0.15  # V / abc of a triple
 _DISTANCE = 0.02  # 1/Å between a point and the node that explains it
@@ -127,11 +129,25 @@ def direct_vectors(q: np.ndarray) -> np.ndarray:
     for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
         v = refined[n]
         new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
-        if new and np.linalg.norm(v) > _SHORTEST_A:
+        if new and np.linalg.norm(v) > _SHORTEST_A and _in_plane(chosen, v) < _COPLANAR:
             chosen.append(v)
         if len(chosen) == _VECTORS:
             break
     return np.array(chosen).reshape(-1, 3)
+
+
+def _in_plane(chosen: list[np.ndarray], v: np.ndarray) -> int:
+    """How many of the chosen vectors lie in one plane with this one and the best two: a long axis is not among them."""
+    if len(chosen) < 2:
+        return 0
+    normal = np.cross(chosen[0], next((c for c in chosen[1:] if _apart(chosen[0], c)), chosen[0]))
+    flat = [abs(c @ normal) < _FLAT * np.linalg.norm(normal) for c in (*chosen, v)]
+    return sum(flat[:-1]) if flat[-1] else 0
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two vectors are more than a few degrees from one line."""
+    return bool(np.linalg.norm(np.cross(one, other)) > 0.1 * np.linalg.norm(one) * np.linalg.norm(other))
 
 
 def _climb(q: np.ndarray, v: np.ndarray) -> np.ndarray:
