@@ -59,7 +59,7 @@ def test_figures_come_back(phase, tmp_path):
 
 def test_operators_are_told_in_indices():
     assert operator_text(np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])) == "-k,h,l"
-    assert operator_text(np.array([[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, 0, 1]])) == "1/2*h+1/2*k,-1/2*h+1/2*k,l"
+    assert operator_text(np.array([[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, 0, 1]])) == "h/2+k/2,-h/2+k/2,l"
 
 
 def test_a_folder_that_holds_no_phase_is_told(tmp_path):
