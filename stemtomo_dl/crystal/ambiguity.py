@@ -8,7 +8,7 @@ compared with the mean of all others in every way its cell allows; means and cho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -108,12 +108,41 @@ def _summed(code: np.ndarray, value: np.ndarray, weight: np.ndarray) -> Table:
     return Table(unique, np.bincount(index, weight * value, len(unique)) / np.maximum(total, 1e-12), total)
 
 
-def compare(a: Table, b: Table) -> tuple[float, int]:
-    """Correlation of two tables, 0 where they share too little, and the number of common reflections."""
-    _, i, j = np.intersect1d(a.code, b.code, assume_unique=True, return_indices=True)
-    if len(i) < LEAST_COMMON:
-        return 0.0, len(i)
-    return weighted_cc(a.value[i], b.value[j], 1 / (1 / a.weight[i] + 1 / b.weight[j])), len(i)
+class _Pool:
+    """Sums over particles in their present choices; codes of tables that go in are rows of it."""
+
+    def __init__(self, size: int) -> None:
+        self.count = np.zeros(size, int)
+        self.weight = np.zeros(size)
+        self.sum = np.zeros(size)
+
+    def add(self, table: Table, times: int = 1) -> None:
+        """Add a table, or with −1 take it out again."""
+        self.count[table.code] += times
+        self.weight[table.code] += times * table.weight
+        self.sum[table.code] += times * table.weight * table.value
+
+    def compare(self, table: Table) -> tuple[float, int]:
+        """Correlation with the mean of what is in it, 0 where too little is common, and the reflections in common."""
+        both = np.flatnonzero(self.count[table.code])
+        if len(both) < LEAST_COMMON:
+            return 0.0, len(both)
+        weight, mine = self.weight[table.code[both]], table.weight[both]
+        mean = self.sum[table.code[both]] / weight
+        return weighted_cc(table.value[both], mean, 1 / (1 / mine + 1 / weight)), len(both)
+
+    def score(self, table: Table) -> float:
+        """Lower bound of the correlation; −1 where too little is common."""
+        cc, common = self.compare(table)
+        if common < LEAST_COMMON:
+            return -1.0
+        return float(np.tanh(np.arctanh(np.clip(cc, -0.999, 0.999)) - 1 / np.sqrt(common - 3)))
+
+
+def _ranked(options: list[list[Table]]) -> tuple[list[list[Table]], int]:
+    """The tables with their codes' ranks for codes, and how many codes there are."""
+    codes = np.unique(np.concatenate([t.code for one in options for t in one]))
+    return [[t._replace(code=np.searchsorted(codes, t.code)) for t in one] for one in options], len(codes)
 
 
 def align(
@@ -137,12 +166,13 @@ def align(
     options = [
         [tabulated([turned(a, c.matrix)], rotations) for c in one] for a, one in zip(amplitudes, changes, strict=True)
     ]
+    options, size = _ranked(options)
     penalty = [np.array([_CELL_PENALTY * c.misfit**2 for c in one]) for one in changes]
-    size = np.array([len(a.hkl) for a in amplitudes])
+    observations = np.array([len(a.hkl) for a in amplitudes])
     best: tuple[float, list[Aligned]] = (-1.0, [])
-    for seed in np.argsort(-size, kind="stable")[:_SEEDS]:
-        choices = _settled(options, penalty, int(seed))
-        outcome = _judged(options, choices, changes, rotations)
+    for seed in np.argsort(-observations, kind="stable")[:_SEEDS]:
+        choices = _settled(options, penalty, int(seed), _Pool(size))
+        outcome = _judged(options, choices, _Pool(size), changes, rotations)
         total = sum(np.nan_to_num(o.cc) for o in outcome if o.agrees)
         if total > best[0] + 1e-6:
             best = total, outcome
@@ -155,35 +185,22 @@ def turned(amplitudes: Amplitudes, matrix: np.ndarray) -> Amplitudes:
     return Amplitudes(hkl[whole], amplitudes.value[whole], amplitudes.weight[whole])
 
 
-def _score(table: Table, reference: Table) -> tuple[float, float, int]:
-    """Lower bound of the correlation, the correlation and the number of common reflections."""
-    cc, common = compare(table, reference)
-    if common < LEAST_COMMON:
-        return -1.0, 0.0, common
-    return float(np.tanh(np.arctanh(np.clip(cc, -0.999, 0.999)) - 1 / np.sqrt(common - 3))), cc, common
-
-
-def _mean(tables: Sequence[Table]) -> Table:
-    if not tables:
-        return Table(np.empty(0, "i8"), np.empty(0), np.empty(0))
-    return _summed(*(np.concatenate([getattr(t, n) for t in tables]) for n in ("code", "value", "weight")))
-
-
-def _settled(options: list[list[Table]], penalty: list[np.ndarray], seed: int) -> dict[int, int]:
-    """Choices that grow from one particle: those that agree join the mean, and all are compared with it again."""
+def _settled(options: list[list[Table]], penalty: list[np.ndarray], seed: int, pool: _Pool) -> dict[int, int]:
+    """Choices that grow from one particle: those that agree join the pool, and all are compared with it again."""
     choices = {seed: int(np.argmin(penalty[seed]))}
+    pool.add(options[seed][choices[seed]])
     for _ in range(_SWEEPS):
         before = dict(choices)
         for n, tables in enumerate(options):
-            others = [options[m][c] for m, c in choices.items() if m != n]
-            if n == seed or not others:
+            if n == seed:
                 continue
-            reference = _mean(others)
-            scores = np.array([_score(t, reference)[0] for t in tables]) - penalty[n]
+            if n in choices:
+                pool.add(tables[choices.pop(n)], -1)
+            scores = np.array([pool.score(t) for t in tables]) - penalty[n]
             k = int(np.argmax(scores))
-            choices.pop(n, None)
             if scores[k] > LEAST_CC / 2:
                 choices[n] = k
+                pool.add(tables[k])
         if choices == before:
             break
     return choices
@@ -192,40 +209,42 @@ def _settled(options: list[list[Table]], penalty: list[np.ndarray], seed: int) -
 def _judged(
     options: list[list[Table]],
     choices: dict[int, int],
+    pool: _Pool,
     changes: Sequence[Sequence[Change]],
     rotations: np.ndarray,
 ) -> list[Aligned]:
     """What each particle's correlation with all others is; those that agree least are left out one by one."""
     kept = dict(choices)
+    for n, choice in kept.items():
+        pool.add(options[n][choice])
 
-    def others(n: int) -> Table:
-        return _mean([options[m][c] for m, c in kept.items() if m != n])
-
-    def against(n: int, reference: Table, choice: int, agrees: bool) -> Aligned:
-        if not len(reference.code):
-            return Aligned(choice, np.nan, 0, np.nan, agrees)
-        cc, common = compare(options[n][choice], reference)
-        same = [_equivalent(c, changes[n][choice], rotations) for c in changes[n]]
-        rivals = [compare(t, reference)[0] for t, s in zip(options[n], same, strict=True) if not s]
-        return Aligned(choice, cc, common, max(rivals, default=np.nan), agrees)
+    def without(n: int, tables: Sequence[Table]) -> list[tuple[float, int]]:
+        own = options[n][kept[n]] if n in kept else None
+        if own is not None:
+            pool.add(own, -1)
+        found = [pool.compare(t) for t in tables]
+        if own is not None:
+            pool.add(own)
+        return found
 
     limit = LEAST_CC
     while len(kept) > 1:
-        agreement = {n: compare(options[n][c], others(n))[0] for n, c in kept.items()}
+        agreement = {n: without(n, [options[n][c]])[0][0] for n, c in kept.items()}
         limit = max(LEAST_CC, _OF_TYPICAL * float(np.median(list(agreement.values()))))
         worst = min(agreement, key=lambda n: agreement[n])
         if agreement[worst] >= limit:
             break
-        del kept[worst]
+        pool.add(options[worst][kept.pop(worst)], -1)
     out = []
     for n, tables in enumerate(options):
-        reference = others(n)
-        if n in kept:
-            out.append(against(n, reference, kept[n], True))
-            continue
-        choice = int(np.argmax([compare(t, reference)[0] for t in tables]))
-        judged = against(n, reference, choice, False)
-        out.append(replace(judged, agrees=judged.cc >= limit and judged.common >= LEAST_COMMON))
+        found = without(n, tables)
+        choice = kept[n] if n in kept else int(np.argmax([cc for cc, _ in found]))
+        same = [_equivalent(c, changes[n][choice], rotations) for c in changes[n]]
+        second = max((cc for (cc, _), s in zip(found, same, strict=True) if not s), default=np.nan)
+        cc, common = found[choice]
+        if n in kept and len(kept) == 1:
+            cc, second = np.nan, np.nan  # there is nothing to compare it with
+        out.append(Aligned(choice, cc, common, second, n in kept or (cc >= limit and common >= LEAST_COMMON)))
     return out
 
 

@@ -85,10 +85,9 @@ def _observed(placed: Sequence[Placed], cell: np.ndarray, laue: LaueClass) -> tu
     for n, p in enumerate(placed):
         r = p.member.reflections
         hkl, whole = reindexed(r.hkl, p.matrix)
-        keep = whole & np.isfinite(r.intensity) & (r.sigma > 0)
-        length = np.linalg.norm(hkl[keep] @ reciprocal.T, axis=1)
-        code = unique_codes(hkl[keep], laue.rotations)
-        parts.append((np.full(keep.sum(), n), code, r.intensity[keep], r.sigma[keep], r.alpha_deg[keep], length))
+        length = np.linalg.norm(hkl[whole] @ reciprocal.T, axis=1)
+        code = unique_codes(hkl[whole], laue.rotations)
+        parts.append((np.full(whole.sum(), n), code, r.intensity[whole], r.sigma[whole], r.alpha_deg[whole], length))
     member_of, code, *rest = (np.concatenate(c) for c in zip(*parts, strict=True))
     unique, group = np.unique(code, return_inverse=True)
     return scale.Observed(member_of, group, *rest), unique

@@ -214,7 +214,7 @@ def _log_likelihood(cc: np.ndarray, pairs: np.ndarray, inside: np.ndarray, repea
 def triplet(r: np.ndarray) -> str:
     """A rotation (3, 3) as x,y,z triplet."""
     op = gemmi.Op("x,y,z")
-    op.rot = (r * gemmi.Op.DEN).tolist()
+    op.rot = np.rint(r * gemmi.Op.DEN).astype(int).tolist()
     return str(op.triplet())
 
 

@@ -35,7 +35,7 @@ from stemtomo_dl.crystal.laue import (
     unpacked,
     weighted_cc,
 )
-from stemtomo_dl.crystal.nouns import Crystal
+from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.crystal.phase import LeftOut, Member, Phase
 from stemtomo_dl.crystal.settings import Change, changes, direct_basis
 
@@ -63,17 +63,18 @@ def merge_particles(members: Sequence[Member], rng: np.random.Generator | None =
     Parameters
     ----------
     members : sequence of Member
-        Those with fewer than 30 reflections are passed over.
+        Those with fewer than 30 reflections of finite intensity and positive sigma are passed over.
     rng : numpy.random.Generator or None
         For halves and folds; None: always the same.
 
     Returns
     -------
     list of Phase
-        The one with most observations first. Every particle is in one, or among those left out of one.
+        The one with most observations first. Every other particle is in one, or among those left out of one.
     """
     rng = rng or np.random.default_rng(0)
-    left = [m for m in members if len(m.reflections.hkl) >= _LEAST_REFLECTIONS]
+    usable = [m._replace(reflections=_usable(m.reflections)) for m in members]
+    left = [m for m in usable if len(m.reflections.hkl) >= _LEAST_REFLECTIONS]
     phases = []
     while left:
         cluster = _cluster(left)
@@ -81,6 +82,11 @@ def merge_particles(members: Sequence[Member], rng: np.random.Generator | None =
         left = [m for m in left if m.track not in tracks]
         phases += _phases(cluster, rng)
     return sorted(phases, key=lambda p: -sum(m.observations for m in p.members))
+
+
+def _usable(r: Reflections) -> Reflections:
+    keep = np.isfinite(r.intensity) & np.isfinite(r.sigma) & (r.sigma > 0) & r.hkl.any(1)
+    return Reflections(r.hkl[keep], r.intensity[keep], r.sigma[keep], r.alpha_deg[keep])
 
 
 def _cluster(members: list[Member]) -> _Cluster:

@@ -129,4 +129,4 @@ class Phase(Record):
 
 def operator_text(matrix: np.ndarray) -> str:
     """A change of indices as h,k,l text, as -k,h,l."""
-    return triplet(np.rint(matrix).astype(int)).translate(str.maketrans("xyz", "hkl"))
+    return triplet(matrix).translate(str.maketrans("xyz", "hkl"))

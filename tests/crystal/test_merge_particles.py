@@ -164,6 +164,22 @@ def test_other_lattices_are_other_phases_and_few_reflections_none():
     assert merge_particles([]) == []
 
 
+def test_values_that_are_none_and_particles_without_signal_do_no_harm():
+    truth, rng = Truth("P b c a", (9.18, 5.45, 5.15, 90, 90, 90)), np.random.default_rng(7)
+    known = table(truth)
+    members = [particle(truth, n, "oP", rng, table=known) for n in range(3)]
+    spoilt = members[0].reflections
+    spoilt.intensity[:5], spoilt.sigma[5:9] = np.nan, 0
+    noise = particle(truth, 3, "oP", rng, table=known)
+    noise.reflections.intensity[:] = rng.normal(size=len(noise.reflections.hkl))
+    (phase,) = merge_particles([*members, noise])
+    assert [m.track for m in phase.members] == [0, 1, 2]
+    assert [o.track for o in phase.left_out] == [3]
+    assert phase.members[0].observations == len(spoilt.hkl) - 9
+    assert np.isfinite(phase.intensity).all()
+    assert merge_particles([noise])[0].overall.n_unique > 0
+
+
 @pytest.mark.parametrize("group", ["P -1", "C 1 2/m 1", "I m m m", "F m -3 m", "R -3 m:H", "P 6/m m m", "P m -3"])
 def test_offered_reflections_are_those_of_gemmi(group):
     cells = {"triclinic": (5, 6, 7, 80, 95, 100), "monoclinic": (8, 5, 7, 90, 105, 90), "orthorhombic": (5, 6, 7)}

@@ -8,6 +8,7 @@ import pytest
 from crystal.powder import Truth, particle
 
 from stemtomo_dl.crystal.merge import merge_particles
+from stemtomo_dl.crystal.phase import operator_text
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.store.intensities import read_intensities
 from stemtomo_dl.store.phases import read_phase, write_phase
@@ -54,6 +55,11 @@ def test_figures_come_back(phase, tmp_path):
     assert figures["left_out"][0]["track"] == 9
     assert figures["space_groups"][0]["symbol"] == "P b c a"
     assert figures["laue_class"] == "mmm"
+
+
+def test_operators_are_told_in_indices():
+    assert operator_text(np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])) == "-k,h,l"
+    assert operator_text(np.array([[0.5, 0.5, 0], [-0.5, 0.5, 0], [0, 0, 1]])) == "h/2+k/2,-h/2+k/2,l"
 
 
 def test_a_folder_that_holds_no_phase_is_told(tmp_path):
