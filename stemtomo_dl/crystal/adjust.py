@@ -2,7 +2,8 @@
 
 Gauss-Newton on the misfits of place and of excitation error, each in units of its spread, with weights 1/√(1 + (r/2)²)
 against spots that were given wrong indices (Charbonnier's loss). Every unknown counts in units of what its start is
-good to and is held to that start with weight 1: what the spots do not tell stays where it was.
+good to and is held with weight 1, the camera and the tilts to what was stated, the axis and crystals to their start:
+what the spots do not tell stays where it was.
 """
 
 from __future__ import annotations
@@ -51,17 +52,20 @@ def misfit(spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal) 
     return np.concatenate([geometry.lab(spots)[:, :2] - g[:, :2], np.nan_to_num(s, nan=1.0)[:, None]], 1)
 
 
-def spreads(spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal) -> np.ndarray:
-    """What misfits (spot, 3) are expected to be, 1/Å.
+def spreads(
+    spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal, fits: np.ndarray | None = None
+) -> np.ndarray:
+    """What misfits (spot, 3) are expected to be, 1/Å, as those of the spots that ``fits`` names (all: None) scatter.
 
     Of place from how they scatter; along the beam from the tilt's step, the convergence and the crystal's rocking.
     """
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
     m = geometry.instrument
     along = np.sqrt((length * geometry.step / 2) ** 2 + (length * m.convergence_mrad * 1e-3) ** 2 + ROCKING**2)
+    which = slice(None) if fits is None else fits
     off = np.abs(misfit(spots, hkl, geometry, crystal))
-    in_plane = np.clip(_SIGMA * np.median(off[:, :2]), 0.1 * geometry.pixel, max(geometry.pixel, 0.004))
-    along *= np.clip(_SIGMA * np.median(off[:, 2] / along), 0.1, 2.0)
+    in_plane = np.clip(_SIGMA * np.median(off[which, :2]), 0.1 * geometry.pixel, max(geometry.pixel, 0.004))
+    along *= np.clip(_SIGMA * np.median((off[:, 2] / along)[which]), 0.1, 2.0)
     return np.stack([np.full(len(hkl), in_plane)] * 2 + [along], 1)
 
 
@@ -86,6 +90,7 @@ def adjust(
     """
     n_tilts = len(geometry.alpha_deg)
     p = np.zeros(_SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * len(crystals))
+    rest = _rest(geometry, held, len(p))
     width = [spreads(s, h, geometry, c) for s, h, c in zip(spots, hkl, crystals, strict=True)]
     for _ in range(_STEPS):
         now, them = _made(geometry, crystals, p, held)
@@ -100,8 +105,22 @@ def adjust(
             normal = normal + j.T @ j
         active = np.flatnonzero(normal.diagonal() > 0)
         system = normal[active][:, active].toarray() + np.eye(len(active))
-        p[active] -= np.linalg.solve(system, (gradient + p)[active])
+        p[active] -= np.linalg.solve(system, (gradient + p - rest)[active])
     return _made(geometry, crystals, p, held)
+
+
+def _rest(geometry: Geometry, held: Held, size: int) -> np.ndarray:
+    """What unknowns are held to: what was stated, for those of which refinement before has changed that."""
+    rest = np.zeros(size)
+    for k, now in enumerate((geometry.elevation_deg, *geometry.ellipse, geometry.scale - 1), 1):
+        by = (held.elevation_deg, held.ellipse, held.ellipse, held.scale)[k - 1]
+        rest[k] = -now / by if by else 0.0
+    tilts = rest[_SHARED : _SHARED + _PER_TILT * len(geometry.alpha_deg)].reshape(-1, _PER_TILT)
+    if held.tilt_turn_rad and geometry.turn_rad is not None:
+        tilts[:, :3] = -geometry.turn_rad / held.tilt_turn_rad
+    if held.tilt_shift_px and geometry.shift_px is not None:
+        tilts[:, 3:] = -geometry.shift_px / held.tilt_shift_px
+    return rest
 
 
 def _made(geometry: Geometry, crystals: Sequence[Crystal], p: np.ndarray, held: Held) -> tuple[Geometry, list[Crystal]]:

@@ -48,7 +48,12 @@ def reduced(basis: np.ndarray) -> np.ndarray:
 
 
 def conventional(basis: np.ndarray) -> Lattice:
-    """The conventional setting of a lattice.
+    """The conventional setting of a lattice: the highest symmetry within the tolerances, see `settings`."""
+    return settings(basis)[0]
+
+
+def settings(basis: np.ndarray) -> list[Lattice]:
+    """The conventional settings that a lattice has within the tolerances, one a system, the highest symmetry first.
 
     Parameters
     ----------
@@ -57,17 +62,18 @@ def conventional(basis: np.ndarray) -> Lattice:
 
     Returns
     -------
-    Lattice
-        Right-handed; monoclinic cells have b unique and β ≥ 90°; orthorhombic P cells have a ≤ b ≤ c.
+    list of Lattice
+        Right-handed; monoclinic cells have b unique and β ≥ 90°; orthorhombic P cells have a ≤ b ≤ c. The last is the
+        triclinic one.
     """
     primitive = reduced(basis)
     coefficients = _worth_trying(primitive)
     triples = _right_handed(coefficients @ primitive)
-    for system, (equal, angles) in _SYSTEMS.items():
-        found = _of_system(primitive, coefficients, triples, system, equal, np.array(angles))
-        if found is not None:
-            return found
-    return Lattice(_niggli_signs(primitive), "aP", 0.0, 0.0)
+    found = [
+        _of_system(primitive, coefficients, triples, system, equal, np.array(angles))
+        for system, (equal, angles) in _SYSTEMS.items()
+    ]
+    return [*(f for f in found if f is not None), Lattice(_niggli_signs(primitive), "aP", 0.0, 0.0)]
 
 
 def _worth_trying(primitive: np.ndarray) -> np.ndarray:

@@ -7,18 +7,24 @@ curvature of the Ewald sphere, and cells would take up what it is wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from stemtomo_dl.crystal.adjust import Held, adjust
+from stemtomo_dl.crystal.adjust import Held, adjust, misfit, spreads
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
-from stemtomo_dl.crystal.refine import REACH, indices, scored
+from stemtomo_dl.crystal.refine import indices, scored
 
-_ROUNDS = (  # what is free, from what all spots tell to what few do
-    Held(),
-    Held(elevation_deg=1.0, ellipse=0.01),
-    Held(elevation_deg=1.0, ellipse=0.01, tilt_turn_rad=2e-3, tilt_shift_px=1.0),
+_OWN = 4.0  # widths that a spot may be off its node
+_CAMERA = Held(elevation_deg=0.5, ellipse=0.004, tilt_shift_px=1.0)
+_ALL = replace(_CAMERA, tilt_turn_rad=1.5e-3)
+_ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å and px
+    (Held(tilt_shift_px=1.0), 0.015, 2.0),
+    (Held(tilt_shift_px=1.0), 0.015, 1.5),
+    (_CAMERA, 0.012, 1.0),
+    (_ALL, 0.012, 1.0),
+    (_ALL, 0.012, 1.0),
 )
 
 
@@ -49,18 +55,24 @@ def refine_jointly(
     counts = [c.n_indexed for c in crystals]
     azimuth = [c.tilt_axis_deg for c in crystals]
     now, them = geometry.with_axis(_median(azimuth, counts)), list(crystals)
-    for held, reach in zip(_ROUNDS, REACH, strict=True):
-        now, them = _round(spots, now, them, held, reach)
+    for held, reach, pixels in _ROUNDS:
+        now, them = _round(spots, now, them, held, max(reach, pixels * now.pixel))
     return now, [scored(s, now, c) for s, c in zip(spots, them, strict=True)]
 
 
 def _round(
     spots: Sequence[Spots], geometry: Geometry, crystals: list[Crystal], held: Held, reach: float
 ) -> tuple[Geometry, list[Crystal]]:
-    """Give spots their indices, and fit."""
-    told = [indices(s, geometry, c, reach) for s, c in zip(spots, crystals, strict=True)]
-    some = [s.some(fits) for s, (_, fits) in zip(spots, told, strict=True)]
-    return adjust(some, [hkl[fits] for hkl, fits in told], geometry, crystals, held)
+    """Give spots their indices, and fit to those that lie as a crystal's own do."""
+    some, told = [], []
+    for each, crystal in zip(spots, crystals, strict=True):
+        hkl, fits = indices(each, geometry, crystal, reach)
+        if fits.any():
+            width = spreads(each, hkl, geometry, crystal, fits)
+            fits &= (np.abs(misfit(each, hkl, geometry, crystal)) < _OWN * width).all(1)
+        some.append(each.some(fits))
+        told.append(hkl[fits])
+    return adjust(some, told, geometry, crystals, held)
 
 
 def _median(values: Sequence[float], weights: Sequence[float]) -> float:
