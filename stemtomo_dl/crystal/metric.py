@@ -37,8 +37,9 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     Returns
     -------
     Geometry, Crystal
-        As refined with that symmetry.
+        As refined with that symmetry, the ellipse as stated.
     """
+    stated = geometry
     options = settings(np.linalg.inv(crystal.ub))
     refined = [_refined(spots, geometry, crystal, o) for o in options]
     here, free = refined[-1]
@@ -50,6 +51,7 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     for n, (geometry, crystal) in enumerate(refined):
         saved = len(FREE["a"]) - len(FREE[crystal.lattice[0]])
         if loss[n] <= (1 + _SYSTEMATIC) * loss[-1] + _PER_PARAMETER * saved:
+            geometry, (crystal,) = refine_jointly([spots], [crystal], stated)
             return geometry, crystal
     return here, free
 
@@ -66,7 +68,7 @@ def _refined(spots: Spots, geometry: Geometry, crystal: Crystal, lattice: Lattic
         length_deviation=lattice.length_deviation,
         angle_deviation_deg=lattice.angle_deviation_deg,
     )
-    here, (out,) = refine_jointly([spots], [start], geometry)
+    here, (out,) = refine_jointly([spots], [start], geometry, with_ellipse=True)
     return here, out
 
 
