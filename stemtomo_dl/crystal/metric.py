@@ -2,7 +2,7 @@
 
 A tolerance on lengths and angles cannot tell a tetragonal cell seen through an elliptical camera from an orthorhombic
 one whose axes differ by half a percent. So every setting within tolerance is refined, with all that the camera may be
-off, and the highest symmetry is taken whose misfit is hardly greater than that of the free cell.
+off, and the highest symmetry is taken whose misfit is hardly greater than with any lower one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices
 
 _CAP = 4.0  # widths beyond which a spot is foreign
-_PER_PARAMETER = 4.0  # by how much a free parameter may lower half of χ² by chance and by small systematic errors
-_SYSTEMATIC = 0.02  # of the free cell's misfit
+_PER_PARAMETER = 10.0  # by how much a free parameter may lower half of χ² by chance and by small systematic errors
+_SYSTEMATIC = 0.005  # of the misfit with less symmetry
 
 
 def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[Geometry, Crystal]:
@@ -48,12 +48,15 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
         return here, free
     widths = spreads(spots, indices(spots, here, free)[0], here, free, fits)
     loss = [_loss(spots, g, c, widths) for g, c in refined]
-    for n, (geometry, crystal) in enumerate(refined):
-        saved = len(FREE["a"]) - len(FREE[crystal.lattice[0]])
-        if loss[n] <= (1 + _SYSTEMATIC) * loss[-1] + _PER_PARAMETER * saved:
-            geometry, (crystal,) = refine_jointly([spots], [crystal], stated)
-            return geometry, crystal
-    return here, free
+    free_of = [len(FREE[c.lattice[0]]) for _, c in refined]
+    for n, (_, crystal) in enumerate(refined):
+        bounds = [
+            (1 + _SYSTEMATIC) * loss[m] + _PER_PARAMETER * (free_of[m] - free_of[n]) for m in range(n + 1, len(loss))
+        ]
+        if all(loss[n] <= b for b in bounds):
+            break
+    geometry, (crystal,) = refine_jointly([spots], [crystal], stated)
+    return geometry, crystal
 
 
 def _refined(spots: Spots, geometry: Geometry, crystal: Crystal, lattice: Lattice) -> tuple[Geometry, Crystal]:
