@@ -49,14 +49,15 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     widths = spreads(spots, indices(spots, here, free)[0], here, free, fits)
     loss = [_loss(spots, g, c, widths) for g, c in refined]
     free_of = [len(FREE[c.lattice[0]]) for _, c in refined]
-    for n, (_, crystal) in enumerate(refined):
-        bounds = [
-            (1 + _SYSTEMATIC) * loss[m] + _PER_PARAMETER * (free_of[m] - free_of[n]) for m in range(n + 1, len(loss))
-        ]
-        if all(loss[n] <= b for b in bounds):
-            break
-    geometry, (crystal,) = refine_jointly([spots], [crystal], stated)
+    bears = [all(loss[n] <= _bound(loss, free_of, n, m) for m in range(n, len(loss))) for n in range(len(loss))]
+    chosen = bears.index(True)
+    geometry, (crystal,) = refine_jointly([spots], [refined[chosen][1]], stated)
     return geometry, crystal
+
+
+def _bound(loss: list[float], free_of: list[int], higher: int, lower: int) -> float:
+    """What the misfit of a higher symmetry may be beside that of a lower one."""
+    return (1 + _SYSTEMATIC) * loss[lower] + _PER_PARAMETER * (free_of[lower] - free_of[higher])
 
 
 def _refined(spots: Spots, geometry: Geometry, crystal: Crystal, lattice: Lattice) -> tuple[Geometry, Crystal]:
