@@ -21,6 +21,7 @@ from stemtomo_dl.crystal.refine import indices
 
 _CAP = 4.0  # widths beyond which a spot is foreign
 _PER_PARAMETER = 10.0  # by how much a free parameter may lower half of χ² by chance and by small systematic errors
+_LENGTH, _ANGLE_DEG = 0.001, 0.1  # a metric that is this near cannot be told from the symmetric one
 _SYSTEMATIC = 0.005  # of the misfit with less symmetry
 
 
@@ -50,7 +51,8 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     loss = [_loss(spots, g, c, widths) for g, c in refined]
     free_of = [len(FREE[c.lattice[0]]) for _, c in refined]
     bears = [all(loss[n] <= _bound(loss, free_of, n, m) for m in range(n, len(loss))) for n in range(len(loss))]
-    chosen = bears.index(True)
+    close = [o.length_deviation < _LENGTH and o.angle_deviation_deg < _ANGLE_DEG for o in options]
+    chosen = next(n for n in range(len(loss)) if bears[n] or close[n])
     geometry, (crystal,) = refine_jointly([spots], [refined[chosen][1]], stated)
     return geometry, crystal
 
