@@ -104,8 +104,9 @@ class Geometry(Record):
 
     def at(self, frames: np.ndarray) -> Geometry:
         """The same for some of the frames: a particle's out of a whole tilt series'."""
-        some = {n: None if (v := getattr(self, n)) is None else v[frames] for n in ("shift_px", "turn_rad")}
-        return replace(self, alpha_deg=self.alpha_deg[frames], **some)
+        shift = None if self.shift_px is None else self.shift_px[frames]
+        turn = None if self.turn_rad is None else self.turn_rad[frames]
+        return replace(self, alpha_deg=self.alpha_deg[frames], shift_px=shift, turn_rad=turn)
 
     @property
     def bend(self) -> np.ndarray:

@@ -17,7 +17,9 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices, scored
 
 _OWN = 4.0  # widths that a spot may be off its node
-_CAMERA = Held(elevation_deg=0.5, ellipse=0.004, tilt_shift_px=1.0)
+_ELLIPSE = 0.004
+_SEVERAL = 3  # crystals: a single one's cell takes up most of what an ellipse does
+_CAMERA = Held(elevation_deg=0.5, ellipse=_ELLIPSE, tilt_shift_px=1.0)
 _ALL = replace(_CAMERA, tilt_turn_rad=1.5e-3)
 _ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å and px
     (Held(tilt_shift_px=1.0), 0.015, 2.0),
@@ -29,7 +31,7 @@ _ROUNDS = (  # what is free, from what all spots tell to what few do; and the re
 
 
 def refine_jointly(
-    spots: Sequence[Spots], crystals: Sequence[Crystal], geometry: Geometry
+    spots: Sequence[Spots], crystals: Sequence[Crystal], geometry: Geometry, with_ellipse: bool | None = None
 ) -> tuple[Geometry, list[Crystal]]:
     """Refine the geometry that particles share, and each one's cell and orientation with it.
 
@@ -41,6 +43,8 @@ def refine_jointly(
         As indexed one by one.
     geometry : Geometry
         Of the whole tilt series, as stated.
+    with_ellipse : bool or None
+        Whether the ellipse is free; None: from three crystals on.
 
     Returns
     -------
@@ -55,7 +59,9 @@ def refine_jointly(
     counts = [c.n_indexed for c in crystals]
     azimuth = [c.tilt_axis_deg for c in crystals]
     now, them = geometry.with_axis(_median(azimuth, counts)), list(crystals)
+    ellipse = len(crystals) >= _SEVERAL if with_ellipse is None else with_ellipse
     for held, reach, pixels in _ROUNDS:
+        held = held if ellipse else replace(held, ellipse=0.0)
         now, them = _round(spots, now, them, held, max(reach, pixels * now.pixel))
     return now, [scored(s, now, c) for s, c in zip(spots, them, strict=True)]
 

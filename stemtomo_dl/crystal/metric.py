@@ -2,7 +2,7 @@
 
 A tolerance on lengths and angles cannot tell a tetragonal cell seen through an elliptical camera from an orthorhombic
 one whose axes differ by half a percent. So every setting within tolerance is refined, with all that the camera may be
-off, and the highest symmetry is taken whose misfit is hardly greater than that of the free cell.
+off, and the highest symmetry is taken whose misfit is hardly greater than with any lower one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices
 
 _CAP = 4.0  # widths beyond which a spot is foreign
-_PER_PARAMETER = 4.0  # by how much a free parameter may lower half of χ² by chance and by small systematic errors
-_SYSTEMATIC = 0.02  # of the free cell's misfit
+_PER_PARAMETER = 10.0  # by how much a free parameter may lower half of χ² by chance and by small systematic errors
+_LENGTH, _ANGLE_DEG = 0.001, 0.1  # a metric that is this near cannot be told from the symmetric one
+_SYSTEMATIC = 0.005  # of the misfit with less symmetry
 
 
 def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[Geometry, Crystal]:
@@ -37,8 +38,9 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     Returns
     -------
     Geometry, Crystal
-        As refined with that symmetry.
+        As refined with that symmetry, the ellipse as stated.
     """
+    stated = geometry
     options = settings(np.linalg.inv(crystal.ub))
     refined = [_refined(spots, geometry, crystal, o) for o in options]
     here, free = refined[-1]
@@ -47,11 +49,17 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
         return here, free
     widths = spreads(spots, indices(spots, here, free)[0], here, free, fits)
     loss = [_loss(spots, g, c, widths) for g, c in refined]
-    for n, (geometry, crystal) in enumerate(refined):
-        saved = len(FREE["a"]) - len(FREE[crystal.lattice[0]])
-        if loss[n] <= (1 + _SYSTEMATIC) * loss[-1] + _PER_PARAMETER * saved:
-            return geometry, crystal
-    return here, free
+    free_of = [len(FREE[c.lattice[0]]) for _, c in refined]
+    bears = [all(loss[n] <= _bound(loss, free_of, n, m) for m in range(n, len(loss))) for n in range(len(loss))]
+    close = [o.length_deviation < _LENGTH and o.angle_deviation_deg < _ANGLE_DEG for o in options]
+    chosen = next(n for n in range(len(loss)) if bears[n] or close[n])
+    geometry, (crystal,) = refine_jointly([spots], [refined[chosen][1]], stated)
+    return geometry, crystal
+
+
+def _bound(loss: list[float], free_of: list[int], higher: int, lower: int) -> float:
+    """What the misfit of a higher symmetry may be beside that of a lower one."""
+    return (1 + _SYSTEMATIC) * loss[lower] + _PER_PARAMETER * (free_of[lower] - free_of[higher])
 
 
 def _refined(spots: Spots, geometry: Geometry, crystal: Crystal, lattice: Lattice) -> tuple[Geometry, Crystal]:
@@ -66,7 +74,7 @@ def _refined(spots: Spots, geometry: Geometry, crystal: Crystal, lattice: Lattic
         length_deviation=lattice.length_deviation,
         angle_deviation_deg=lattice.angle_deviation_deg,
     )
-    here, (out,) = refine_jointly([spots], [start], geometry)
+    here, (out,) = refine_jointly([spots], [start], geometry, with_ellipse=True)
     return here, out
 
 

@@ -141,7 +141,7 @@ def _in_plane(chosen: list[np.ndarray], v: np.ndarray) -> int:
     if len(chosen) < 2:
         return 0
     normal = np.cross(chosen[0], next((c for c in chosen[1:] if _apart(chosen[0], c)), chosen[0]))
-    flat = [abs(c @ normal) < _FLAT * np.linalg.norm(normal) for c in (*chosen, v)]
+    flat = [bool(abs(c @ normal) < _FLAT * np.linalg.norm(normal)) for c in (*chosen, v)]
     return sum(flat[:-1]) if flat[-1] else 0
 
 

@@ -79,7 +79,7 @@ def test_refining_jointly_leaves_what_is_right():
     ub = Rotation.random(random_state=1).as_matrix() @ reciprocal_basis(CELL)
     plain = replace(STATED, shift_px=np.zeros((len(ALPHA), 2)))
     crystal = Crystal("oP", 1.0, 500, 0.0, 30.0, 0.0, 0.0, ub, CELL, np.zeros(2))
-    found, (same,) = refine_jointly([spots_of(plain, ub, rng)], [crystal], STATED)
+    found, (same,) = refine_jointly([spots_of(plain, ub, rng, 2000)], [crystal], STATED)
     assert found.scale == 1.0
     assert found.instrument.tilt_axis_deg == pytest.approx(30.0, abs=0.05)
     assert same.cell == pytest.approx(CELL, rel=2e-3)
