@@ -81,7 +81,8 @@ def test_refining_jointly_leaves_what_is_right():
     crystal = Crystal("oP", 1.0, 500, 0.0, 30.0, 0.0, 0.0, ub, CELL, np.zeros(2))
     found, (same,) = refine_jointly([spots_of(plain, ub, rng, 2000)], [crystal], STATED)
     assert found.scale == 1.0
-    assert found.instrument.tilt_axis_deg == pytest.approx(30.0, abs=0.05)
+    # one crystal's 560 spots tell the axis to 0.04° rms (six crystals drawn anew): three of these
+    assert found.instrument.tilt_axis_deg == pytest.approx(30.0, abs=0.12)
     assert same.cell == pytest.approx(CELL, rel=2e-3)
     assert same.indexed_fraction > 0.97
 
