@@ -12,7 +12,11 @@ from stemtomo_dl.learn.examples import LEAST_AREA, Example
 from stemtomo_dl.segment.networks.prompted import PromptedNetwork
 from stemtomo_dl.segment.predict import Tuning, outlines
 
-_CHOICES: dict[str, tuple[float, ...]] = {"heat_power": (0.3, 0.5, 0.7), "most_overlap": (0.5, 0.65, 0.8)}
+_CHOICES: dict[str, tuple[float, ...]] = {
+    "heat_power": (0.3, 0.5, 0.7),
+    "most_overlap": (0.5, 0.65, 0.8),
+    "edge": (-0.25, -0.5, -0.75),
+}
 _RIDGE = 1e-3  # keeps the calibration finite where scores tell right from wrong without fail
 
 
@@ -28,8 +32,9 @@ def judged(network: PromptedNetwork, examples: list[Example], tuning: Tuning) ->
 def tuned(network: PromptedNetwork, examples: list[Example]) -> Tuning:
     """Choose the tuning on validation examples.
 
-    The way in which scores are made and the overlap from which two outlines are one are those of the highest average
-    precision; scores are then calibrated to probabilities, and the least score is that of the highest F1 at IoU .5.
+    The way in which scores are made, the overlap from which two outlines are one, and the logit at which outlines are
+    drawn are those of the highest average precision; scores are then calibrated to probabilities, and the least score
+    is that of the highest F1 at IoU .5.
     """
     best = Tuning(least_score=0.0, least_heat=0.05)
     found = judged(network, examples, best)

@@ -11,7 +11,9 @@ from stemtomo_dl.segment.tiles import Tile
 Piece = tuple[np.ndarray, tuple[int, int]]  # an outline as tight as it is; row and column of its first pixel
 
 
-def piece(drawing: Drawing, box: np.ndarray, tile: Tile, shape: tuple[int, int], mask_stride: int) -> Piece:
+def piece(
+    drawing: Drawing, box: np.ndarray, tile: Tile, shape: tuple[int, int], mask_stride: int, edge: float = 0.0
+) -> Piece:
     """A drawing at the image's own resolution, within its box and some more.
 
     Parameters
@@ -25,6 +27,8 @@ def piece(drawing: Drawing, box: np.ndarray, tile: Tile, shape: tuple[int, int],
         Of the image.
     mask_stride : int
         Of the network, px.
+    edge : float
+        Logit at the outline.
     """
     logits = drawing.logits.cpu().numpy()
     spans, taps = [], []
@@ -41,7 +45,7 @@ def piece(drawing: Drawing, box: np.ndarray, tile: Tile, shape: tuple[int, int],
         taps.append((first, (at - first).astype("f4")))
     (y, fy), (x, fx) = taps
     rows = logits[y] * (1 - fy)[:, None] + logits[y + 1] * fy[:, None]
-    mask = rows[:, x] * (1 - fx) + rows[:, x + 1] * fx > 0
+    mask = rows[:, x] * (1 - fx) + rows[:, x + 1] * fx > edge
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(ys):
         return np.zeros((1, 1), bool), (spans[0][0], spans[1][0])

@@ -37,8 +37,10 @@ class Tuning:
         Up to this diameter in the scaled image a scale is trusted, down to half of what the next finer one is.
     calibration : pair of float
         Slope and offset of the logit of the probability over that of the raw score.
+    edge : float
+        Logit at which outlines are drawn.
     scales : tuple of float
-        Enlargements of the image; those that would shrink it too far are left out.
+        Enlargements of the image; those that `segment.tiles.tiles` finds unfit are left out.
     """
 
     least_heat: float = 0.1
@@ -47,7 +49,8 @@ class Tuning:
     most_overlap: float = 0.6
     largest_px: float = 120.0
     calibration: tuple[float, float] = (1.0, 0.0)
-    scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    edge: float = 0.0
+    scales: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.125)
 
 
 def outlines(
@@ -91,7 +94,7 @@ def outlines(
     if points is not None:
         points = np.asarray(points, float).reshape(-1, 2)
         asked = np.concatenate([asked, _about(network, parts(), points, tuning, most)])
-    return _asked(network, parts(), asked, shape)
+    return _asked(network, parts(), asked, shape, tuning.edge)
 
 
 def _found(network: PromptedNetwork, tile: Tile, shape: tuple[int, int], tuning: Tuning, most: int) -> Masks:
@@ -103,7 +106,9 @@ def _found(network: PromptedNetwork, tile: Tile, shape: tuple[int, int], tuning:
     drawn = _drawn(network, encoded, tile, boxes[mine])
     quality = np.array([d.quality for d in drawn], float)
     score = _score(heat[mine], quality, trust[mine], tuning)
-    pieces = [piece(d, box, tile, shape, network.mask_stride) for d, box in zip(drawn, boxes[mine], strict=True)]
+    pieces = [
+        piece(d, box, tile, shape, network.mask_stride, tuning.edge) for d, box in zip(drawn, boxes[mine], strict=True)
+    ]
     kept = [n for n, (crop, _) in enumerate(pieces) if score[n] >= tuning.least_score and crop.any()]
     return chosen(record(shape, pieces, score), kept)
 
@@ -146,7 +151,9 @@ def _about(
     return np.array(out).reshape(-1, 4)
 
 
-def _asked(network: PromptedNetwork, parts: Iterable[Tile], boxes: np.ndarray, shape: tuple[int, int]) -> Masks:
+def _asked(
+    network: PromptedNetwork, parts: Iterable[Tile], boxes: np.ndarray, shape: tuple[int, int], edge: float
+) -> Masks:
     """One outline for each box, each drawn in the tile whose it is to find; the score is the quality."""
     middle = np.clip((boxes[:, :2] + boxes[:, 2:]) / 2, 0, np.array(shape[::-1]) - 1e-3)
     side = _sides(boxes)
@@ -158,7 +165,7 @@ def _asked(network: PromptedNetwork, parts: Iterable[Tile], boxes: np.ndarray, s
             with torch.inference_mode():
                 encoded = network.encode(tile.pixels[None])
             for n, d in zip(mine, _drawn(network, encoded, tile, boxes[mine]), strict=True):
-                one = piece(d, boxes[n], tile, shape, network.mask_stride)
+                one = piece(d, boxes[n], tile, shape, network.mask_stride, edge)
                 drawn[n] = record(shape, [one], np.array([d.quality]))
     return Masks.concatenate([record(shape, [], np.zeros(0)), *(drawn[n] for n in range(len(boxes)))])
 

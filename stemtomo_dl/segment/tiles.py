@@ -59,14 +59,15 @@ def tiles(image: Tensor, scales: Sequence[float], largest_px: float, multiple: i
     ----------
     image : (plane, y, x) tensor
     scales : sequence of float
-        Enlargements; those that would shrink the image too far are left out.
+        Enlargements; those that would shrink the image too far, or make it larger than one tile, are left out.
     largest_px : float
         Up to this side in the scaled image a scale is trusted, down to half of what the next finer one is.
     multiple : int
         Heights and widths of the tiles are multiples of this.
     """
     h, w = image.shape[1:]
-    kept = sorted((s for s in scales if s >= 1 or min(h, w) * s >= _COARSEST), reverse=True)
+    fit = [s for s in scales if s == 1 or (s < 1 and min(h, w) * s >= _COARSEST) or (s > 1 and max(h, w) * s <= _TILE)]
+    kept = sorted(fit, reverse=True)
     for finer, scale in zip([None, *kept], kept, strict=False):
         size = (max(round(h * scale), 1), max(round(w * scale), 1))
         scaled = _resized(image, size)

@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from stemtomo_dl.segment.networks.build import NETWORKS, build, facts_of, planes_of
 from stemtomo_dl.segment.networks.prompted import Encoded, PromptedNetwork
 from stemtomo_dl.segment.planes import PLANES
 from stemtomo_dl.segment.predict import Tuning, outlines
+from stemtomo_dl.segment.tiles import tiles
 
 SMALL = ("unet", "sam_tiny", "mask_rcnn")
 
@@ -25,8 +27,6 @@ class Known(PromptedNetwork):
         self.unused = torch.nn.Parameter(torch.zeros(1))
 
     def encode(self, planes):
-        from scipy import ndimage
-
         image = planes[:, 0].numpy()
         h, w = image.shape[1] // 4, image.shape[2] // 4
         heat, sides = torch.full((len(image), h, w), -20.0), torch.full((len(image), 4, h, w), 1.0)
@@ -65,6 +65,24 @@ def test_tiles_and_scales_find_each_once():
     together = np.sum(full(found), 0)
     assert together.max() == 1
     np.testing.assert_array_equal(together > 0, image[0] > 0)
+
+
+def test_a_small_image_is_enlarged_and_a_large_one_is_not():
+    def scales(*shape):
+        return [t.scale[0] for t in tiles(torch.zeros(1, *shape), Tuning().scales, 120.0, 16)]
+
+    assert scales(64, 64) == [2, 1]
+    assert scales(256, 256) == [2, 1, 0.5, 0.25]
+    assert scales(200, 300)[0] == 1  # enlarged, it would be more than one tile
+
+
+def test_the_edge_is_where_the_tuning_says():
+    ramp = np.zeros((len(PLANES), 64, 64), "f4")
+    ramp[0, 16:48, 16:48] = 1
+    ramp = np.array([ndimage.gaussian_filter(p, 2.0) for p in ramp])
+    areas = [outlines(Known(), ramp, Tuning(least_score=0.1, edge=e)).crops[0].sum() for e in (-4.0, 0.0, 4.0)]
+    assert areas[0] > areas[1] > areas[2]
+    assert areas[1] == pytest.approx(32**2, rel=0.05)
 
 
 def test_boxes_are_drawn_in_their_order_at_any_size():
