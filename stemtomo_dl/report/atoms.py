@@ -48,7 +48,7 @@ class Atoms:
     of : tuple of str
         Label of each of them.
     valences : tuple
-        Sum of bond valences and what is expected, or None, of the independent atoms.
+        Sum of bond valences and what is expected (0: not tabulated), or None, of the independent atoms.
     """
 
     cell: gemmi.UnitCell
@@ -103,9 +103,11 @@ def _valences(
     out: list[tuple[float, int] | None] = []
     for at, element in zip((fract % 1) @ axes.T, elements, strict=True):
         near = [i for i in tree.query_ball_point(at, _REACH) if np.linalg.norm(tree.data[i] - at) > 0.1]
-        found = [valence(element, kind[i // len(steps)], float(np.linalg.norm(tree.data[i] - at))) for i in near]
-        told = [v for v in found if v is not None]
-        out.append((sum(v for v, _ in told), told[0][1]) if told else None)
+        others = [(kind[i // len(steps)], float(np.linalg.norm(tree.data[i] - at))) for i in near]
+        given = [v for v in (valence(element, other, d) for other, d in others) if v]
+        taken = [v for v in (valence(other, element, d) for other, d in others) if v]
+        total = sum(v for v, _ in given + taken)
+        out.append((total, given[0][1] if given else 0) if given or taken else None)
     return tuple(out)
 
 
@@ -154,7 +156,7 @@ def _bonds(place: np.ndarray, kind: list[str]) -> list[list[Any]]:
     halves: dict[str, list[int]] = {}
     for i, j in pairs[near].tolist():
         if Atoms.bonded(kind[i], kind[j]):
-            for a, b in ((i, j), (j, i)):
-                middle = (place[i] + place[j]) / 2
+            middle = (place[i] + place[j]) / 2
+            for a in (i, j):
                 halves.setdefault(colour_of(kind[a]), []).extend(rounded(np.array([place[a], middle])))
     return [[colour, ends] for colour, ends in halves.items()]

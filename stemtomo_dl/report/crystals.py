@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,11 @@ from stemtomo_dl.store.reflections import read_crystals
 from stemtomo_dl.store.shared_geometry import SharedGeometry
 
 T = TypeVar("T")
+_OF_PHASE = (  # what of stats.json is shown
+    *("lattice", "cell", "cell_esd", "laue_class", "laue_setting", "n_observations", "n_unique", "completeness"),
+    *("redundancy", "r_int", "r_meas", "r_pim", "cc_half", "i_over_sigma", "resolution_a", "wilson_e2_minus_1"),
+    *("laue_tests", "laue_classes", "absences", "space_groups", "scaling", "n_rejected", "members", "left_out"),
+)
 DAMAGE = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError)  # of a file, by any reader
 
 
@@ -72,19 +77,19 @@ def gather_crystals(folder: Path, book: dict[str, Any]) -> Crystallography:
     damaged: list[str] = []
     indexing, integration = book.get("indexing", {}), book.get("integration", {})
     names = integration.get("phases", [])
-    phases = [attempt(damaged, lambda n=n: read_phase(folder / "phases" / n)) for n in names]
+    phases = [attempt(damaged, partial(_phase, folder / "phases" / n)) for n in names]
     there = tuple(p for p in phases if p is not None)
     phase_of = {m["track"]: i for i, p in enumerate(there) for m in p.figures.get("members", [])}
     measured = {p["track"]: p for p in integration.get("particles", [])}
     particles = {}
     for entry in indexing.get("particles", []):
         track, path = entry["track"], folder / Files.of(entry["track"]).crystal
-        crystals = attempt(damaged, lambda p=path: tuple(read_crystals(p))) if path.exists() else ()
+        crystals = attempt(damaged, partial(read_crystals, path)) if path.exists() else []
         more = measured.get(track, {})
         particles[track] = Found(
             entry.get("n_spots"),
             entry.get("note") or more.get("note") or ("crystal.json cannot be read" if crystals is None else ""),
-            crystals or (),
+            tuple(crystals or ()),
             more.get("n_reflections"),
             _number(more.get("d_min_angstrom")),
             _number(more.get("completeness")),
@@ -93,6 +98,14 @@ def gather_crystals(folder: Path, book: dict[str, Any]) -> Crystallography:
     entry = indexing.get("geometry")
     shared = attempt(damaged, lambda: SharedGeometry.of(entry)) if entry else None
     return Crystallography(bool(indexing), shared, particles, there, tuple(damaged))
+
+
+def _phase(folder: Path) -> PhaseFigures:
+    phase = read_phase(folder)
+    lacking = [k for k in _OF_PHASE if k not in phase.figures]
+    if lacking:
+        raise InputError(f"{folder / 'stats.json'}: lacks {', '.join(lacking)}; merge the particles again")
+    return phase
 
 
 def attempt(damaged: list[str], read: Callable[[], T]) -> T | None:

@@ -95,7 +95,9 @@ def _geometry(facts: Facts) -> list[str]:
             f"The reciprocal pixel is off by {number(100 * (g.scale - 1))} % by the lattices; check pixel_inv_angstrom."
         )
     if np.hypot(*g.ellipse) > _ELLIPSE:
-        out.append(f"The patterns are elliptical by {number(100 * float(np.hypot(*g.ellipse)))} %; it is corrected for.")
+        out.append(
+            f"The patterns are elliptical by {number(100 * float(np.hypot(*g.ellipse)))} %; it is corrected for."
+        )
     return out
 
 
@@ -113,7 +115,9 @@ def _merging(f: dict[str, Any]) -> list[str]:
 
     out = []
     if beyond("completeness", _COMPLETE, below=True):
-        out.append(f"only {percent(f['completeness'])} complete to {number(f['resolution_a'], 2)} Å; more particles help")
+        out.append(
+            f"only {percent(f['completeness'])} complete to {number(f['resolution_a'], 2)} Å; more particles help"
+        )
     if beyond("redundancy", _REDUNDANCY, below=True):
         out.append(f"each reflection was measured {number(f['redundancy'], 1)} times: agreement tells little")
     if beyond("r_int", _RINT, below=False):

@@ -119,9 +119,13 @@ def _lattice(c: Crystal) -> str:
 
 
 def _figures(facts: Facts, track: int, detail: Detail, patterns: dict[int, tuple[str, str]]) -> str:
-    shape, fewer = facts.bad_pixels.shape, " The strongest spots are drawn." if thinned(detail) else ""
+    shape = facts.bad_pixels.shape
+    fewer = (
+        '<p class="note">To keep this file small, only the strongest spots are drawn.</p>' if thinned(detail) else ""
+    )
     shown = "".join(
-        pattern_figure(detail, tilt, why, picture, (shape[0], shape[1]), -(-max(shape) // LARGE)) for tilt, (why, picture) in patterns.items()
+        pattern_figure(detail, tilt, why, picture, (shape[0], shape[1]), -(-max(shape) // LARGE))
+        for tilt, (why, picture) in patterns.items()
     )
     layers, whole = (
         "".join(
@@ -130,17 +134,25 @@ def _figures(facts: Facts, track: int, detail: Detail, patterns: dict[int, tuple
         )
         for every, name in ((False, "{0}"), (True, "along {1}*"))
     )
-    curves = rocking_charts(detail.reflections, detail.crystals[0].ub) if detail.reflections else []
-    rocking = (
-        f'<h4>Rocking curves</h4><div class="three">{"".join(f"<figure>{c}</figure>" for c in curves)}</div>'
-        if curves
-        else ""
-    )
-    return f"""<h4>Spots (crosses; vermilion: not on the lattice) and predictions (circles) on patterns</h4>
+    return f"""<h4>Spots and predictions on patterns</h4>
 <div class="three">{shown}</div>
+<p class="note">Crosses are spots that were found, vermilion where they are not on the lattice. Circles are reflections
+that should be near the Ewald sphere, pale ones beyond three widths of the rocking curve, where strong reflections alone
+are seen. Rows of crosses without circles are another lattice; circles that are all beside spots are a wrong one.</p>
 <div class="two"><figure>{misfit_chart(detail)}<figcaption>Rms distance of the spots from their nodes.</figcaption>
 </figure><figure>{indexed_chart(detail)}<figcaption>Spots at every tilt.</figcaption></figure></div>
 <h4>Layers through the origin: spots, larger with the amplitude, and nodes</h4><div class="three">{layers}</div>
 <h4>All layers, projected</h4><div class="three">{whole}</div>
 <h4>In three dimensions</h4>{solid(lattice_view(detail), f"Spots of particle {track} in reciprocal space")}
-<p class="note">{fewer}</p>{rocking}"""
+{fewer}{_rocking(detail)}"""
+
+
+def _rocking(detail: Detail) -> str:
+    curves = rocking_charts(detail.reflections, detail.crystals[0].ub) if detail.reflections else []
+    if not curves:
+        return ""
+    figures = "".join(f"<figure>{c}</figure>" for c in curves)
+    return f"""<h4>Rocking curves</h4><div class="three">{figures}</div>
+<p class="note">Dots are intensities in single frames. The grey curve is a Gaussian of the width that was fitted to the
+whole series; dots that lie beside it by more than their bars are errors of the orientation, or multiple scattering.
+</p>"""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import gemmi
 import numpy as np
 
+from stemtomo_dl.errors import InputError
 from stemtomo_dl.report.chart import Chart
 from stemtomo_dl.report.crystals import attempt
 from stemtomo_dl.report.facts import Facts
@@ -59,7 +61,7 @@ def _share(value: float | None) -> str:
 def _numbers(f: dict[str, Any]) -> str:
     lines = [
         ("Cell", cell_text(np.array(f["cell"], float))),
-        ("Its standard deviations", cell_text(np.array([np.nan if v is None else v for v in f["cell_esd"]], float), 4)),
+        ("Standard deviations of the axes", ", ".join(show(v, 4) for v in f["cell_esd"][:3]) + " Å"),
         ("Observations, unique", f"{f['n_observations']}, {f['n_unique']}"),
         ("Resolution", f"{show(f['resolution_a'])} Å"),
         ("Completeness, redundancy", f"{_share(f['completeness'])}, {show(f['redundancy'], 1)}"),
@@ -125,14 +127,19 @@ def _layers(folder: Path, f: dict[str, Any], damaged: list[str]) -> str:
     )
     return f"""<div class="three">{figures}</div>
 <p class="note">Merged intensities with their equivalents, dots larger with the amplitude √I, over all nodes of the
-layer (grey). Whole regions without dots were not measured; a node between strong dots that stays empty in all of a layer
-is a systematic absence.</p>"""
+layer (grey). Nodes without a dot were not measured; rows of the smallest dots, weak among strong ones, are systematic
+absences.</p>"""
 
 
 def _drawn_layers(path: Path, f: dict[str, Any]) -> list[str]:
-    rows = np.genfromtxt(path, delimiter=_WIDTHS, dtype=float, invalid_raise=False)
+    text = path.read_text(encoding="utf-8")
+    if not text:
+        raise InputError(f"{path}: is empty; merge the particles again")
+    rows = np.genfromtxt(io.StringIO(text), delimiter=_WIDTHS, dtype=float, ndmin=2)
     end = np.flatnonzero(~rows[:, :3].any(1))
     rows = rows[: end[0]] if len(end) else rows
+    if not np.isfinite(rows).all():
+        raise InputError(f"{path}: is not HKLF 4; merge the particles again")
     hkl = rows[:, :3].astype(int)
     cell = gemmi.UnitCell(*f["cell"])
     rotations = np.array([o.rot for o in gemmi.SpaceGroup(f["laue_setting"]).operations().sym_ops]) // gemmi.Op.DEN
@@ -164,9 +171,9 @@ def _symmetry(f: dict[str, Any]) -> str:
     return f"""<div class="two">
 <div><h4>Operations</h4>{table(["operation", "order", "CC", "pairs", "in the class"], tests)}</div>
 <div><h4>Laue classes</h4>{table(["class", "setting", "probability", "CC"], classes)}</div>
-<div><h4>Conditions of reflection</h4>{table(
-        ["zone", "condition", "absent", "their mean over the others'", "I/σ", "log likelihood"], absences
-    )}</div>
+<div><h4>Conditions of reflection</h4>{
+        table(["zone", "condition", "absent", "their mean over the others'", "I/σ", "log likelihood"], absences)
+    }</div>
 <div><h4>Space groups by absences</h4>{table(["symbol", "number", "score", "absent", "verdict"], groups)}</div></div>
 <p class="note">CC is the correlation of normalised amplitudes of reflections and their images. Of reflections that a
 condition forbids, the mean intensity over that of the others of the zone is near 0 where the condition holds; the log

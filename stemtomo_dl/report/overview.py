@@ -67,7 +67,10 @@ def geometry_text(facts: Facts) -> list[tuple[str, str]]:
     long = float(np.hypot(*g.ellipse))
     along = float(np.degrees(np.arctan2(g.ellipse[1], g.ellipse[0])) / 2)
     lines = [
-        ("Tilt axis by the lattices", f"{number(g.instrument.tilt_axis_deg, 2)}°, elevation {number(g.elevation_deg, 2)}°"),
+        (
+            "Tilt axis by the lattices",
+            f"{number(g.instrument.tilt_axis_deg, 2)}°, elevation {number(g.elevation_deg, 2)}°",
+        ),
         ("Reciprocal pixel by the lattices", f"{number(g.pixel, 5)} 1/Å ({number(100 * (g.scale - 1), 2)} %)"),
         ("Elliptical distortion", f"{number(100 * long, 2)} % along {number(along, 0)}°"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from importlib import resources
 
 import numpy as np
@@ -11,7 +12,7 @@ from stemtomo_dl.report import figures
 from stemtomo_dl.report.browser import browser_section
 from stemtomo_dl.report.calibration import calibration_section
 from stemtomo_dl.report.checks import points, verdict
-from stemtomo_dl.report.crystals import read_detail
+from stemtomo_dl.report.crystals import attempt, read_detail
 from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, JUMP_SIGMAS, Facts
 from stemtomo_dl.report.lattices import DETAILED, detailed, lattice_part, lattice_table
 from stemtomo_dl.report.merged import phase_section
@@ -72,13 +73,13 @@ def build_report(facts: Facts) -> str:
 
 def _strips(facts: Facts, pictures: Pictures, frames: dict[int, list[int]], damaged: list[str]) -> list[str]:
     """Every particle's part, one after the other so that only one series is in memory."""
-    shown, out = set(detailed(facts.crystals)), []
+    shown, out = set(detailed(facts.crystals)), list[str]()
     for k, tilts in frames.items():
         detail = read_detail(facts.folder, facts.crystals, k, damaged) if k in shown else None
         why = telling_tilts(detail) if detail else {}
         strip = read_strip(facts, k, tilts, why, damaged)
         patterns = {t: (text, strip.large[t]) for t, text in why.items() if strip and t in strip.large}
-        lattice = lattice_part(facts, k, detail, patterns)
+        lattice = attempt(damaged, partial(lattice_part, facts, k, detail, patterns)) or ""
         out.append(strip_section(facts, pictures, k, tilts, strip, lattice, opened=not out))
     return out
 

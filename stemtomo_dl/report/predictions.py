@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,20 +13,23 @@ from stemtomo_dl.report.crystals import Detail
 from stemtomo_dl.report.text import degrees, number
 
 _LEAST = 5  # spots on the lattice that a tilt is judged by
-_WIDTHS = 3.0  # of the rocking curve: a reflection further from the sphere is not predicted to be seen
-_UNKNOWN_WIDTH = 0.004  # 1/Å, where nothing was integrated
-_MOST = 220  # predictions drawn, those nearest to the sphere
+_WIDTHS = 3.0  # of the rocking curve: a reflection further from the sphere is at most seen weakly
+_UNKNOWN_WIDTH = 0.0015  # 1/Å, where nothing was integrated
+_SEEN = 80  # per cent of the spots lie within the excitation error to which predictions reach
+_HIGHEST = 2  # index of a zone axis
+_MOST = 150  # predictions drawn, those nearest to the sphere
 _OTHERS = ("#cc79a7", "#e69f00")  # of further lattices
 
 
 def telling_tilts(detail: Detail) -> dict[int, str]:
     """Tilts to be shown, each with the reason: nearest to a zone axis, most spots, worst misfit."""
-    frames = detail.geometry.alpha_deg
-    fits = np.bincount(detail.spots.frame[detail.fits], minlength=len(frames))
+    fits = np.bincount(detail.spots.frame[detail.fits], minlength=len(detail.tilt))
     out: dict[int, str] = {}
     zone, off = _nearest_zone(detail)
     f = int(np.argmin(off))
-    out[int(detail.tilt[f])] = f"nearest a zone axis: [{' '.join(number(v, 0) for v in zone[f])}], {number(off[f])}° off"
+    out[int(detail.tilt[f])] = (
+        f"nearest a zone axis: [{' '.join(number(v, 0) for v in zone[f])}], {number(off[f])}° off"
+    )
     out.setdefault(int(detail.tilt[np.argmax(fits)]), f"most spots on the lattice, {int(fits.max())}")
     rms = misfit_by_frame(detail)
     judged = np.where(fits >= _LEAST, rms, -1)
@@ -46,7 +50,8 @@ def misfit_by_frame(detail: Detail) -> np.ndarray:
 
 def _nearest_zone(detail: Detail) -> tuple[np.ndarray, np.ndarray]:
     """Direction (frame, 3) of lowest indices that the beam is nearest to, and by how many degrees (frame,)."""
-    directions = np.array([d for d in product((-1, 0, 1), repeat=3) if any(d)])
+    several = range(-_HIGHEST, _HIGHEST + 1)
+    directions = np.array([d for d in product(several, repeat=3) if np.gcd.reduce(d) == 1])
     real = directions @ np.linalg.inv(detail.crystals[0].ub)
     real /= np.linalg.norm(real, axis=1, keepdims=True)
     cosine = detail.geometry.turns()[:, 2] @ real.T  # the beam in the sample frame is the last row of the rotation
@@ -75,7 +80,8 @@ def pattern_figure(detail: Detail, tilt: int, why: str, picture: str, shape: tup
     drawn = [f'<image href="{picture}" width="{width}" height="{height}" preserveAspectRatio="none"/>']
     radius = max(detail.spots.radius_px, columns / 90)
     for crystal, colour in zip(detail.crystals, ("#0072b2", *_OTHERS), strict=False):
-        drawn.append(_circles(_predicted(detail, crystal, frame, shape), 1.7 * radius, colour))
+        px, sure = _predicted(detail, crystal, frame, shape)
+        drawn += [_circles(px[sure], 1.7 * radius, colour, "sure"), _circles(px[~sure], 1.7 * radius, colour, "faint")]
     here = detail.spots.frame == frame
     for which, kind in ((detail.fits & here, "onit"), (~detail.fits & here, "offit")):
         drawn.append(_crosses(detail.spots.px[which], 0.8 * radius, kind))
@@ -86,38 +92,43 @@ def pattern_figure(detail: Detail, tilt: int, why: str, picture: str, shape: tup
     )
 
 
-def _predicted(detail: Detail, crystal: Crystal, frame: int, shape: tuple[int, int]) -> np.ndarray:
-    """Places (n, 2) px of the reflections of a lattice that should be seen in a frame."""
+def _predicted(detail: Detail, crystal: Crystal, frame: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Places (n, 2) px of the reflections near the sphere in a frame, and which are within their rocking curves."""
     geometry = detail.geometry.at(np.array([frame]))
-    spots = detail.spots.some(np.zeros(0, int))
-    spots = type(spots)(**{**vars(spots), "center_px": detail.spots.center_px[[frame]]})
-    reach = np.hypot(*shape) * geometry.pixel
-    most = np.ceil(reach * np.linalg.norm(np.linalg.inv(crystal.ub), axis=1)).astype(int)
+    empty = replace(detail.spots.some(np.zeros(0, int)), center_px=detail.spots.center_px[[frame]])
+    limit = float(np.hypot(*shape)) * geometry.pixel
+    most = np.ceil(limit * np.linalg.norm(np.linalg.inv(crystal.ub), axis=1)).astype(int)
     hkl = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in most], indexing="ij"), -1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
-    hkl = hkl[(length > 0) & (length < reach) & present(hkl, crystal.lattice)]
-    length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
-    at = predict(hkl, _WIDTHS * _width(detail, length), spots, geometry, crystal)
-    on = ((at.px > -0.5) & (at.px < np.array(shape[::-1]) - 0.5)).all(1)
-    nearest = np.argsort(np.abs(at.s[on]), kind="stable")[:_MOST]
-    return np.asarray(at.px[on][nearest])
+    hkl = hkl[(length > 0) & (length < limit) & present(hkl, crystal.lattice)]
+    at = predict(hkl, np.maximum(_reach(detail), _WIDTHS * _width(detail, limit)), empty, geometry, crystal)
+    on = np.flatnonzero(((at.px > -0.5) & (at.px < np.array(shape[::-1]) - 0.5)).all(1))
+    nearest = on[np.argsort(np.abs(at.s[on]), kind="stable")[:_MOST]]
+    return at.px[nearest], np.abs(at.s[nearest]) < _WIDTHS * _width(detail, at.length[nearest])
 
 
-def _width(detail: Detail, length: np.ndarray) -> np.ndarray:
-    """Standard deviation (n,) of the rocking curves at |g| (n,), 1/Å."""
+def _reach(detail: Detail) -> float:
+    """Excitation error, 1/Å, within which most spots on the lattice lie."""
+    turns = detail.geometry.turns()[detail.spots.frame[detail.fits]]
+    node = np.einsum("nij,nj->ni", turns, detail.hkl[detail.fits] @ detail.crystals[0].ub.T)
+    s = np.abs(detail.geometry.excitation(node))
+    return float(np.nanpercentile(s, _SEEN)) if np.isfinite(s).any() else 0.0
+
+
+def _width(detail: Detail, length: np.ndarray | float) -> np.ndarray:
+    """Standard deviation (…) of the rocking curves at |g| (…), 1/Å."""
     frames = detail.reflections and detail.reflections.frames
     if not frames:
-        return np.full(len(length), _UNKNOWN_WIDTH)
+        return np.full(np.shape(length), _UNKNOWN_WIDTH)
     return np.asarray(np.hypot(frames.rocking_width, np.radians(frames.mosaicity_deg) * length))
 
 
-def _circles(px: np.ndarray, r: float, colour: str) -> str:
-    # pixel centres have integer coordinates, the drawing's origin is the first pixel's corner
-    d = "".join(
-        f"M{x + 0.5 - r:.1f} {y + 0.5:.1f}a{r:.1f} {r:.1f} 0 1 0 {2 * r:.1f} 0a{r:.1f} {r:.1f} 0 1 0 {-2 * r:.1f} 0"
-        for x, y in px.tolist()
-    )
-    return f'<path stroke="{colour}" d="{d}"/>'
+def _circles(px: np.ndarray, r: float, colour: str, kind: str) -> str:
+    # Pixel centres have integer coordinates, the drawing's origin is the first pixel's corner. Each is one arc from its
+    # lowest point all but round to it.
+    arc = f"a{r:.1f} {r:.1f} 0 1 1 .1 0z"
+    d = "".join(f"M{x + 0.45:.1f} {y + 0.5 + r:.1f}{arc}" for x, y in px.tolist())
+    return f'<path class="{kind}" stroke="{colour}" d="{d}"/>'
 
 
 def _crosses(px: np.ndarray, r: float, kind: str) -> str:

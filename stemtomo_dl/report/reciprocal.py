@@ -16,8 +16,8 @@ NAMES = ("h", "k", "l")
 _SIDE = 340
 _PERIOD = 6  # of every centring
 _CLOSE_PX = 2.5  # nodes nearer than this are not drawn
-_DOTS = 500  # spots a drawing: the strongest tell the lattice, more make the page heavy
-_SHOWN = 900  # spots of the view that turns
+_DOTS = 400  # spots a drawing: the strongest tell the lattice, more make the page heavy
+_SHOWN = 700  # spots of the view that turns
 _SIZES = (0.08, 0.2, 0.45)  # of the largest amplitude: where a dot becomes the next larger
 
 
@@ -53,14 +53,16 @@ def layer_chart(
     chart = Chart((_SIDE, _SIDE), (-reach, reach), (-reach, reach), titles, what)
     chart.add(_nodes(chart, flat, reach, _allowed(lattice, axis, i, j, all_layers)))
     for n, name in ((0, "abc"[i]), (1, "abc"[j])):
-        x, y = flat[n]
-        chart.add(f'<path class="line axis" d="M{chart.px(0):.1f} {chart.py(0):.1f}L{chart.px(x):.1f} {chart.py(y):.1f}"/>')
-        chart.add(f'<text class="axisname" x="{chart.px(x) + 3:.1f}" y="{chart.py(y) - 3:.1f}">{name}*</text>')
+        x, y = 0.9 * reach * flat[n] / np.linalg.norm(flat[n])
+        chart.add(
+            f'<path class="line axis" d="M{chart.px(0):.1f} {chart.py(0):.1f}L{chart.px(x):.1f} {chart.py(y):.1f}"/>'
+        )
+        chart.add(f'<text class="axisname" x="{chart.px(x) + 4:.1f}" y="{chart.py(y) - 4:.1f}">{name}*</text>')
     for kind, xy, amplitude in shown:
         size = np.searchsorted(np.array(_SIZES) * max(float(amplitude.max(initial=0)), 1e-300), amplitude)
         for s in range(len(_SIZES) + 1):
             if (size == s).any():
-                chart.dots(*xy[size == s].T, f"{kind} size{s}")
+                chart.dots(xy[size == s, 0], xy[size == s, 1], f"{kind} size{s}")
     return chart.svg(kind="section")
 
 
@@ -99,7 +101,9 @@ def _nodes(chart: Chart, flat: np.ndarray, reach: float, allowed: np.ndarray) ->
             continue
         x, y = np.array([start, k]) @ flat
         length = (int((last - start) // step) * step * flat[0, 0]) * scale
-        path.setdefault(step * flat[0, 0] * scale, []).append(f"M{chart.px(x):.1f} {chart.py(y):.1f}h{length + 0.01:.2f}")
+        path.setdefault(step * flat[0, 0] * scale, []).append(
+            f"M{chart.px(x):.1f} {chart.py(y):.1f}h{length + 0.01:.2f}"
+        )
     return "".join(
         f'<path class="nodes" stroke-dasharray="0 {gap:.4f}" d="{"".join(rows)}"/>' for gap, rows in path.items()
     )
@@ -134,13 +138,15 @@ def lattice_view(detail: Detail) -> dict[str, Any]:
     groups = []
     for name, colour, which in (("on the lattice", "#0072b2", detail.fits), ("off it", "#d55e00", ~detail.fits)):
         rows = _strongest(which, amplitude, _SHOWN)
-        radius = 0.006 + 0.028 * amplitude[rows] / max(float(amplitude.max(initial=0)), 1e-300)
+        radius = 0.009 + 0.026 * amplitude[rows] / max(float(amplitude.max(initial=0)), 1e-300)
         points = detail.real[rows] @ ub.T
         groups.append({"name": name, "colour": colour, "xyz": rounded(points), "r": rounded(radius)})
+    reach = float(np.linalg.norm(detail.real @ ub.T, axis=1).max(initial=0))
+    times = np.maximum(0.6 * reach // np.linalg.norm(ub, axis=0), 1).astype(int)
     groups.append({"name": "beam", "colour": "#1d2125", "xyz": [0, 0, 0], "r": rounded(np.array([0.02]))})
     return {
         "unit": "1/Å",
-        "axes": [[f"{n}*", rounded(ub[:, i])] for i, n in enumerate("abc")],
+        "axes": [[f"{n}*", rounded(ub[:, i] * times[i])] for i, n in enumerate("abc")],
         "lines": [["#8b949c", rounded(cell_edges(ub))]],
         "groups": groups,
     }

@@ -36,9 +36,12 @@ def solid(data: dict[str, Any], alt: str) -> str:
     alt : str
         What it shows, for those who cannot see it.
     """
-    legend = "".join(f'<span><i style="background:{g["colour"]}"></i>{escape(g["name"])}</span>' for g in data["groups"])
+    legend = "".join(
+        f'<span><i style="background:{g["colour"]}"></i>{escape(g["name"])}</span>' for g in data["groups"]
+    )
     looks = "".join(
-        f'<button type="button" data-look="{i}">Along {escape(name)}</button>' for i, (name, _) in enumerate(data["axes"])
+        f'<button type="button" data-look="{i}">Along {escape(name)}</button>'
+        for i, (name, _) in enumerate(data["axes"])
     )
     return (
         f'<div class="solid"><div class="controls">{looks}</div><canvas role="img" aria-label="{escape(alt)}"></canvas>'

@@ -21,7 +21,9 @@ def space_section(facts: Facts) -> str:
  <div class="controls">
   <label>Colour <select id="space-colour"></select></label>
   <span class="legend" id="space-classes"></span>
-  <span class="keyline" id="space-key"><output id="space-low"></output><i id="space-scale"></i><output id="space-high"></output></span>
+  <span class="keyline" id="space-key">
+   <output id="space-low"></output><i id="space-scale"></i><output id="space-high"></output>
+  </span>
   <button type="button" id="space-tilted">Tilted view</button>
   <button type="button" id="space-beam">Along the beam</button>
   <button type="button" id="space-axis">Along the tilt axis</button>
@@ -50,9 +52,9 @@ def space_data(facts: Facts) -> dict[str, Any]:
     -------
     dict
         ``particles``, lists [track, [x, y, z], [their standard deviations], radius], all nm; ``values``, by name
-        the unit and one number a particle to colour by; ``classes``, by name
-        lists [name, colour] and one place in them a particle, −1 for none; ``alpha`` (deg, as refined) and ``drift`` (nm) of the tilts
-        ``tilts``; ``states``, one letter a tilt for every particle, a for the first of ``kinds``. What is not known
+        the unit and one number a particle to colour by; ``classes``, by name lists [name, colour] and one place in
+        them a particle, −1 for none; ``alpha`` (deg, as refined) and ``drift`` (nm) of the tilts ``tilts``;
+        ``states``, one letter a tilt for every particle, a for the first of ``kinds``. What is not known
         is null.
     """
     t, step = facts.tracks, facts.experiment.scan.step_nm

@@ -19,7 +19,7 @@ from stemtomo_dl.store import results
 
 BUDGET = 4_500_000  # bytes of all patterns and surroundings
 _MANY = 60  # more particles than this share the budget with smaller and fewer frames
-LARGE = 256  # longest side of a pattern that spots are drawn over
+LARGE, LARGE_QUALITY, _QUALITY = 256, 40, 75  # longest side of a pattern that spots are drawn over
 _FRAMES, _SIDE, _SIDE_OF_MANY = 8, 128, 96
 _BYTES_A_FRAME = 3_500  # of a small frame: a pattern and its surroundings
 
@@ -71,7 +71,10 @@ def read_strip(
     signal = np.where(bragg, series.patterns, 0).sum((1, 2), dtype="f8")
     side = _SIDE if len(facts.tracks.particle) <= _MANY else _SIDE_OF_MANY
     dose = None if series.dose_e_per_A2 is None else float(series.dose_e_per_A2.sum())
-    small, large = _patterns(series, bragg, chosen, side), _patterns(series, bragg, enlarged, LARGE)
+    small, large = (
+        _patterns(series, bragg, chosen, (side, _QUALITY)),
+        _patterns(series, bragg, enlarged, (LARGE, LARGE_QUALITY)),
+    )
     return Strip(series.alpha_deg, series.n_probes, signal, small, large, dose)
 
 
@@ -83,8 +86,14 @@ def _beam_region(series: DiffractionSeries) -> np.ndarray:
     return np.asarray(np.hypot(x - series.center_px[0], y - series.center_px[1]) <= 2 * disk + 2)
 
 
-def _patterns(series: DiffractionSeries, bragg: np.ndarray, chosen: Collection[int], side: int) -> dict[int, str]:
-    """Patterns at the chosen tilts on one scale, set outside the direct beam so that it does not drown the spots."""
+def _patterns(
+    series: DiffractionSeries, bragg: np.ndarray, chosen: Collection[int], form: tuple[int, int]
+) -> dict[int, str]:
+    """Patterns at the chosen tilts on one scale, set outside the direct beam so that it does not drown the spots.
+
+    ``form`` is the longest side in pixels and the quality of the encoding.
+    """
+    side, quality = form
     frames = [int(f) for f in np.flatnonzero(np.isin(series.tilt, list(chosen)))]
     values = np.concatenate([series.patterns[f][bragg[f]] for f in frames] or [np.zeros(0)])
     if not len(values):
@@ -97,7 +106,7 @@ def _patterns(series: DiffractionSeries, bragg: np.ndarray, chosen: Collection[i
         shades = raster.ink(raster.reduce_max(series.patterns[f], side), scale, soft)
         blind = raster.reduce_max(1.0 - series.measured[f], side) > 0.5
         image = raster.tint(shades, blind, (205, 224, 241)) if blind.any() else shades
-        out[int(series.tilt[f])] = raster.data_uri(image, 75)
+        out[int(series.tilt[f])] = raster.data_uri(image, quality)
     return out
 
 
@@ -117,7 +126,8 @@ def strip_section(
     side = box_side(facts, track)
     frames = [_frame(facts, track, tilt, pictures.crops[track, tilt], strip, side) for tilt in chosen]
     if strip is None:
-        body = '<p class="warn">This particle has no series.h5 that can be read, so its diffraction patterns cannot be shown.</p>'
+        why = "This particle has no series.h5 that can be read, so its diffraction patterns cannot be shown."
+        body = f'<p class="warn">{why}</p>'
         charts = ""
     else:
         body = ""

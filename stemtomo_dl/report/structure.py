@@ -29,7 +29,8 @@ def structure_part(folder: Path, phase: PhaseFigures, damaged: list[str]) -> str
     named = _likeness(f.get("likeness") or [])
     if f["structure"] != "solved":
         missing = "".join(f"<li>{escape(m)}</li>" for m in f.get("missing") or ["nothing is said of why"])
-        return f'<h3>Structure</h3><div class="warn"><p>Not solved. What stands in the way:</p><ul>{missing}</ul></div>{named}'
+        warned = f'<div class="warn"><p>Not solved. What stands in the way:</p><ul>{missing}</ul></div>'
+        return f"<h3>Structure</h3>{warned}{named}"
     atoms = attempt(damaged, lambda: read_atoms(folder / "solution.cif"))
     if atoms is None:
         return f'<h3>Structure</h3><p class="warn">solution.cif cannot be read.</p>{_figures(f)}{named}'
@@ -37,7 +38,7 @@ def structure_part(folder: Path, phase: PhaseFigures, damaged: list[str]) -> str
     maps = attempt(damaged, lambda: _maps(folder / "solution.ccp4", atoms))
     pictures = "" if maps is None else maps
     return f"""<h3>Structure</h3>{_figures(f)}{named}
-<div class="two"><figure>{solid(structure_view(atoms), alt)}<figcaption>One cell; bonds are distances that the
+<div class="three"><figure>{solid(structure_view(atoms), alt)}<figcaption>One cell; bonds are distances that the
 covalent radii allow. Drag to turn it.</figcaption></figure>{pictures}</div>
 <div class="two"><div><h4>Atoms</h4>{_atom_table(atoms)}</div><div><h4>Bonds</h4>{_bond_table(f, atoms)}</div></div>"""
 
@@ -91,7 +92,7 @@ def _atom_table(atoms: Atoms) -> str:
     rows = []
     for i, (label, texts) in enumerate(zip(atoms.labels, atoms.texts, strict=True)):
         total = atoms.valences[i]
-        valence = "–" if total is None else f"{number(total[0], 2)} of {total[1]}"
+        valence = "–" if total is None else number(total[0], 2) + (f" of {total[1]}" if total[1] else "")
         rows.append("".join(f"<td>{escape(v)}</td>" for v in (label, *texts, valence)))
     head = "".join(f"<th>{h}</th>" for h in ("atom", "x", "y", "z", "U (Å²)", "bond valences"))
     body = "".join(f"<tr>{r}</tr>" for r in rows)
@@ -138,13 +139,19 @@ def _map(atoms: Atoms, axis: int, values: np.ndarray, marked: np.ndarray, alt: s
     along = u / np.linalg.norm(u)
     flat = np.array([[np.linalg.norm(u), 0.0], [v @ along, np.linalg.norm(v - (v @ along) * along)]])
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) @ flat
-    low, size = corners.min(0) - 0.4, float(np.ptp(corners, axis=0).max()) + 0.8
+    size = float(np.ptp(corners, axis=0).max()) + 0.8
+    low = (corners.min(0) + corners.max(0) - size) / 2
     chart = Chart(
-        (_SIDE, _SIDE), (low[0], low[0] + size), (low[1], low[1] + size), (f"along {'abc'[i]} (Å)", "across it (Å)"), alt
+        (_SIDE, _SIDE),
+        (low[0], low[0] + size),
+        (low[1], low[1] + size),
+        (f"along {'abc'[i]} (Å)", "across it (Å)"),
+        alt,
     )
     dark = 255 - raster.grey(values.T, (0.0, max(float(np.percentile(values, 99.8)), 1e-9)))
     origin = np.array([chart.px(0), chart.py(0)])
     ends = [np.array([chart.px(p[0]), chart.py(p[1])]) - origin for p in flat]
+    origin = origin - 0.5 * (ends[0] / values.shape[0] + ends[1] / values.shape[1])  # points are the pixels' centres
     matrix = " ".join(f"{n:.3f}" for n in (*ends[0], *ends[1], *origin))
     chart.add(
         f'<image href="{raster.data_uri(dark, 80)}" width="1" height="1" preserveAspectRatio="none" '
