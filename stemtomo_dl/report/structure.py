@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.report import raster
-from stemtomo_dl.report.atoms import Atoms, read_atoms, structure_view
+from stemtomo_dl.report.atoms import Atoms, colour_of, read_atoms, structure_view
 from stemtomo_dl.report.chart import Chart
 from stemtomo_dl.report.crystals import attempt
 from stemtomo_dl.report.solid import solid
@@ -124,11 +124,11 @@ def _maps(path: Path, atoms: Atoms) -> str:
     height = abs(off) * atoms.cell.parameters[axis]
     name = "abc"[axis]
     cut = _map(atoms, axis, plane, height < _IN_PLANE, f"Slice of the potential across {name}")
-    whole = _map(atoms, axis, density.mean(2), np.zeros(len(off), bool), f"Potential projected along {name}")
+    whole = _map(atoms, axis, density.mean(2), np.ones(len(off), bool), f"Potential projected along {name}")
     return (
         f"<figure>{cut}<figcaption>Potential at {name} = {number(level, 3)}, through {escape(atoms.labels[heavy])}; "
-        f"rings are atoms of the model within {_IN_PLANE} Å.</figcaption></figure>"
-        f"<figure>{whole}<figcaption>Potential, mean along {name}.</figcaption></figure>"
+        f"rings, coloured by element as on the left, are atoms of the model within {_IN_PLANE} Å.</figcaption></figure>"
+        f"<figure>{whole}<figcaption>Potential, mean along {name}, with all atoms of the model.</figcaption></figure>"
     )
 
 
@@ -157,7 +157,9 @@ def _map(atoms: Atoms, axis: int, values: np.ndarray, marked: np.ndarray, alt: s
         f'<image href="{raster.data_uri(dark, 80)}" width="1" height="1" preserveAspectRatio="none" '
         f'transform="matrix({matrix})"/>'
     )
-    for at, label in zip((atoms.full[marked] % 1)[:, [i, j]] @ flat, np.array(atoms.of)[marked], strict=True):
+    element = dict(zip(atoms.labels, atoms.elements, strict=True))
+    for at, label in zip((atoms.full[marked] % 1)[:, [i, j]] @ flat, np.array(atoms.of)[marked].tolist(), strict=True):
         x, y = chart.px(at[0]), chart.py(at[1])
-        chart.add(f'<circle class="atom" cx="{x:.1f}" cy="{y:.1f}" r="7"><title>{escape(label)}</title></circle>')
+        place = f'class="atom" cx="{x:.1f}" cy="{y:.1f}" r="6" style="stroke:{colour_of(element[label])}"'
+        chart.add(f"<circle {place}><title>{escape(label)}</title></circle>")
     return chart.svg()
