@@ -40,6 +40,7 @@ class Facts:
     tracks: Tracks
     extraction: dict[str, Any] | None = None  # what run.json says of it
     crystals: Crystallography = field(default_factory=Crystallography)
+    notes: tuple[str, ...] = ()  # on the input, as run.json has them
 
     @property
     def n_tilts(self) -> int:
@@ -176,4 +177,5 @@ def gather(folder: Path) -> Facts:
         *read_linked(folder),
         book.get("extraction"),
         gather_crystals(folder, book),
+        tuple(book.get("notes", [])),
     )

@@ -136,10 +136,10 @@ def _figures(facts: Facts, track: int, detail: Detail, patterns: dict[int, tuple
     )
     return f"""<h4>Spots and predictions on patterns</h4>
 <div class="three">{shown}</div>
-<p class="note">Crosses are spots that were found, green on the lattice, vermilion off it. Circles are reflections that
-should be near the Ewald sphere, pale ones beyond three widths of the rocking curve, where only strong ones are seen;
-green crosses without a circle lie further from it than most. Vermilion crosses in rows are another lattice; circles that
-are all beside the spots are a wrong one.</p>
+<p class="note">Crosses are spots that were found, green on the lattice, vermilion off it. Circles are
+reflections that should be near the Ewald sphere, pale ones beyond three widths of the rocking curve, where only strong
+ones are seen; green crosses without a circle lie further from it than most. Vermilion crosses in rows are another
+lattice; circles that are all beside the spots are a wrong one.</p>
 <div class="two"><figure>{misfit_chart(detail)}<figcaption>Rms distance of the spots from their nodes.</figcaption>
 </figure><figure>{indexed_chart(detail)}<figcaption>Spots at every tilt.</figcaption></figure></div>
 <h4>Layers through the origin: spots, larger with the amplitude, and nodes</h4><div class="three">{layers}</div>

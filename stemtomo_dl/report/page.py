@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from importlib import resources
 
@@ -97,7 +98,8 @@ def _page(facts: Facts, beam: np.ndarray, sections: list[tuple[str, str, str]], 
 <body><main>
 <header><p class="kind">4D-STEM tilt series</p><h1>{title}</h1>
 <p class="verdict">{escape(verdict(facts))}</p>
-{overview(facts)}{_skipped(facts)}{_damaged(damaged)}{_points(facts, beam)}{_facts(facts)}
+{overview(facts)}{_skipped(facts)}{_listed("Notes on the input:", facts.notes)}
+{_listed("Files that could not be read are left out:", damaged)}{_points(facts, beam)}{_facts(facts)}
 </header>
 <nav>{links}</nav>
 {body}
@@ -123,10 +125,10 @@ def _skipped(facts: Facts) -> str:
     return f'<div class="warn"><p>Left out: {noun} {", ".join(lost)}.</p><ul>{why}</ul></div>'
 
 
-def _damaged(damaged: list[str]) -> str:
-    """Files that could not be read."""
-    lines = "".join(f"<li>{escape(line)}</li>" for line in damaged)
-    return f'<div class="warn"><p>Files that could not be read are left out:</p><ul>{lines}</ul></div>' if lines else ""
+def _listed(head: str, lines: Sequence[str]) -> str:
+    """Lines under a heading that stands out; nothing without lines."""
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<div class="warn"><p>{head}</p><ul>{listed}</ul></div>' if lines else ""
 
 
 def _points(facts: Facts, beam: np.ndarray) -> str:

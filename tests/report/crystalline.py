@@ -121,6 +121,7 @@ def make_crystal_run(folder: Path, particles: int = 3) -> Path:
         {"track": k, "n_reflections": 40, "d_min_angstrom": 0.8, "completeness": 0.4, "note": None} for k in (1, 2)
     ]
     book["integration"] = {"particles": figures, "phases": [NAME]}
+    book["notes"] = ["scans <1> and 2 are the same file"]
     write_json(folder / "run.json", book)
     write_solved_phase(folder / "phases" / NAME)
     return folder

@@ -1,11 +1,14 @@
 """Lattices, phases and structures in the report: drawn where they lie, doubted where they should be."""
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from report.crystalline import CIF, NAME, crystal, make_crystal_run, measured, seen
 from report.test_report import Page
 
@@ -68,6 +71,7 @@ def test_says_how_far_particles_came(html, page):
     assert counts["particles followed"] == 3
     assert counts["particles indexed"] == counts["particles merged"] == 2
     assert counts["phases"] == counts["structures solved"] == 1
+    assert "scans <1> and 2 are the same file" in page.text
     assert "1 particle: its few spots are not enough to tell a lattice" in page.text
     assert f"{NAME}: 2 particles; solved: O2Ti, P 42/m n m, R1 0.05" in page.text
 
@@ -179,6 +183,18 @@ def test_axes_that_disagree_are_told(run, axis, told):
     shared = facts.crystals.geometry
     turned = replace(facts.crystals, geometry=shared._replace(geometry=shared.geometry.with_axis(axis)))
     assert any(told in p for p in points(replace(facts, crystals=turned), np.zeros((5, 2))))
+
+
+def test_slices_of_the_potential_are_dark_where_the_model_has_its_atom(html):
+    figure = html[html.index("Potential at") - 30_000 : html.index("Potential at")]
+    figure = figure[figure.rindex("<svg") :]
+    uri, matrix = re.search(r'<image href="([^"]*)".*?matrix\(([^)]*)\)', figure).groups()
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L"), float)
+    row, column = np.unravel_index(image.argmin(), image.shape)
+    a, b, c, d, e, f = (float(v) for v in matrix.split())
+    u, v = (column + 0.5) / image.shape[1], (row + 0.5) / image.shape[0]
+    ring = [float(n) for n in re.search(r'cx="([\d.]+)" cy="([\d.]+)"', figure).groups()]
+    np.testing.assert_allclose([a * u + c * v + e, b * u + d * v + f], ring, atol=0.2)
 
 
 def test_an_unsolved_phase_says_what_is_missing(tmp_path):
