@@ -96,7 +96,8 @@ def _predicted(detail: Detail, crystal: Crystal, frame: int, shape: tuple[int, i
     """Places (n, 2) px of the reflections near the sphere in a frame, and which are within their rocking curves."""
     geometry = detail.geometry.at(np.array([frame]))
     empty = replace(detail.spots.some(np.zeros(0, int)), center_px=detail.spots.center_px[[frame]])
-    limit = float(np.hypot(*shape)) * geometry.pixel
+    corners = np.array([[0, 0], [shape[1], 0], [0, shape[0]], shape[::-1]]) - detail.spots.center_px[frame]
+    limit = float(np.linalg.norm(corners, axis=1).max()) * geometry.pixel
     most = np.ceil(limit * np.linalg.norm(np.linalg.inv(crystal.ub), axis=1)).astype(int)
     hkl = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in most], indexing="ij"), -1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)

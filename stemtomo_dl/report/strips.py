@@ -68,7 +68,7 @@ def read_strip(
         return None
     hidden = _beam_region(series)
     bragg = series.measured & ~hidden
-    signal = np.where(bragg, series.patterns, 0).sum((1, 2), dtype="f8")
+    signal = np.array([p[b].sum(dtype="f8") for p, b in zip(series.patterns, bragg, strict=True)])
     side = _SIDE if len(facts.tracks.particle) <= _MANY else _SIDE_OF_MANY
     dose = None if series.dose_e_per_A2 is None else float(series.dose_e_per_A2.sum())
     small, large = (
