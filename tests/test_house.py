@@ -31,7 +31,7 @@ RANK = {
     "store": 6,
     "export": 6,
     "learn": 7,
-    "report": 8,
+    "report": 9,
     "run": 8,
     "reduction": 8,
     "particles": 9,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stemtomo_dl.records import SOURCES, STATES
+from stemtomo_dl.report import doubts
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.text import degrees, escape, number, percent, plural, plus_minus
 
@@ -66,6 +67,8 @@ def points(facts: Facts, beam_px: np.ndarray) -> list[str]:
         _strays(facts),
         _drift(facts),
         _beam(beam_px),
+        *(_particles(facts, concerned, text) for concerned, text in doubts.of_particles(facts)),
+        *doubts.of_run(facts),
     ]
     return [p for p in out if p]
 

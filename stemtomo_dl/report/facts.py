@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from stemtomo_dl.config import Experiment
 from stemtomo_dl.geometry import field_centre, tilt_rotation
 from stemtomo_dl.records import SOURCES, Masks, Tracks
 from stemtomo_dl.report.chart import span
+from stemtomo_dl.report.crystals import Crystallography, gather_crystals
 from stemtomo_dl.store import results
 from stemtomo_dl.store.linked import read_linked
 
@@ -38,6 +39,8 @@ class Facts:
     masks: Masks
     tracks: Tracks
     extraction: dict[str, Any] | None = None  # what run.json says of it
+    crystals: Crystallography = field(default_factory=Crystallography)
+    notes: tuple[str, ...] = ()  # on the input, as run.json has them
 
     @property
     def n_tilts(self) -> int:
@@ -173,4 +176,6 @@ def gather(folder: Path) -> Facts:
         bad,
         *read_linked(folder),
         book.get("extraction"),
+        gather_crystals(folder, book),
+        tuple(book.get("notes", [])),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 
 import numpy as np
@@ -11,9 +13,14 @@ from stemtomo_dl.report import figures
 from stemtomo_dl.report.browser import browser_section
 from stemtomo_dl.report.calibration import calibration_section
 from stemtomo_dl.report.checks import points, verdict
+from stemtomo_dl.report.crystals import attempt, read_detail
 from stemtomo_dl.report.facts import JUMP_PX, JUMP_RADII, JUMP_SIGMAS, Facts
+from stemtomo_dl.report.lattices import DETAILED, detailed, lattice_part, lattice_table
+from stemtomo_dl.report.merged import phase_section
+from stemtomo_dl.report.overview import geometry_text, overview
 from stemtomo_dl.report.paths import path_charts, thinned
-from stemtomo_dl.report.pictures import make_plan, take_pictures
+from stemtomo_dl.report.pictures import Pictures, make_plan, take_pictures
+from stemtomo_dl.report.predictions import telling_tilts
 from stemtomo_dl.report.space import space_section
 from stemtomo_dl.report.stage import axis_text, stage_section
 from stemtomo_dl.report.strips import box_side, choose_frames, read_strip, strip_section
@@ -41,14 +48,12 @@ def build_report(facts: Facts) -> str:
         If a file of the run is missing or cannot be read.
     """
     sections, beam = [], np.full((facts.n_tilts, 2), np.nan)
+    damaged, strips = list(facts.crystals.damaged), []
     if facts.good.any():
         frames = choose_frames(facts)
         pictures = take_pictures(facts, make_plan(facts), frames, {k: box_side(facts, k) for k in frames})
         beam = pictures.beam_px
-        strips = [
-            strip_section(facts, pictures, k, tilts, read_strip(facts, k, tilts), opened=k == next(iter(frames)))
-            for k, tilts in frames.items()
-        ]
+        strips = _strips(facts, pictures, frames, damaged)
         sections.append(("series", "The series", browser_section(facts, pictures)))
     if len(facts.tracks.particle):
         sections.append(("coverage", "Every particle at every tilt", _coverage(facts)))
@@ -56,17 +61,35 @@ def build_report(facts: Facts) -> str:
     sections.append(("drift", "The stage: tilt axis, angles and drift", stage_section(facts, beam)))
     if len(facts.tracks.particle):
         sections.append(("map", "Where the particles lie", _map(facts)))
+    if facts.crystals.tried:
+        phases = "".join(phase_section(facts, i, damaged) for i in range(len(facts.crystals.phases)))
+        sections.append(("phases", "Phases and structures", phases or "<p>No particles were merged to a phase.</p>"))
+        sections.append(("lattices", "Lattices of the particles", _lattices(facts)))
     if facts.good.any():
         sections.append(("calibration", "Calibration", calibration_section(facts)))
         sections.append(("particles", "Particles", _particles(strips)))
     sections.append(("settings", "Settings", _settings(facts)))
-    return _page(facts, beam, sections)
+    return _page(facts, beam, sections, damaged)
 
 
-def _page(facts: Facts, beam: np.ndarray, sections: list[tuple[str, str, str]]) -> str:
+def _strips(facts: Facts, pictures: Pictures, frames: dict[int, list[int]], damaged: list[str]) -> list[str]:
+    """Every particle's part, one after the other so that only one series is in memory."""
+    shown, out = set(detailed(facts.crystals)), list[str]()
+    for k, tilts in frames.items():
+        detail = read_detail(facts.folder, facts.crystals, k, damaged) if k in shown else None
+        why = telling_tilts(detail) if detail else {}
+        strip = read_strip(facts, k, tilts, why, damaged)
+        patterns = {t: (text, strip.large[t]) for t, text in why.items() if strip and t in strip.large}
+        lattice = attempt(damaged, partial(lattice_part, facts, k, detail, patterns)) or ""
+        out.append(strip_section(facts, pictures, k, tilts, strip, lattice, opened=not out))
+    return out
+
+
+def _page(facts: Facts, beam: np.ndarray, sections: list[tuple[str, str, str]], damaged: list[str]) -> str:
     title = escape(facts.experiment.title or "Untitled series")
     links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
     body = "".join(f'<section id="{name}"><h2>{heading}</h2>\n{text}\n</section>\n' for name, heading, text in sections)
+    scripts = "\n".join(f"<script>{_static(f'{name}.js')}</script>" for name in ("report", "turning", "space", "solid"))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} – stemtomo</title>
@@ -75,15 +98,15 @@ def _page(facts: Facts, beam: np.ndarray, sections: list[tuple[str, str, str]]) 
 <body><main>
 <header><p class="kind">4D-STEM tilt series</p><h1>{title}</h1>
 <p class="verdict">{escape(verdict(facts))}</p>
-{_skipped(facts)}{_points(facts, beam)}{_facts(facts)}
+{overview(facts)}{_skipped(facts)}{_listed("Notes on the input:", facts.notes)}
+{_listed("Files that could not be read are left out:", damaged)}{_points(facts, beam)}{_facts(facts)}
 </header>
 <nav>{links}</nav>
 {body}
 <footer>stemtomo_dl {escape(facts.version)}. Lengths in the sample are in its frame at α = 0: x to the right, y down,
 z along the beam away from the gun, the origin at the centre of the field of view.</footer>
 </main>
-<script>{_static("report.js")}</script>
-<script>{_static("space.js")}</script>
+{scripts}
 </body></html>
 """
 
@@ -102,12 +125,18 @@ def _skipped(facts: Facts) -> str:
     return f'<div class="warn"><p>Left out: {noun} {", ".join(lost)}.</p><ul>{why}</ul></div>'
 
 
+def _listed(head: str, lines: Sequence[str]) -> str:
+    """Lines under a heading that stands out; nothing without lines."""
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<div class="warn"><p>{head}</p><ul>{listed}</ul></div>' if lines else ""
+
+
 def _points(facts: Facts, beam: np.ndarray) -> str:
     if not len(facts.tracks.particle):
         return ""
     found = points(facts, beam)
     if not found:
-        return '<p class="fine">None of the automatic checks of coverage, positions, drift and beam found a fault.</p>'
+        return '<p class="fine">None of the automatic checks found a fault.</p>'
     return f'<h2 class="small">Points to look at</h2><ul class="points">{"".join(f"<li>{p}</li>" for p in found)}</ul>'
 
 
@@ -125,6 +154,7 @@ def _facts(facts: Facts) -> str:
     ]
     if (each := i.dose_e_per_A2) is not None:
         lines.append(("Dose", f"{number(each, 3)} e/Å² a scan, {number(each * int(facts.good.sum()), 1)} e/Å² in all"))
+    lines += geometry_text(facts)
     if e.sample.elements or e.sample.phases:
         lines.append(("Sample", ", ".join([*e.sample.elements, *e.sample.phases])))
     rows_html = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)
@@ -176,6 +206,17 @@ def _map(facts: Facts) -> str:
 move as the stage tilts. On a flat support the heights on the right follow one line, whose slope is the support's own
 inclination. A particle far off that line lies on others, or its outlines belong to more than one particle. The common
 height is hard to tell from drift, so only differences count; standard deviations are those of the differences.</p>"""
+
+
+def _lattices(facts: Facts) -> str:
+    known = facts.crystals
+    fewer = ""
+    if len(known.indexed) > DETAILED:
+        fewer = f" The {DETAILED} particles with most spots are shown in detail below; the others by their figures."
+    return f"""{lattice_table(facts)}
+<p class="note">The misfit is the rms distance of the spots on the lattice from their nodes, in the detector's plane; a
+few thousandths of 1/Å are usual. Completeness counts what one particle measured of all reflections to its own
+resolution.{fewer}</p>"""
 
 
 def _particles(strips: list[str]) -> str:

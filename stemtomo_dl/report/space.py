@@ -8,7 +8,7 @@ import numpy as np
 
 from stemtomo_dl.report.chart import CIVIDIS
 from stemtomo_dl.report.facts import Facts
-from stemtomo_dl.report.text import json_for_script
+from stemtomo_dl.report.text import colour, json_for_script
 from stemtomo_dl.report.timeline import KINDS, kinds
 
 _HELD = 200  # tilts at most, evenly spread, that the map can be turned to
@@ -20,7 +20,10 @@ def space_section(facts: Facts) -> str:
 <div id="space" class="space" hidden>
  <div class="controls">
   <label>Colour <select id="space-colour"></select></label>
-  <span class="keyline"><output id="space-low"></output><i id="space-scale"></i><output id="space-high"></output></span>
+  <span class="legend" id="space-classes"></span>
+  <span class="keyline" id="space-key">
+   <output id="space-low"></output><i id="space-scale"></i><output id="space-high"></output>
+  </span>
   <button type="button" id="space-tilted">Tilted view</button>
   <button type="button" id="space-beam">Along the beam</button>
   <button type="button" id="space-axis">Along the tilt axis</button>
@@ -49,8 +52,9 @@ def space_data(facts: Facts) -> dict[str, Any]:
     -------
     dict
         ``particles``, lists [track, [x, y, z], [their standard deviations], radius], all nm; ``values``, by name
-        the unit and one number a particle to colour by; ``alpha`` (deg, as refined) and ``drift`` (nm) of the tilts
-        ``tilts``; ``states``, one letter a tilt for every particle, a for the first of ``kinds``. What is not known
+        the unit and one number a particle to colour by; ``classes``, by name lists [name, colour] and one place in
+        them a particle, −1 for none; ``alpha`` (deg, as refined) and ``drift`` (nm) of the tilts ``tilts``;
+        ``states``, one letter a tilt for every particle, a for the first of ``kinds``. What is not known
         is null.
     """
     t, step = facts.tracks, facts.experiment.scan.step_nm
@@ -74,12 +78,23 @@ def space_data(facts: Facts) -> dict[str, Any]:
             for k, p, e, a in zip(t.particle, t.position_nm, t.position_error_nm, area, strict=True)
         ],
         "values": {k: [unit, _numbers(v)] for k, (unit, v) in values.items() if np.isfinite(v).any()},
+        "classes": _classes(facts),
         "tilts": held.tolist(),
         "alpha": _numbers((facts.alpha_deg + t.alpha_offset_deg)[held]),
         "drift": [_numbers(d) for d in np.nan_to_num(t.drift_px[held]) * step],
         "kinds": [[name, meaning] for name, (_, meaning) in KINDS.items()],
         "states": ["".join(chr(97 + s) for s in row) for row in kinds(facts)[:, held].tolist()],
     }
+
+
+def _classes(facts: Facts) -> dict[str, Any]:
+    """The phases as classes, where there are any."""
+    known = facts.crystals
+    if not known.phases:
+        return {}
+    named = [[p.name, colour(i + 1)] for i, p in enumerate(known.phases)]
+    of = [known.particles[int(k)].phase if int(k) in known.particles else -1 for k in facts.tracks.particle]
+    return {"phase": [named, of]}
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

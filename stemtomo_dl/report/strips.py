@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import SOURCES, DiffractionSeries, Tracks
 from stemtomo_dl.report import outline, raster
 from stemtomo_dl.report.chart import Chart, span
+from stemtomo_dl.report.crystals import attempt
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.pictures import Crop, Pictures, box_corner
 from stemtomo_dl.report.text import colour, degrees, number, percent, plural, plus_minus
@@ -17,6 +19,7 @@ from stemtomo_dl.store import results
 
 BUDGET = 4_500_000  # bytes of all patterns and surroundings
 _MANY = 60  # more particles than this share the budget with smaller and fewer frames
+LARGE, LARGE_QUALITY, _QUALITY = 256, 40, 75  # longest side of a pattern that spots are drawn over
 _FRAMES, _SIDE, _SIDE_OF_MANY = 8, 128, 96
 _BYTES_A_FRAME = 3_500  # of a small frame: a pattern and its surroundings
 
@@ -41,27 +44,38 @@ def box_side(facts: Facts, track: int) -> int:
 
 @dataclass(frozen=True)
 class Strip:
-    """What is shown of one series.h5; ``pictures`` are data URIs by tilt."""
+    """What is shown of one series.h5; ``pictures`` and ``large`` ones are data URIs by tilt."""
 
     alpha_deg: np.ndarray
     n_probes: np.ndarray
     signal: np.ndarray
     pictures: dict[int, str]
+    large: dict[int, str]
     dose: float | None  # summed over the frames, e/Å²
 
 
-def read_strip(facts: Facts, track: int, chosen: list[int]) -> Strip | None:
-    """Reduce one series.h5 to what is shown of it; None where the particle has none."""
+def read_strip(
+    facts: Facts, track: int, chosen: list[int], enlarged: Collection[int], damaged: list[str]
+) -> Strip | None:
+    """Reduce one series.h5 to what is shown of it.
+
+    None where the particle has none, or where it cannot be read, with the reason added to ``damaged``. Patterns at
+    the tilts ``enlarged`` are kept larger as well.
+    """
     path = facts.folder / results.series_name(track)
-    if not path.exists():
+    series = attempt(damaged, lambda: results.read_series(path)) if path.exists() else None
+    if series is None:
         return None
-    series = results.read_series(path)
     hidden = _beam_region(series)
     bragg = series.measured & ~hidden
-    signal = np.where(bragg, series.patterns, 0).sum((1, 2), dtype="f8")
+    signal = np.array([p[b].sum(dtype="f8") for p, b in zip(series.patterns, bragg, strict=True)])
     side = _SIDE if len(facts.tracks.particle) <= _MANY else _SIDE_OF_MANY
     dose = None if series.dose_e_per_A2 is None else float(series.dose_e_per_A2.sum())
-    return Strip(series.alpha_deg, series.n_probes, signal, _patterns(series, bragg, chosen, side), dose)
+    small, large = (
+        _patterns(series, bragg, chosen, (side, _QUALITY)),
+        _patterns(series, bragg, enlarged, (LARGE, LARGE_QUALITY)),
+    )
+    return Strip(series.alpha_deg, series.n_probes, signal, small, large, dose)
 
 
 def _beam_region(series: DiffractionSeries) -> np.ndarray:
@@ -72,9 +86,15 @@ def _beam_region(series: DiffractionSeries) -> np.ndarray:
     return np.asarray(np.hypot(x - series.center_px[0], y - series.center_px[1]) <= 2 * disk + 2)
 
 
-def _patterns(series: DiffractionSeries, bragg: np.ndarray, chosen: list[int], side: int) -> dict[int, str]:
-    """Patterns at the chosen tilts on one scale, set outside the direct beam so that it does not drown the spots."""
-    frames = [int(f) for f in np.flatnonzero(np.isin(series.tilt, chosen))]
+def _patterns(
+    series: DiffractionSeries, bragg: np.ndarray, chosen: Collection[int], form: tuple[int, int]
+) -> dict[int, str]:
+    """Patterns at the chosen tilts on one scale, set outside the direct beam so that it does not drown the spots.
+
+    ``form`` is the longest side in pixels and the quality of the encoding.
+    """
+    side, quality = form
+    frames = [int(f) for f in np.flatnonzero(np.isin(series.tilt, list(chosen)))]
     values = np.concatenate([series.patterns[f][bragg[f]] for f in frames] or [np.zeros(0)])
     if not len(values):
         return {}
@@ -86,14 +106,14 @@ def _patterns(series: DiffractionSeries, bragg: np.ndarray, chosen: list[int], s
         shades = raster.ink(raster.reduce_max(series.patterns[f], side), scale, soft)
         blind = raster.reduce_max(1.0 - series.measured[f], side) > 0.5
         image = raster.tint(shades, blind, (205, 224, 241)) if blind.any() else shades
-        out[int(series.tilt[f])] = raster.data_uri(image, 75)
+        out[int(series.tilt[f])] = raster.data_uri(image, quality)
     return out
 
 
 def strip_section(
-    facts: Facts, pictures: Pictures, track: int, chosen: list[int], strip: Strip | None, *, opened: bool
+    facts: Facts, pictures: Pictures, track: int, chosen: list[int], strip: Strip | None, lattice: str, *, opened: bool
 ) -> str:
-    """One particle's part of the page."""
+    """One particle's part of the page; ``lattice`` is what is told of its lattice."""
     rows = facts.sightings(track)
     t = facts.tracks
     alpha = t.alpha_deg[t.tilt[rows]]
@@ -106,7 +126,8 @@ def strip_section(
     side = box_side(facts, track)
     frames = [_frame(facts, track, tilt, pictures.crops[track, tilt], strip, side) for tilt in chosen]
     if strip is None:
-        body = '<p class="warn">This particle has no series.h5, so its diffraction patterns cannot be shown.</p>'
+        why = "This particle has no series.h5 that can be read, so its diffraction patterns cannot be shown."
+        body = f'<p class="warn">{why}</p>'
         charts = ""
     else:
         body = ""
@@ -116,7 +137,7 @@ def strip_section(
         )
     return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
 <summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>
-<div class="frames">{"".join(frames)}</div>{body}{charts}{_numbers(facts, at, rows, strip)}</details>
+<div class="frames">{"".join(frames)}</div>{body}{charts}{_numbers(facts, at, rows, strip)}{lattice}</details>
 """
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stemtomo_dl.records import SOURCES, STATES
+from stemtomo_dl.report.crystals import Crystallography
 from stemtomo_dl.report.facts import Facts
-from stemtomo_dl.store.particle_files import Files
-from stemtomo_dl.store.phases import read_phase
+from stemtomo_dl.store.phases import PhaseFigures
+from stemtomo_dl.store.reflections import crystal_entry
 
 _OF_PHASE = (
     *("lattice", "cell", "cell_esd", "laue_class", "n_observations", "n_unique", "completeness", "redundancy"),
@@ -35,8 +34,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         the scan's border. ``n_states`` count particles at tilts, ``n_sources`` outlines of particles. Under
     "crystallography" is what indexing and integration have found out of a particle, ``note`` what went wrong.
     """
-    book = json.loads((facts.folder / "run.json").read_text(encoding="utf-8"))
-    reduced = _reduced(facts.folder, book)
+    reduced = _reduced(facts.crystals)
     tracks, coverage = facts.tracks, np.array(list(facts.coverage.values()))
     known = facts.alpha_deg[np.isfinite(facts.alpha_deg)]
     return {
@@ -61,8 +59,11 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "stage": _stage(facts),
         "extraction": facts.extraction,
         "n_indexed": sum(r["indexed"] for r in reduced.values()),
-        "geometry": book.get("indexing", {}).get("geometry"),
-        "phases": [_phase(facts.folder, name) for name in book.get("integration", {}).get("phases", [])],
+        "geometry": facts.crystals.geometry and facts.crystals.geometry.entry(),
+        "phases": [_phase(p) for p in facts.crystals.phases],
+        "n_merged": sum(f.phase >= 0 for f in facts.crystals.particles.values()),
+        "n_solved": len(facts.crystals.solved),
+        "damaged": list(facts.crystals.damaged),
         "particles": [
             {**_particle(facts, i, int(k)), "crystallography": reduced.get(int(k))}
             for i, k in enumerate(tracks.particle)
@@ -70,31 +71,31 @@ def summarise(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _reduced(folder: Path, book: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _reduced(known: Crystallography) -> dict[int, dict[str, Any]]:
     """What is known of the crystals, by track."""
-    measured = {p["track"]: p for p in book.get("integration", {}).get("particles", [])}
     out = {}
-    for particle in book.get("indexing", {}).get("particles", []):
-        track = particle["track"]
-        path, found = folder / Files.of(track).crystal, measured.get(track, {})
-        crystal = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for track, found in known.particles.items():
+        first = crystal_entry(found.crystals[0]) if found.crystals else {}
         out[track] = {
-            "indexed": bool(crystal),
-            "n_spots": particle["n_spots"],
-            **{k: crystal.get(k) for k in ("lattice", "cell", "indexed_fraction", "rms_inv_angstrom")},
-            "n_lattices": 1 + len(crystal.get("more", [])) if crystal else 0,
-            **{k: found.get(k) for k in ("n_reflections", "d_min_angstrom", "completeness")},
-            "note": particle["note"] or found.get("note"),
+            "indexed": bool(found.crystals),
+            "n_spots": found.n_spots,
+            **{k: first.get(k) for k in ("lattice", "cell", "indexed_fraction", "rms_inv_angstrom")},
+            "n_lattices": len(found.crystals),
+            "n_reflections": found.n_reflections,
+            "d_min_angstrom": _known(found.d_min, 4),
+            "completeness": _known(found.completeness, 4),
+            "phase": known.phases[found.phase].name if found.phase >= 0 else None,
+            "note": found.note or None,
         }
     return out
 
 
-def _phase(folder: Path, name: str) -> dict[str, Any]:
+def _phase(phase: PhaseFigures) -> dict[str, Any]:
     """Figures of a merged phase; all of them, shell by shell, are in its stats.json."""
-    phase = read_phase(folder / "phases" / name)
     figures = {k: phase.figures.get(k) for k in _OF_PHASE}
     members = [m["track"] for m in phase.figures["members"]]
-    return {"name": name, "members": members, **figures, "structure": phase.figures.get("structure", "unsolved")}
+    structure = phase.figures.get("structure", "unsolved")
+    return {"name": phase.name, "members": members, **figures, "structure": structure}
 
 
 def _stage(facts: Facts) -> dict[str, Any]:

@@ -20,6 +20,7 @@ KINDS = {
     "merged": ("#cc79a7", "seen only as one with another"),
     "off": ("#d55e00", "off its predicted place"),
     "prompted": ("#009e73", "found when asked for"),
+    "split": ("#7b3294", "outline divided by diffraction"),
     "projected": ("#f0c800", "outline computed"),
     "hidden": ("#3c4348", "in view, hidden"),
     "outside": ("#c3c9cf", "out of view"),
@@ -45,6 +46,7 @@ def kinds(facts: Facts) -> np.ndarray:
     order = (
         (t.state == STATES.index("merged"), "merged"),
         (t.source == SOURCES.index("projected"), "projected"),
+        (t.source == SOURCES.index("split"), "split"),
         (t.source == SOURCES.index("prompted"), "prompted"),
         (facts.jumps, "off"),
         (t.state == STATES.index("overlapped"), "overlapped"),

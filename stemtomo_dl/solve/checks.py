@@ -61,17 +61,22 @@ def bonds(fit: Fit) -> list[Bond]:
     ]
 
 
+def valence(cation: str, anion: str, length: float) -> tuple[float, int] | None:
+    """Valence exp((R0 − d) / 0.37) of a bond of ``length`` d Å, and the cation's whole; None if not tabulated."""
+    known = _R0.get((cation, anion))
+    return known and (float(np.exp((known[0] - length) / _B)), known[1])
+
+
 def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
-    """(atom, sum of valences, expected) of cations whose pairs are tabulated: Σ exp((R0 − d) / 0.37)."""
+    """(atom, sum of valences, expected) of cations whose pairs are tabulated, see `valence`."""
     elements = fit.model.elements
     near = distances(fit, 4.0)
     sums = []
     for i, element in enumerate(elements):
-        pairs = [
-            (b, _R0[element, elements[b.second]]) for b in near if b.first == i and (element, elements[b.second]) in _R0
-        ]
-        if pairs:
-            sums.append((i, float(sum(np.exp((r0 - b.length) / _B) for b, (r0, _) in pairs)), pairs[0][1][1]))
+        found = [valence(element, elements[b.second], b.length) for b in near if b.first == i]
+        told = [v for v in found if v is not None]
+        if told:
+            sums.append((i, sum(v for v, _ in told), told[0][1]))
     return sums
 
 

@@ -1,6 +1,7 @@
 "use strict";
 // The particles in three dimensions. Lab frame: x right, y down, z away from the viewer who looks along the beam.
 (() => {
+  const { times, apply, turn, onDrag } = Turning;
   const SVG = "http://www.w3.org/2000/svg";
   const byId = (id) => document.getElementById(id);
   const box = byId("space");
@@ -9,22 +10,9 @@
   const kinds = data.kinds, unseen = new Set(["hidden", "outside"]);
   const reach = 1.12 * Math.max(...data.field.map((v) => v / 2), ...data.particles.map(([, p]) => Math.hypot(...p)));
   const scale = 205 / reach;
-  let camera, dragged = null, pointed = -1, waiting = false;
+  let camera, pointed = -1, waiting = false;
 
   // ------------------------------------------------------------------ turning
-  const times = (a, b) => a.map((row) => b[0].map((_, j) => row.reduce((sum, v, k) => sum + v * b[k][j], 0)));
-  const apply = (m, p) => m.map((row) => row[0] * p[0] + row[1] * p[1] + row[2] * p[2]);
-
-  // right-handed, about a unit vector (Rodrigues)
-  function turn([x, y, z], degrees) {
-    const c = Math.cos(degrees * Math.PI / 180), s = Math.sin(degrees * Math.PI / 180), d = 1 - c;
-    return [
-      [c + x * x * d, x * y * d - z * s, x * z * d + y * s],
-      [y * x * d + z * s, c + y * y * d, y * z * d - x * s],
-      [z * x * d - y * s, z * y * d + x * s, c + z * z * d],
-    ];
-  }
-
   const w = data.axis * Math.PI / 180, axis = [Math.cos(w), Math.sin(w), 0];
   const views = {
     "space-tilted": times(turn([1, 0, 0], -62), turn([0, 0, 1], 28)),
@@ -67,6 +55,7 @@
   function tell(i, state) {
     const [track, p, e] = data.particles[i], facts = { Particle: track };
     "xyz".split("").forEach((c, k) => { facts[c] = `${sign(p[k])}${e[k] === null ? "" : ` ± ${sign(e[k])}`} nm`; });
+    for (const [name, [classes, of]] of Object.entries(data.classes)) facts[name] = of[i] < 0 ? "none" : classes[of[i]][0];
     for (const [name, [unit, values]] of Object.entries(data.values)) {
       if (name !== "height z" && values[i] !== null) facts[name] = `${sign(values[i], unit === "%" ? 0 : 2)} ${unit}`;
     }
@@ -109,7 +98,7 @@
     const k = Number(byId("space-tilt").value), tilted = data.alpha.length > 0;
     const stage = times(camera, turn(axis, tilted ? data.alpha[k] : 0));
     const drift = tilted && byId("space-drift").checked ? apply(camera, [...data.drift[k], 0]) : [0, 0, 0];
-    const [, values] = data.values[byId("space-colour").value], [lo, hi] = limits(values);
+    const paint = painter(byId("space-colour").value);
     frame(stage);
     const order = [];
     data.particles.forEach(([, p], i) => {
@@ -117,9 +106,8 @@
       const state = tilted ? kinds[data.states[i].charCodeAt(k) - 97] : null;
       dots[i].setAttribute("cx", q[0].toFixed(1));
       dots[i].setAttribute("cy", q[1].toFixed(1));
-      const colour = values[i] === null ? "#8b949c" : shade((values[i] - lo) / (hi - lo));
       const hollow = state && unseen.has(state[0]);
-      dots[i].setAttribute("fill", hollow ? "#fff" : colour);
+      dots[i].setAttribute("fill", hollow ? "#fff" : paint(i));
       dots[i].setAttribute("class", (hollow ? "ring" : "") + (i === pointed ? " pointed" : ""));
       if (i === pointed) tell(i, state);
       if (labels.length) {
@@ -142,26 +130,41 @@
     waiting = true;
   }
 
+  // The colour of each particle, by a value on the scale or by its class.
+  function painter(name) {
+    const none = "#8b949c";
+    if (name in data.classes) {
+      const [classes, of] = data.classes[name];
+      return (i) => (of[i] < 0 ? none : classes[of[i]][1]);
+    }
+    const [, values] = data.values[name], [lo, hi] = limits(values);
+    return (i) => (values[i] === null ? none : shade((values[i] - lo) / (hi - lo)));
+  }
+
   function recolour() {
-    const [unit, values] = data.values[byId("space-colour").value], [lo, hi] = limits(values);
-    const digits = hi - lo > 20 ? 0 : 2;
-    byId("space-low").textContent = `${sign(lo, digits)} ${unit}`;
-    byId("space-high").textContent = `${sign(hi, digits)} ${unit}`;
+    const name = byId("space-colour").value, classed = name in data.classes, legend = byId("space-classes");
+    byId("space-key").hidden = classed;
+    legend.replaceChildren();
+    if (classed) {
+      const shown = [...data.classes[name][0], ...(data.classes[name][1].includes(-1) ? [["none", "#8b949c"]] : [])];
+      for (const [text, colour] of shown) {
+        const swatch = document.createElement("i"), entry = document.createElement("span");
+        swatch.style.background = colour;
+        entry.append(swatch, text);
+        legend.append(entry);
+      }
+    } else {
+      const [unit, values] = data.values[name], [lo, hi] = limits(values), digits = hi - lo > 20 ? 0 : 2;
+      byId("space-low").textContent = `${sign(lo, digits)} ${unit}`;
+      byId("space-high").textContent = `${sign(hi, digits)} ${unit}`;
+    }
     draw();
   }
 
   // ------------------------------------------------------------------ hands
-  view.addEventListener("pointerdown", (event) => { dragged = [event.clientX, event.clientY]; });
-  window.addEventListener("pointermove", (event) => {
-    if (!dragged) return;
-    const [dx, dy] = [event.clientX - dragged[0], event.clientY - dragged[1]];
-    dragged = [event.clientX, event.clientY];
-    camera = times(turn([0, 1, 0], -0.5 * dx), times(turn([1, 0, 0], 0.5 * dy), camera));
-    redraw();
-  });
-  for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { dragged = null; });
+  onDrag(view, (by) => { camera = times(by, camera); redraw(); });
   for (const [id, wanted] of Object.entries(views)) byId(id).addEventListener("click", () => { camera = wanted; redraw(); });
-  for (const name of Object.keys(data.values)) byId("space-colour").append(new Option(name, name));
+  for (const name of [...Object.keys(data.classes), ...Object.keys(data.values)]) byId("space-colour").append(new Option(name, name));
   byId("space-colour").addEventListener("change", recolour);
   byId("space-scale").style.background = `linear-gradient(to right, ${data.scale.map((c) => `rgb(${c.join(" ")})`).join(", ")})`;
   byId("space-drift").addEventListener("change", redraw);

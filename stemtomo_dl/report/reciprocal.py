@@ -1,0 +1,169 @@
+"""Reciprocal space drawn: layers and projections of spots or intensities over the nodes, and the view that turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from stemtomo_dl.crystal.predict import present
+from stemtomo_dl.report.chart import Chart
+from stemtomo_dl.report.crystals import Detail
+from stemtomo_dl.report.solid import cell_edges, rounded
+
+NAMES = ("h", "k", "l")
+_SIDE = 340
+_PERIOD = 6  # of every centring
+_CLOSE_PX = 2.5  # nodes nearer than this are not drawn
+_DOTS = 400  # spots a drawing: the strongest tell the lattice, more make the page heavy
+_SHOWN = 700  # spots of the view that turns
+_SIZES = (0.08, 0.2, 0.45)  # of the largest amplitude: where a dot becomes the next larger
+
+
+def layer_name(axis: int) -> str:
+    """The layer across an axis, as hk0."""
+    return "".join("0" if i == axis else n for i, n in enumerate(NAMES))
+
+
+def layer_chart(
+    ub: np.ndarray, lattice: str, axis: int, parts: list[tuple[str, np.ndarray, np.ndarray]], *, all_layers: bool
+) -> str:
+    """Points of reciprocal space over the nodes of the plane that two of the axes span.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        Columns a*, b*, c*, 1/Å.
+    lattice : str
+        Pearson's letters.
+    axis : int
+        0, 1, 2: the axis along which everything is projected.
+    parts : list of (kind, indices (n, 3), amplitude (n,))
+        Points to draw, larger with the amplitude; indices need not be whole.
+    all_layers : bool
+        Whether nodes of all layers are drawn, or those of the layer through the origin.
+    """
+    i, j = (k for k in range(3) if k != axis)
+    flat = _flat(ub, i, j)
+    shown = [(kind, real[:, [i, j]] @ flat, amplitude) for kind, real, amplitude in parts]
+    reach = 1.04 * max([0.2, *(float(np.linalg.norm(xy, axis=1).max(initial=0)) for _, xy, _ in shown)])
+    what = f"Projection along {'abc'[axis]}*" if all_layers else f"The layer {layer_name(axis)}"
+    titles = (f"along {'abc'[i]}* (1/Å)", "across it (1/Å)")
+    chart = Chart((_SIDE, _SIDE), (-reach, reach), (-reach, reach), titles, what)
+    chart.add(_nodes(chart, flat, reach, _allowed(lattice, axis, i, j, all_layers)))
+    for n, name in ((0, "abc"[i]), (1, "abc"[j])):
+        x, y = 0.9 * reach * flat[n] / np.linalg.norm(flat[n])
+        chart.add(
+            f'<path class="line axis" d="M{chart.px(0):.1f} {chart.py(0):.1f}L{chart.px(x):.1f} {chart.py(y):.1f}"/>'
+        )
+        chart.add(f'<text class="axisname" x="{chart.px(x) + 4:.1f}" y="{chart.py(y) - 4:.1f}">{name}*</text>')
+    for kind, xy, amplitude in shown:
+        size = np.searchsorted(np.array(_SIZES) * max(float(amplitude.max(initial=0)), 1e-300), amplitude)
+        for s in range(len(_SIZES) + 1):
+            if (size == s).any():
+                chart.dots(xy[size == s, 0], xy[size == s, 1], f"{kind} size{s}")
+    return chart.svg(kind="section")
+
+
+def _flat(ub: np.ndarray, i: int, j: int) -> np.ndarray:
+    """Axes i and j as rows (2, 2) of a drawing whose x runs along the first."""
+    u, v = ub[:, i], ub[:, j]
+    along = u / np.linalg.norm(u)
+    return np.array([[np.linalg.norm(u), 0.0], [v @ along, np.linalg.norm(v - (v @ along) * along)]])
+
+
+def _allowed(lattice: str, axis: int, i: int, j: int, all_layers: bool) -> np.ndarray:
+    """(6, 6) bool: which nodes the centring allows, by the remainders of two indices."""
+    grid = np.stack(np.meshgrid(*[np.arange(_PERIOD)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    grid = grid[present(grid, lattice) & (all_layers | (grid[:, axis] == 0))]
+    out = np.zeros((_PERIOD, _PERIOD), bool)
+    out[grid[:, i], grid[:, j]] = True
+    return out
+
+
+def _nodes(chart: Chart, flat: np.ndarray, reach: float, allowed: np.ndarray) -> str:
+    """Rows of nodes as dotted lines: a row costs as much as two of its nodes."""
+    scale = chart.px(1) - chart.px(0)
+    if min(flat[0, 0], flat[1, 1]) * scale < _CLOSE_PX:
+        return ""
+    path: dict[float, list[str]] = {}
+    most = int(reach / flat[1, 1])
+    for k in range(-most, most + 1):
+        rest = np.flatnonzero(allowed[:, k % _PERIOD])
+        half = np.sqrt(max(reach**2 - (k * flat[1, 1]) ** 2, 0.0))
+        if not len(rest):
+            continue
+        step = _PERIOD // len(rest)
+        first, last = (-half - k * flat[1, 0]) / flat[0, 0], (half - k * flat[1, 0]) / flat[0, 0]
+        start = int(np.ceil((first - rest[0]) / step)) * step + int(rest[0])
+        if start > last:
+            continue
+        x, y = np.array([start, k]) @ flat
+        length = (int((last - start) // step) * step * flat[0, 0]) * scale
+        path.setdefault(step * flat[0, 0] * scale, []).append(
+            f"M{chart.px(x):.1f} {chart.py(y):.1f}h{length + 0.01:.2f}"
+        )
+    return "".join(
+        f'<path class="nodes" stroke-dasharray="0 {gap:.4f}" d="{"".join(rows)}"/>' for gap, rows in path.items()
+    )
+
+
+def particle_layers(detail: Detail, *, all_layers: bool) -> list[str]:
+    """Drawings of a particle's spots along its three axes; indexed ones of the layer, or of all layers."""
+    crystal, out = detail.crystals[0], []
+    amplitude = np.sqrt(np.maximum(detail.spots.intensity, 0))
+    for axis in (2, 1, 0):
+        inside = all_layers | (np.where(detail.fits, np.abs(detail.hkl[:, axis]), np.abs(detail.real[:, axis])) < 0.15)
+        chosen = [_strongest(w, amplitude, _DOTS) for w in (detail.fits & inside, ~detail.fits & inside)]
+        parts = [(kind, detail.real[w], amplitude[w]) for kind, w in zip(("red", "blue"), chosen[::-1], strict=True)]
+        out.append(layer_chart(crystal.ub, crystal.lattice, axis, parts, all_layers=all_layers))
+    return out
+
+
+def _strongest(which: np.ndarray, amplitude: np.ndarray, most: int) -> np.ndarray:
+    """Places of up to ``most`` that are True, the strongest."""
+    at = np.flatnonzero(which)
+    return np.sort(at[np.argsort(-amplitude[at], kind="stable")[:most]])
+
+
+def thinned(detail: Detail) -> bool:
+    """Whether drawings leave out spots."""
+    return bool(detail.fits.sum() > _DOTS or (~detail.fits).sum() > _DOTS)
+
+
+def lattice_view(detail: Detail) -> dict[str, Any]:
+    """The spots in three dimensions with the reciprocal cell, for the page's script; see `solid.solid`."""
+    ub, amplitude = detail.crystals[0].ub, np.sqrt(np.maximum(detail.spots.intensity, 0))
+    groups = []
+    for name, colour, which in (("on the lattice", "#0072b2", detail.fits), ("off it", "#d55e00", ~detail.fits)):
+        rows = _strongest(which, amplitude, _SHOWN)
+        radius = 0.009 + 0.026 * amplitude[rows] / max(float(amplitude.max(initial=0)), 1e-300)
+        points = detail.real[rows] @ ub.T
+        groups.append({"name": name, "colour": colour, "xyz": rounded(points), "r": rounded(radius)})
+    reach = float(np.linalg.norm(detail.real @ ub.T, axis=1).max(initial=0))
+    times = np.maximum(0.6 * reach // np.linalg.norm(ub, axis=0), 1).astype(int)
+    groups.append({"name": "beam", "colour": "#1d2125", "xyz": [0, 0, 0], "r": rounded(np.array([0.02]))})
+    return {
+        "unit": "1/Å",
+        "axes": [[f"{n}*", rounded(ub[:, i] * times[i])] for i, n in enumerate("abc")],
+        "lines": [["#8b949c", rounded(cell_edges(ub))]],
+        "groups": groups,
+    }
+
+
+def merged_layers(
+    ub: np.ndarray, lattice: str, hkl: np.ndarray, intensity: np.ndarray, images: Callable[[np.ndarray], np.ndarray]
+) -> list[str]:
+    """Layers hk0, h0l and 0kl of merged intensities with their equivalents; ``images`` (n, 3) -> (operation, n, 3)."""
+    out = []
+    for axis in (2, 1, 0):
+        full = images(hkl)
+        rows = np.nonzero(full[..., axis] == 0)
+        at, first = np.unique(full[rows], axis=0, return_index=True)
+        value = intensity[rows[1][first]]
+        amplitude = np.sqrt(np.maximum(value, 0))
+        keep = _strongest(np.ones(len(at), bool), amplitude, 4 * _DOTS)
+        parts = [("blue", at[keep].astype(float), amplitude[keep])]
+        out.append(layer_chart(ub, lattice, axis, parts, all_layers=False))
+    return out
