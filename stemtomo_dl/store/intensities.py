@@ -195,7 +195,7 @@ def _holosymmetric(data: Intensities) -> bool:
     if data.operations is None:
         return True
     group = gemmi.find_spacegroup_by_ops(gemmi.GroupOps([gemmi.Op(t) for t in data.operations]))
-    return group is not None and group.is_symmorphic() and group.is_centrosymmetric() and group.hm.startswith("P")
+    return group is not None and group.is_symmorphic() and group.is_centrosymmetric()
 
 
 def _cell(where: str, words: list[str]) -> tuple[float, ...]:
