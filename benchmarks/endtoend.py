@@ -9,9 +9,9 @@ those that lie there are used again. Prints a line of JSON for each phase of the
 
 `particles` of the truth, `tracked` over most of their tilts, `indexed` in the true lattice, `orientation_deg` median
 and worst of these; `named` particles in folders of the phase's name, and `foreign` ones there; `cc` of merged
-intensities with |F|², `completeness` and `rint` as stats.json has them; `said`: what the program says of the structure,
-`worst_A` from a known atom to the nearest that was found of its element, `extra` atoms, `group`, and `right`: every atom
-within 0.15 Å, nothing extra, the right group. Then a line of seconds per stage.
+intensities with |F|², `completeness` and `r_int` as stats.json has them; `said`: what the program says of the
+structure, `worst_a` from a known atom to the nearest that was found of its element, Å, `extra` atoms, `group`, and
+`right`: every atom within 0.15 Å, nothing extra, the right group. Then a line of seconds per stage.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def _structure(
         "formula": stats["formula"],
         "group": stats["space_group"],
         "group_right": same,
-        "worst_A": round(match.worst, 3),
+        "worst_a": round(match.worst, 3),
         "extra": match.extra,
     }
     return line | {"right": bool(match.worst < _NEAR and match.extra == 0 and same)}

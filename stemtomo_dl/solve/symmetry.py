@@ -129,8 +129,10 @@ def compatible_groups(data: Intensities) -> list[Any]:
         r = rotations_of(group.operations())
         if (np.abs(np.swapaxes(r, 1, 2) @ data.metric @ r - data.metric) <= allowed).all():
             groups.append(group)
-    points = [len(g.operations().cen_ops) * _has_centring(g, data.hkl) for g in groups]
-    return [g for g in groups if len(g.operations().cen_ops) >= max(points)]
+    points = [len(g.operations().cen_ops) for g in groups]
+    sure = [n * _has_centring(g, data.hkl) for g, n in zip(groups, points, strict=True)]
+    kept = [n > max(sure) or m == max(sure) for n, m in zip(points, sure, strict=True)]
+    return [g for g, keep in zip(groups, kept, strict=True) if keep]
 
 
 def _has_centring(group: Any, hkl: np.ndarray) -> bool:
