@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from stemtomo_dl.crystal.laue import Repeated, find_laue
+from stemtomo_dl.crystal.merge import merge_particles
+from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.crystal.phase import Member
+from stemtomo_dl.crystal.settings import direct_basis
 from stemtomo_dl.resources import synthetic
 from stemtomo_dl.simulate.crystal import read_structure
 
@@ -46,3 +50,17 @@ def test_operations_that_all_disagree_alike_stay_together():
         rng = np.random.default_rng(seed)
         seen = np.maximum(value + 0.4 * rng.normal(size=len(value)), 0)
         assert find_laue(hkl, seen, np.ones(len(hkl)), Repeated(0.95, False), "tP")[0].name == "4/mmm"
+
+
+def test_a_class_that_no_group_of_the_centring_has_is_merged_all_the_same():
+    """As a mixture's spots that were taken for one rhombohedral lattice: there is no triclinic group with R centring."""
+    rng, cell = np.random.default_rng(0), np.array([16.3, 16.3, 19.9, 90, 90, 120.0])
+    ub = np.linalg.inv(direct_basis(cell))
+    hkl = np.stack(np.meshgrid(*[np.arange(-9, 10)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    hkl = hkl[((-hkl[:, 0] + hkl[:, 1] + hkl[:, 2]) % 3 == 0) & hkl.any(1)].astype("i4")
+    intensity = rng.exponential(size=len(hkl))
+    reflections = Reflections(hkl, intensity, 0.05 + 0 * intensity, rng.uniform(-50, 50, len(hkl)))
+    crystal = Crystal("hR", 0.7, 380, 0.002, 0.0, 0.0, 0.0, ub=ub, cell=cell, center_shift_px=np.zeros(2))
+    (phase,) = merge_particles([Member(7, crystal, reflections)])
+    assert phase.laue.name == "-1"
+    assert phase.space_groups == ()

@@ -41,7 +41,9 @@ def test_a_symmorphic_group_with_a_centre_is_only_a_laue_class(tmp_path, symbol,
     assert all(g.hm[0] == symbol[0] or len(g.operations().cen_ops) > points for g in groups)
 
 
-@pytest.mark.parametrize(("symbol", "cell"), [("I 41/a m d:2", CASES[0][1]), ("C 1 2/c 1", CASES[1][1]), ("R -3 c:H", CASES[3][1])])
+@pytest.mark.parametrize(
+    ("symbol", "cell"), [("I 41/a m d:2", CASES[0][1]), ("C 1 2/c 1", CASES[1][1]), ("R -3 c:H", CASES[3][1])]
+)
 def test_the_group_of_a_centred_lattice_is_read(tmp_path, symbol, cell):
     data = read_intensities(written(tmp_path, symbol, cell))
     found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps([gemmi.Op(t) for t in data.operations]))
