@@ -53,7 +53,7 @@ def test_operations_that_all_disagree_alike_stay_together():
 
 
 def test_a_class_that_no_group_of_the_centring_has_is_merged_all_the_same():
-    """As a mixture's spots that were taken for one rhombohedral lattice: there is no triclinic group with R centring."""
+    """As a mixture's spots that were taken for one rhombohedral lattice: no triclinic group has R centring."""
     rng, cell = np.random.default_rng(0), np.array([16.3, 16.3, 19.9, 90, 90, 120.0])
     ub = np.linalg.inv(direct_basis(cell))
     hkl = np.stack(np.meshgrid(*[np.arange(-9, 10)] * 3, indexing="ij"), -1).reshape(-1, 3)
