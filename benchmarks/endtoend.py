@@ -203,9 +203,11 @@ def _beneath(masks: Masks, instance: int, truth: Truth) -> int:
     """The particle whose outline an instance overlaps best, −1 where by less than half."""
     mine = masks.full(instance)
     there = truth.masks.at(int(masks.tilt[instance]))
-    full = truth.masks.full(there)
+    if not len(there):
+        return -1
+    full = np.array([truth.masks.full(int(i)) for i in there])
     overlap = (full & mine).sum((1, 2)) / np.maximum((full | mine).sum((1, 2)), 1)
-    return int(truth.particle[there[overlap.argmax()]]) if len(there) and overlap.max() > 0.5 else -1
+    return int(truth.particle[there[overlap.argmax()]]) if overlap.max() > 0.5 else -1
 
 
 def scored(run: Path, experiment: Path) -> list[dict[str, Any]]:
