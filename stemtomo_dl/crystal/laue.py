@@ -3,7 +3,9 @@
 An operation's correlation cc is that of normalised amplitudes of reflections with those of their images. Of a class
 with the operations S the likelihood is p(S) = ∫ dμ p(μ) Π_{g∈S} N(cc_g; μ, s_g) · Π_{g∉S} p₀(cc_g) (after Evans 2006,
 Acta Cryst. D62, 72; there μ is known). Dynamical scattering lowers μ, for all operations of a class about alike: a
-class is right where its operations agree about as well as each other, not as well as repeated measurements do.
+class is right where its operations agree about as well as each other, not as well as repeated measurements do. A
+class is out where a subgroup's operations all leave far less disagreement, 1 − cc, than all its others: those are
+pseudo-symmetry, as of perovskites, whose images agree much better than chance but not as well as equivalents.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ _UNLIKE = 0.5  # what the spread grows by, of what μ is lower
 _DROP, _DROP_INDEPENDENT = 0.15, 0.04
 _FALSE = 0.3  # spread of the correlation of false operations about 0
 _PSEUDO = 0.3  # of the false operations, those of pseudo-symmetry, with any correlation from 0 to 1
+_WORSE = 2.0  # times 1 − cc of equivalents that pseudo-symmetry leaves at the least
+_SURE = 2.0  # standard deviations by which it must besides
 
 
 class LaueClass(NamedTuple):
@@ -163,6 +167,7 @@ def find_laue(
     holds = np.array([[any(np.array_equal(g, r) for r in c.rotations) for g in operations] for c in classes])
     holds = holds.reshape(len(classes), len(operations)).astype(bool)
     log = np.array([_log_likelihood(cc[known], pairs[known], h[known], repeated) for h in holds])
+    log[_pseudo(cc[known], pairs[known], holds[:, known])] = -np.inf
     best = int(np.argmax(log))
     share = np.exp(log - log.max())
     share /= share.sum()
@@ -209,6 +214,25 @@ def _log_likelihood(cc: np.ndarray, pairs: np.ndarray, inside: np.ndarray, repea
     log = (-(off**2) / (2 * spread**2) - np.log(spread * np.sqrt(2 * np.pi))).sum(0)
     top = log.max()
     return float(outside + top + np.log((np.exp(log - top) * prior).sum() / prior.sum()))
+
+
+def _pseudo(cc: np.ndarray, pairs: np.ndarray, holds: np.ndarray) -> np.ndarray:
+    """Which classes (class,) hold operations that disagree far more than all those of a class within them.
+
+    Parameters
+    ----------
+    cc, pairs : (operation,) array
+    holds : (class, operation) bool array
+    """
+    log, error = np.log(np.clip(1 - cc, 1e-3, None)), (1 + np.clip(cc, 0, 1)) / np.sqrt(pairs)
+    out = np.zeros(len(holds), bool)
+    for c, mine in enumerate(holds):
+        for within in holds[(holds <= mine).all(1) & holds.any(1)]:
+            more = mine & ~within
+            if more.any():
+                least, most = (log - _SURE * error)[more].min(), (log + _SURE * error)[within].max()
+                out[c] |= least > most + np.log(_WORSE)
+    return out
 
 
 def triplet(r: np.ndarray) -> str:

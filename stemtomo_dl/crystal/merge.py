@@ -174,7 +174,10 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
 
 
 def _standard_turn(sets: Sequence[Amplitudes], laue: LaueClass, lattice: str) -> np.ndarray:
-    """The rotation, h' = h · rotation, to the setting in which the groups of the tables suit best, as Pa-3 needs it."""
+    """The rotation, h' = h · rotation, to the setting in which the groups of the tables suit best, as Pa-3 needs it.
+
+    The tables have no group of a class that is much lower than the lattice, as 2/m with R centring: none suits then.
+    """
     options = [np.eye(3, dtype="i4")]
     for s in proper_half(laue_classes(lattice)[-1].rotations):
         image = {(np.rint(np.linalg.inv(s)).astype("i4") @ r @ s).tobytes() for r in laue.rotations}
@@ -185,7 +188,8 @@ def _standard_turn(sets: Sequence[Amplitudes], laue: LaueClass, lattice: str) ->
         return options[0]
     table = tabulated(sets, laue.rotations)
     hkl, square = unpacked(table.code), table.value**2
-    scores = [candidates(laue, lattice, hkl @ o, square, np.sqrt(table.weight))[0][0].score for o in options]
+    groups = [candidates(laue, lattice, hkl @ o, square, np.sqrt(table.weight))[0] for o in options]
+    scores = [g[0].score if g else 0.0 for g in groups]
     return options[int(np.argmax(np.round(scores, 3)))]
 
 

@@ -26,6 +26,7 @@ from stemtomo_dl.solve.trials import SURE, Trial, add_trials, finish, in_order, 
 
 STARTS = 12
 _FLIPS = 3  # starts of charge flipping that a structure of light atoms is given
+_LEAST = 0.1  # completeness; with less, phases are not looked for
 _SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
 _PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
 _SOLVED = 0.35  # R1 above which a model is not called a solution
@@ -73,7 +74,7 @@ def solve(
 
     Phases come from charge flipping in P1, the space group from the phased density, atoms from peaks; new phases are
     drawn until a model fits and others confirm it, or ``starts`` are spent. Structures of light atoms alone that do not
-    give way to a few starts are given to dual-space recycling.
+    give way to a few starts are given to dual-space recycling. Less than a tenth of the reflections is not tried.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ def solve(
     classes = [merge(data, laue_rotations(groups[0].operations()))] if data.operations else find_laue(data, groups)
     found: dict[str, Trial] = {}
     done, light = 0, is_light(data)
+    if _completeness(data, classes[0]) < _LEAST:
+        starts, light = 0, False
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
     while done < starts and not settled(found):
         for merged, grid in grids:
@@ -148,7 +151,7 @@ def _completeness(data: Intensities, merged: Merged) -> float:
 def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ...]:
     """Why a model is not called a solution, in words."""
     if best is None:
-        return (f"no model could be built after {starts} starts",)
+        return (f"no model could be built after {starts} starts" if starts else "too little was measured to try",)
     fit, said = best.fit, []
     if fit.r1 >= _SOLVED:
         said.append(f"no model fits after {starts} starts (lowest R1 {fit.r1:.2f})")

@@ -117,7 +117,8 @@ def merge(data: Intensities, rotations: np.ndarray) -> Merged:
 def compatible_groups(data: Intensities) -> list[Any]:
     """Space groups of the tables, in all settings, whose operations leave the cell's metric as it is.
 
-    Of two choices of origin, the one at an inversion centre is kept.
+    Of two choices of origin, the one at an inversion centre is kept. Where all reflections are those of a centred
+    lattice, as in data that were integrated in it, the groups are centred.
     """
     lengths = np.sqrt(np.diag(data.metric))
     allowed = _METRIC * np.outer(lengths, lengths)
@@ -128,7 +129,15 @@ def compatible_groups(data: Intensities) -> list[Any]:
         r = rotations_of(group.operations())
         if (np.abs(np.swapaxes(r, 1, 2) @ data.metric @ r - data.metric) <= allowed).all():
             groups.append(group)
-    return groups
+    points = [len(g.operations().cen_ops) for g in groups]
+    sure = [n * _has_centring(g, data.hkl) for g, n in zip(groups, points, strict=True)]
+    kept = [n > max(sure) or m == max(sure) for n, m in zip(points, sure, strict=True)]
+    return [g for g, keep in zip(groups, kept, strict=True) if keep]
+
+
+def _has_centring(group: Any, hkl: np.ndarray) -> bool:
+    """Whether no reflection is one that the centring of a group forbids."""
+    return bool((hkl @ np.array(group.operations().cen_ops).T % gemmi.Op.DEN == 0).all())
 
 
 def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:

@@ -156,12 +156,9 @@ def _operations(path: Path, lattice: int, triplets: list[str]) -> tuple[str, ...
         ops = [gemmi.Op("x,y,z"), *(gemmi.Op(t.lower()) for t in triplets)]
         if lattice > 0:
             ops.append(gemmi.Op("-x,-y,-z"))
-        centred = (
-            gemmi.SpaceGroup(f"{_LATTICE[abs(lattice)]} 1").operations() if lattice not in (1, -1, 3, -3) else None
-        )
-        ops += [gemmi.Op(op.triplet()) for op in (centred or [])]
-        if abs(lattice) == 3:
-            ops.append(gemmi.Op("x+2/3,y+1/3,z+1/3"))
+        letter = _LATTICE[abs(lattice)]
+        centred = gemmi.SpaceGroup("R 3:H" if letter == "R" else f"{letter} 1").operations()
+        ops += [op for op in centred if op not in ops]
         group = gemmi.GroupOps(ops)
         group.add_missing_elements()
     except (RuntimeError, ValueError, KeyError) as e:
@@ -195,7 +192,7 @@ def _holosymmetric(data: Intensities) -> bool:
     if data.operations is None:
         return True
     group = gemmi.find_spacegroup_by_ops(gemmi.GroupOps([gemmi.Op(t) for t in data.operations]))
-    return group is not None and group.is_symmorphic() and group.is_centrosymmetric() and group.hm.startswith("P")
+    return group is not None and group.is_symmorphic() and group.is_centrosymmetric()
 
 
 def _cell(where: str, words: list[str]) -> tuple[float, ...]:
