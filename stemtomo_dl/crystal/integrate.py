@@ -20,7 +20,7 @@ from stemtomo_dl.crystal.orient import frame_rotations
 from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
 from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
 from stemtomo_dl.crystal.refine import indices
-from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
+from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, model_error
 from stemtomo_dl.records import DiffractionSeries
 
 _REACH = 5.0  # widths of the first guess from the sphere that are measured
@@ -58,7 +58,8 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
     at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess)
     group, n = equivalents(hkl, crystal.lattice), len(series.patterns)
     if not len(at.row):
-        return Reflections(np.zeros((0, 3), "i4"), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, "i4"))
+        none, frames = np.zeros(0), _frames(at, sums, hkl, guess, np.zeros((n, 2)), geometry)
+        return Reflections(np.zeros((0, 3), "i4"), none, none, none, np.zeros(0, "i4"), frames)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
     rocking, by, moved = guess, np.zeros((n, 2)), at
     for _ in range(_ROUNDS):
@@ -66,12 +67,12 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
         by = frame_rotations(at, sums, group[at.row], rocking, by)
         moved = at.turned(by)
     rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-    turn = orientation_error(moved, sums, rocking, group[at.row])
+    error = model_error(moved, sums, rocking, group[at.row])
     order, passage = passages(moved, geometry.alpha_deg)
     moved, sums = moved.some(order), sums.some(order)
     made = {
         "sum": summed(moved, sums, passage, rocking),
-        "fit": fitted(moved, sums, passage, rocking, turn),
+        "fit": fitted(moved, sums, passage, rocking, error),
     }
     method = _better(made["sum"], made["fit"], group)
     frames = _frames(moved, sums, hkl, rocking, by, geometry)
