@@ -61,13 +61,13 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
         none, frames = np.zeros(0), _frames(at, sums, hkl, guess, np.zeros((n, 2)), geometry)
         return Reflections(np.zeros((0, 3), "i4"), none, none, none, np.zeros(0, "i4"), frames)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
-    rocking, by, moved = guess, np.zeros((n, 2)), at
+    rocking, by, known, moved = guess, np.zeros((n, 2)), 0.0, at
     for _ in range(_ROUNDS):
         rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-        by = frame_rotations(at, sums, group[at.row], rocking, by)
+        by, known = frame_rotations(at, sums, group[at.row], rocking, by)
         moved = at.turned(by)
     rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-    error = model_error(moved, sums, rocking, group[at.row])
+    error = model_error(moved, sums, rocking, group[at.row], known)
     order, passage = passages(moved, geometry.alpha_deg)
     moved, sums = moved.some(order), sums.some(order)
     made = {

@@ -6,9 +6,9 @@ excitation error; the small rotation about the two axes across the beam that mak
 frame's error (the idea of PETS2: Palatinus et al. 2019, Acta Cryst. B75, 512). Rotation about the beam does not change
 intensities. How far frames stray about either axis is learned from all of them (empirical Bayes).
 
-What multiple scattering does to intensities can be fitted by rotations too. So those that half of the reflections ask for
-are tried on the other half, and no frame is turned unless that gains more than it scatters: a good goniometer is left
-alone.
+Rotations fit noise, and what multiple scattering does, too. So those that four fifths of the reflections ask for are
+tried on the others, five times, and no frame is turned unless these gain more than the gain scatters: a good goniometer
+is left alone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _STRONG, _NEAR = (
 )  # standard deviations of the noise, widths of the rocking curve: what contrast is learned from
 _OUTLIER = 9.0
 _MOST_DEG = 0.6
+_FOLDS = 5
 _LEAST_GAIN = 1.0  # standard errors
 
 
-def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> np.ndarray:
+def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> tuple[np.ndarray, float]:
     """Small rotations that explain the intensities best.
 
     Parameters
@@ -50,11 +51,13 @@ def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocki
     -------
     (frame, 2) array
         Radians about the tilt axis and across it; zeros where the goniometer is better than can be told.
+    float
+        How well they are known: standard deviation, radians.
     """
     fit = _fit(at, sums, group, rocking, start)
     if fit is None:
-        return start
-    return fit.learned(start) if fit.gains(start) else np.zeros_like(start)
+        return start, 0.0
+    return fit.learned(start) if fit.gains(start) else (np.zeros_like(start), 0.0)
 
 
 def _fit(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> _Fit | None:
@@ -96,21 +99,22 @@ class _Fit:
         return replace(self, at=self.at.some(rows), **parts)
 
     def gains(self, start: np.ndarray) -> bool:
-        """Whether rotations that half of the reflections ask for explain the other half better than none do."""
-        half, gain = self.group % 2 == 0, np.zeros(self.n)
-        for ours in (half, ~half):
-            rest = self.some(~ours)
-            gain += rest.misfit(np.zeros_like(start)) - rest.misfit(self.some(ours).learned(start))
+        """Whether rotations that most reflections ask for explain the others better than none do."""
+        gain = np.zeros(self.n)
+        for fold in range(_FOLDS):
+            held = self.group % _FOLDS == fold
+            rest = self.some(held)
+            gain += rest.misfit(np.zeros_like(start)) - rest.misfit(self.some(~held).learned(start)[0])
         return bool(gain.sum() > _LEAST_GAIN * np.sqrt((gain**2).sum()))
 
-    def learned(self, start: np.ndarray) -> np.ndarray:
-        """Rotations (frame, 2), with a prior that their scatter over the frames sets."""
+    def learned(self, start: np.ndarray) -> tuple[np.ndarray, float]:
+        """Rotations (frame, 2) and their standard deviation, with a prior that their scatter over the frames sets."""
         least, most = np.radians(_PRIOR_DEG[1:])
         here, prior = start, np.full(2, np.radians(_PRIOR_DEG[0]))
         for _ in range(_SWEEPS):
             here, spread = self.solved(here, prior)
             prior = np.clip(np.sqrt((here**2 + spread).mean(0)), least, most)
-        return here
+        return here, float(np.sqrt(spread.mean()))
 
     def solved(self, here: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotations (frame, 2) and their variances, from a start and with a prior (2,) about either axis."""

@@ -20,7 +20,7 @@ _LEAST_WIDTH, _MOST_WIDTH = 4e-4, 2e-2  # 1/Å
 _CONTRAST = 0.1  # of an intensity: what no width explains
 _FWHM = 2 * np.sqrt(2 * np.log(2))
 _ORIENTATIONS_DEG = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
-_TAILS = (0.0, 0.01, 0.02, 0.04, 0.08)
+_TAILS = (0.04, 0.08)  # no crystal is of one thickness: zero is not among them
 _OUTLIER = 9.0  # χ² beyond which a measurement tells nothing more of errors
 _MOST_USED = 60_000  # measurements that a shape is fitted to
 
@@ -120,10 +120,11 @@ def variance(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray,
     return np.asarray(sums.noise + sums.per_count * expected + expected**2 * relative(at, rocking, error))
 
 
-def model_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray) -> ModelError:
+def model_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray, least_turn: float) -> ModelError:
     """How far measurements stray from the model, by how they scatter about what others of their group predict.
 
-    The likelihood of each measurement given the others of its group is evaluated for a few values.
+    The likelihood of each measurement given the others of its group is evaluated for a few values. Orientations that
+    were fitted to the same measurements make them scatter too little: ``least_turn`` is how well these are known.
     """
     profile, best = rocking.at(at.s, at.length), (np.inf, ModelError())
     weight = 1 / (sums.noise + sums.per_count * np.maximum(sums.net, 0) + (_CONTRAST * sums.net) ** 2)
@@ -131,12 +132,12 @@ def model_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray) 
     own = weight * profile**2 / np.maximum(norm, 1e-300)[group]
     told = own < 0.5  # by others at least as much
     if not told.any():
-        return ModelError()
+        return ModelError(least_turn)
     at, sums, profile, intensity, own = at.some(told), sums.some(told), profile[told], intensity[group][told], own[told]
     share = np.maximum(1 - own, 0.1)
     off2 = ((sums.net - intensity * profile) / share) ** 2
     for degrees, tail in product(_ORIENTATIONS_DEG, _TAILS):
-        error = ModelError(np.radians(degrees), tail)
+        error = ModelError(max(np.radians(degrees), least_turn), tail)
         spread = (variance(at, sums, rocking, intensity, error) + (0.5 * _CONTRAST * intensity * profile) ** 2) / share
         cost = float((np.log(spread) + np.minimum(off2 / spread, _OUTLIER)).mean())
         best = min(best, (cost, error), key=lambda b: b[0])
