@@ -101,7 +101,9 @@ for _name, _help in {
 @app.command("reduce")
 def reduce_series(
     series: Annotated[Path, typer.Argument(metavar="SERIES.h5", help="One diffraction series, by any program.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for crystal.json, .hkl, .ins, .cif_pets.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for crystal.json, .hkl, .ins, .cif_pets.")
+    ],
     elements: Annotated[str, typer.Option(metavar="LIST", help="Elements for SFAC, with commas between: Ti,O.")] = "",
 ) -> None:
     """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl, .ins and .cif_pets."""

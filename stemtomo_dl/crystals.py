@@ -150,7 +150,9 @@ def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[
         write_hkl(run.folder / files[k].hkl, reflections)
         write_ins(run.folder / files[k].ins, f"p{k:04d}", crystals[k], wavelength(voltage), elements)
         if reflections.frames is not None:
-            write_cif_pets(run.folder / files[k].pets, crystals[k], reflections.frames, voltage, seen[k].spots.radius_px)
+            write_cif_pets(
+                run.folder / files[k].pets, crystals[k], reflections.frames, voltage, seen[k].spots.radius_px
+            )
         return {"done": np.array(True)}
 
     shared = SharedGeometry.of(run.ledger.book["indexing"]["geometry"]) if tracks else None

@@ -35,7 +35,9 @@ _FOLDS = 5
 _LEAST_GAIN = 1.0  # standard errors
 
 
-def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> tuple[np.ndarray, float]:
+def frame_rotations(
+    at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Small rotations that explain the intensities best.
 
     Parameters
