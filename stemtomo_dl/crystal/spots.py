@@ -59,7 +59,12 @@ def disk_and_ring(radius: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_pattern(
-    pattern: np.ndarray, measured: np.ndarray, distance: np.ndarray, radius: float, electrons: np.ndarray, n_probes: float
+    pattern: np.ndarray,
+    measured: np.ndarray,
+    distance: np.ndarray,
+    radius: float,
+    electrons: np.ndarray,
+    n_probes: float,
 ) -> np.ndarray:
     """Column, row, net counts and their noise of the spots of one pattern, (spot, 4).
 

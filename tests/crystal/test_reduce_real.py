@@ -31,7 +31,9 @@ def test_cinchonine_from_raw_frames_is_what_its_authors_found(tmp_path):
     theirs = read_intensities(REAL / "cinchonine.hkl")
     assert crystal.lattice == "mP"
     np.testing.assert_allclose(crystal.cell[:3], theirs.cell[:3], rtol=0.018)
-    np.testing.assert_allclose(crystal.cell[:3] / crystal.cell[0], np.array(theirs.cell[:3]) / theirs.cell[0], rtol=3e-3)
+    np.testing.assert_allclose(
+        crystal.cell[:3] / crystal.cell[0], np.array(theirs.cell[:3]) / theirs.cell[0], rtol=3e-3
+    )
     np.testing.assert_allclose(crystal.cell[3:], theirs.cell[3:], atol=1.0)
     ours = read_intensities(tmp_path / "one" / "one.hkl")
     use = np.linalg.norm(ours.hkl @ crystal.ub.T, axis=1) < 1 / D_MIN
