@@ -20,7 +20,7 @@ from stemtomo_dl.crystal.orient import frame_rotations
 from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
 from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
 from stemtomo_dl.crystal.refine import indices
-from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, model_error
+from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
 from stemtomo_dl.records import DiffractionSeries
 
 _REACH = 5.0  # widths of the first guess from the sphere that are measured
@@ -61,18 +61,18 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
         none, frames = np.zeros(0), _frames(at, sums, hkl, guess, np.zeros((n, 2)), geometry)
         return Reflections(np.zeros((0, 3), "i4"), none, none, none, np.zeros(0, "i4"), frames)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
-    rocking, by, known, moved = guess, np.zeros((n, 2)), 0.0, at
+    rocking, by, moved = guess, np.zeros((n, 2)), at
     for _ in range(_ROUNDS):
         rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-        by, known = frame_rotations(at, sums, group[at.row], rocking, by)
+        by = frame_rotations(at, sums, group[at.row], rocking, by)
         moved = at.turned(by)
     rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-    error = model_error(moved, sums, rocking, group[at.row], known)
+    turn = orientation_error(moved, sums, rocking, group[at.row])
     order, passage = passages(moved, geometry.alpha_deg)
     moved, sums = moved.some(order), sums.some(order)
     made = {
         "sum": summed(moved, sums, passage, rocking),
-        "fit": fitted(moved, sums, passage, rocking, error),
+        "fit": fitted(moved, sums, passage, rocking, turn),
     }
     method = _better(made["sum"], made["fit"], group)
     frames = _frames(moved, sums, hkl, rocking, by, geometry)

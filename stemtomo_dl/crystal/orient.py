@@ -4,16 +4,13 @@ A goniometer misses its angle by more than a rocking curve is wide where steps a
 they are wide. What the other frames say of a reflection's intensity predicts it in this one as a function of the
 excitation error; the small rotation about the two axes across the beam that makes all predictions come true is the
 frame's error (the idea of PETS2: Palatinus et al. 2019, Acta Cryst. B75, 512). Rotation about the beam does not change
-intensities. How far frames stray about either axis is learned from all of them (empirical Bayes).
-
-Rotations fit noise, and what multiple scattering does, too. So those that four fifths of the reflections ask for are
-tried on the others, five times, and no frame is turned unless these gain more than the gain scatters: a good goniometer
-is left alone.
+intensities. How far frames stray about either axis is learned from all of them (empirical Bayes), so that a series of a
+good goniometer is left alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,13 +28,9 @@ _STRONG, _NEAR = (
 )  # standard deviations of the noise, widths of the rocking curve: what contrast is learned from
 _OUTLIER = 9.0
 _MOST_DEG = 0.6
-_FOLDS = 5
-_LEAST_GAIN = 1.0  # standard errors
 
 
-def frame_rotations(
-    at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray
-) -> tuple[np.ndarray, float]:
+def frame_rotations(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> np.ndarray:
     """Small rotations that explain the intensities best.
 
     Parameters
@@ -52,14 +45,18 @@ def frame_rotations(
     Returns
     -------
     (frame, 2) array
-        Radians about the tilt axis and across it; zeros where the goniometer is better than can be told.
-    float
-        How well they are known: standard deviation, radians.
+        Radians about the tilt axis and across it.
     """
     fit = _fit(at, sums, group, rocking, start)
     if fit is None:
-        return start, 0.0
-    return fit.learned(start) if fit.gains(start) else (np.zeros_like(start), 0.0)
+        return start
+    least, most = np.radians(_PRIOR_DEG[1:])
+    prior = np.full(2, np.radians(_PRIOR_DEG[0]))
+    here = start
+    for _ in range(_SWEEPS):
+        here, spread = fit.solved(here, prior)
+        prior = np.clip(np.sqrt((here**2 + spread).mean(0)), least, most)
+    return here
 
 
 def _fit(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: np.ndarray) -> _Fit | None:
@@ -80,7 +77,7 @@ def _fit(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking, start: 
         return None
     contrast = float(np.clip(np.median(off[strong] / top[strong]) / 0.6745, *_CONTRAST))
     spread = counts + (contrast * top) ** 2
-    return _Fit(at.some(known), group[known], sums.net[known], model[known], spread[known], rocking, n)
+    return _Fit(at.some(known), sums.net[known], model[known], spread[known], rocking, n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,35 +85,11 @@ class _Fit:
     """The least-squares problems of all frames at once."""
 
     at: Predicted
-    group: np.ndarray
     net: np.ndarray
     model: np.ndarray  # intensities by the other frames
     spread: np.ndarray  # variances
     rocking: Rocking
     n: int
-
-    def some(self, rows: np.ndarray) -> _Fit:
-        """The same with these measurements only."""
-        parts = {n: getattr(self, n)[rows] for n in ("group", "net", "model", "spread")}
-        return replace(self, at=self.at.some(rows), **parts)
-
-    def gains(self, start: np.ndarray) -> bool:
-        """Whether rotations that most reflections ask for explain the others better than none do."""
-        gain = np.zeros(self.n)
-        for fold in range(_FOLDS):
-            held = self.group % _FOLDS == fold
-            rest = self.some(held)
-            gain += rest.misfit(np.zeros_like(start)) - rest.misfit(self.some(~held).learned(start)[0])
-        return bool(gain.sum() > _LEAST_GAIN * np.sqrt((gain**2).sum()))
-
-    def learned(self, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """Rotations (frame, 2) and their standard deviation, with a prior that their scatter over the frames sets."""
-        least, most = np.radians(_PRIOR_DEG[1:])
-        here, prior = start, np.full(2, np.radians(_PRIOR_DEG[0]))
-        for _ in range(_SWEEPS):
-            here, spread = self.solved(here, prior)
-            prior = np.clip(np.sqrt((here**2 + spread).mean(0)), least, most)
-        return here, float(np.sqrt(spread.mean()))
 
     def solved(self, here: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rotations (frame, 2) and their variances, from a start and with a prior (2,) about either axis."""
@@ -131,15 +104,12 @@ class _Fit:
                 here, least = self._better(here, least, there, prior)
         return here, self._step(here, prior)[1]
 
-    def misfit(self, here: np.ndarray) -> np.ndarray:
-        """Robust χ² of every frame (frame,)."""
+    def _cost(self, here: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """Half of the robust χ² of every frame (frame,)."""
         moved = self.at.turned(here)
         chi2 = (self.net - self.model * self.rocking.at(moved.s, moved.length)) ** 2 / self.spread
-        return np.bincount(self.at.frame, _OUTLIER * np.log1p(chi2 / _OUTLIER), self.n)
-
-    def _cost(self, here: np.ndarray, prior: np.ndarray) -> np.ndarray:
-        """What is made least, of every frame (frame,)."""
-        return np.asarray((self.misfit(here) + (here**2 / prior**2).sum(1)) / 2)
+        total = np.bincount(self.at.frame, _OUTLIER * np.log1p(chi2 / _OUTLIER), self.n)
+        return np.asarray((total + (here**2 / prior**2).sum(1)) / 2)
 
     def _better(
         self, here: np.ndarray, least: np.ndarray, there: np.ndarray, prior: np.ndarray

@@ -13,14 +13,14 @@ import numpy as np
 
 from stemtomo_dl.crystal.disks import Sums
 from stemtomo_dl.crystal.predict import Predicted
-from stemtomo_dl.crystal.rocking import ModelError, Rocking, relative, variance
+from stemtomo_dl.crystal.rocking import Rocking, variance
 
 _GAP = 3  # tilt angles without a measurement that part two passages
 _SIDES = 1.5  # widths on both sides of the sphere that a sum must reach
 _HOLE = 1.6  # widths between measurements that it may leave
 _SUMMED = 3.5  # widths that it takes in
-_LEAST_PROFILE = 0.2  # of the peak squared, summed over a passage: less tells too little
-_MOST_DOUBT = 0.5  # of an intensity, by errors of the model alone
+_LEAST_PROFILE = 0.3  # of the peak squared, summed over a passage: less tells too little
+_MOST_DOUBT = 0.3  # of an intensity, from orientation alone
 _LEAST_PAIRS = 20
 _SHARES = np.linspace(0.0, 0.5, 51)  # of an intensity
 _USUAL_ERROR = 0.05  # where repeats are too few to tell
@@ -69,20 +69,21 @@ def summed(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking) -> 
     return _made(at, passage, total, np.bincount(p, weight**2 * counts[order], n) / norm**2, keep)
 
 
-def fitted(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking, error: ModelError) -> Passages:
+def fitted(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking, turn: float) -> Passages:
     """Rocking curves fitted to passages that come near enough to the sphere: I = Σ w P I / Σ w P².
 
-    Weights are those of the intensity that is found, so that a count that is low by chance weighs no more. What was
-    seen in the curve's tails only is kept as long as errors of the model leave it a meaning.
+    Weights are those of the intensity that is found, so that a count that is low by chance weighs no more; ``turn``
+    is how well orientations are known, radians.
     """
     profile, n = rocking.at(at.s, at.length), int(passage.max(initial=-1)) + 1
     total = np.full(n, np.maximum(np.median(sums.net / profile), 0) if len(profile) else 0.0)
     for _ in range(3):
-        spread = variance(at, sums, rocking, total[passage], error)
+        spread = variance(at, sums, rocking, total[passage], turn)
         norm = np.maximum(np.bincount(passage, profile**2 / spread, n), 1e-300)
         total = np.bincount(passage, profile * sums.net / spread, n) / norm
     seen = np.bincount(passage, (profile / rocking.peak(at.length)) ** 2, n)
-    doubt = 1 / np.maximum(np.bincount(passage, 1 / np.maximum(relative(at, rocking, error), 1e-6), n), 1e-12)
+    relative = (rocking.slope(at.s, at.length) / profile * np.linalg.norm(at.turning, axis=1) * turn) ** 2
+    doubt = 1 / np.maximum(np.bincount(passage, 1 / np.maximum(relative, 1e-6), n), 1e-12)
     return _made(at, passage, total, 1 / norm, (seen > _LEAST_PROFILE) & (doubt < _MOST_DOUBT**2))
 
 

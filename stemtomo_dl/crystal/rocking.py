@@ -8,7 +8,6 @@ intensity explains all measurements of a group of equivalent reflections (variab
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from scipy.optimize import minimize
@@ -20,7 +19,6 @@ _LEAST_WIDTH, _MOST_WIDTH = 4e-4, 2e-2  # 1/Å
 _CONTRAST = 0.1  # of an intensity: what no width explains
 _FWHM = 2 * np.sqrt(2 * np.log(2))
 _ORIENTATIONS_DEG = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
-_TAILS = (0.04, 0.08)  # no crystal is of one thickness: zero is not among them
 _OUTLIER = 9.0  # χ² beyond which a measurement tells nothing more of errors
 _MOST_USED = 60_000  # measurements that a shape is fitted to
 
@@ -99,46 +97,30 @@ def _made(p: np.ndarray, least_kappa: float) -> Rocking:
     return Rocking(sigma, float(np.clip(np.exp(p[1]), least_kappa, 0.1)), float(np.clip(p[2], 0, 1)))
 
 
-@dataclass(frozen=True)
-class ModelError:
-    """What measurements are off a rocking curve besides counts."""
-
-    turn: float = 0.0  # radians, how well a frame's orientation is known
-    tail: float = 0.0  # of the curve's height: where its shape is not what it is taken for
-
-
-def relative(at: Predicted, rocking: Rocking, error: ModelError) -> np.ndarray:
-    """Variance (n,) of measurements over their squares, by errors of the model alone."""
-    profile = np.maximum(rocking.at(at.s, at.length), 1e-300)
-    shaky = rocking.slope(at.s, at.length) / profile * np.linalg.norm(at.turning, axis=1) * error.turn
-    return np.asarray(shaky**2 + (error.tail * rocking.peak(at.length) / profile) ** 2)
+def variance(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray, turn: float) -> np.ndarray:
+    """Variance (n,) of measurements of given intensities (n,): counts, and orientation known to ``turn`` radians."""
+    expected = np.maximum(intensity, 0)
+    shaky = expected * rocking.slope(at.s, at.length) * np.linalg.norm(at.turning, axis=1) * turn
+    return np.asarray(sums.noise + sums.per_count * expected * rocking.at(at.s, at.length) + shaky**2)
 
 
-def variance(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray, error: ModelError) -> np.ndarray:
-    """Variance (n,) of measurements of given intensities (n,)."""
-    expected = np.maximum(intensity, 0) * rocking.at(at.s, at.length)
-    return np.asarray(sums.noise + sums.per_count * expected + expected**2 * relative(at, rocking, error))
+def orientation_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray) -> float:
+    """How well a frame's orientation is known, radians, by how measurements scatter about what others predict.
 
-
-def model_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray, least_turn: float) -> ModelError:
-    """How far measurements stray from the model, by how they scatter about what others of their group predict.
-
-    The likelihood of each measurement given the others of its group is evaluated for a few values. Orientations that
-    were fitted to the same measurements make them scatter too little: ``least_turn`` is how well these are known.
+    The likelihood of each measurement given the others of its group is evaluated for a few values.
     """
-    profile, best = rocking.at(at.s, at.length), (np.inf, ModelError())
+    profile, best = rocking.at(at.s, at.length), (np.inf, 0.0)
     weight = 1 / (sums.noise + sums.per_count * np.maximum(sums.net, 0) + (_CONTRAST * sums.net) ** 2)
     intensity, norm = common(group, profile, sums.net, weight)
     own = weight * profile**2 / np.maximum(norm, 1e-300)[group]
-    told = own < 0.5  # by others at least as much
-    if not told.any():
-        return ModelError(least_turn)
-    at, sums, profile, intensity, own = at.some(told), sums.some(told), profile[told], intensity[group][told], own[told]
-    share = np.maximum(1 - own, 0.1)
-    off2 = ((sums.net - intensity * profile) / share) ** 2
-    for degrees, tail in product(_ORIENTATIONS_DEG, _TAILS):
-        error = ModelError(max(np.radians(degrees), least_turn), tail)
-        spread = (variance(at, sums, rocking, intensity, error) + (0.5 * _CONTRAST * intensity * profile) ** 2) / share
-        cost = float((np.log(spread) + np.minimum(off2 / spread, _OUTLIER)).mean())
-        best = min(best, (cost, error), key=lambda b: b[0])
+    told = own[:] < 0.5  # by others at least as much
+    for degrees in _ORIENTATIONS_DEG:
+        turn = np.radians(degrees)
+        spread = (
+            variance(at, sums, rocking, intensity[group], turn) + (0.5 * _CONTRAST * intensity[group] * profile) ** 2
+        )
+        off = (sums.net - intensity[group] * profile) / np.maximum(1 - own, 0.1)
+        spread = spread / np.maximum(1 - own, 0.1)
+        cost = float((np.log(spread) + np.minimum(off**2 / spread, _OUTLIER))[told].mean()) if told.any() else 0.0
+        best = min(best, (cost, turn))
     return best[1]

@@ -12,9 +12,9 @@ from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.nouns import Crystal, Spots
-from stemtomo_dl.crystal.passages import fitted, passages, summed
+from stemtomo_dl.crystal.passages import passages, summed
 from stemtomo_dl.crystal.predict import Predicted, predict, turning_axes
-from stemtomo_dl.crystal.rocking import ModelError, Rocking
+from stemtomo_dl.crystal.rocking import Rocking
 from stemtomo_dl.geometry import disk_radius_px, excitation_error, g_to_detector, tilt_rotation, wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument
 
@@ -222,23 +222,3 @@ def test_equivalents_follow_the_lattice():
     assert len(np.unique(equivalents(hkl, "aP"))) == 4
     assert len(np.unique(equivalents(hkl, "mP"))) == 3
     assert len(np.unique(equivalents(hkl, "cF"))) == 2  # m-3 turns 123 into 312 but not into 213
-
-
-def test_an_ideal_goniometer_is_not_turned_at_all():
-    """Rotations that half of the reflections ask for do not hold for the others, though they would fit."""
-    found = intensities(drawn(np.arange(-25, 25.01, 1.0)))
-    stated = tilt_rotation(31.0, found.frames.alpha_deg)
-    np.testing.assert_allclose(found.frames.rotation, stated, atol=1e-9)
-
-
-def test_what_was_seen_in_a_tail_has_the_error_of_the_tail():
-    """One measurement each, by a curve that is a tenth wider than the one that is taken for true."""
-    at = at_places(np.zeros((3, 2)))
-    at = replace(at, row=np.arange(3), s=np.array([0.0, 0.002, 0.004]))
-    taken, true = Rocking(0.002, 0.0), Rocking(0.0022, 0.0)
-    sums = Sums(100 * true.at(at.s, at.length), np.full(3, 1e-6), np.zeros(3), np.ones(3, bool))
-    made = fitted(at, sums, np.arange(3), taken, ModelError(0.0, 0.08))
-    z = np.abs(made.intensity - 100) / np.sqrt(made.variance)
-    assert made.variance[2] > 9 * made.variance[1] > 9 * made.variance[0]
-    assert np.all(z < 2)
-    assert made.keep.tolist() == [True, True, False]
