@@ -7,7 +7,7 @@ A scene of one particle on a film is played and averaged under its true outline,
 own spots and lattice are used. Intensities are merged with equal weights in the Laue class of the lattice and compared
 with |F|²: `cc` is their correlation, `r1` Σ|k|F| − |F_true||/Σ|F_true| of amplitudes, `r1_strong` the same of those
 above 3σ, `rint` of the unmerged ones, `cc_half` of random halves, `z` the scatter about the truth over the errors that
-are claimed (1: honest). JSON lines.
+are claimed (1: honest). Beside DIALS also over the unique reflections that both have (`of`: common). JSON lines.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -63,6 +63,7 @@ DIALS = (
     "dials.scale integrated.expt integrated.refl",
     "dials.export scaled.expt scaled.refl format=shelx shelx.hklout=scaled.hkl",
 )
+LATTICE = {"brookite": "oP", "rutile": "tP", "kyanite": "aP"}
 SYMMETRY = {"brookite": "Pmmm", "rutile": "P4/mmm", "kyanite": "P1"}
 ROTATION, AXIS = -7.5, 24.3
 
@@ -137,19 +138,37 @@ def played(
     return record, truth
 
 
-def scores(
-    hkl: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, ub: np.ndarray, truth: Truth, lattice: str
-) -> dict[str, Any]:
-    """Figures of unmerged intensities; ``ub`` is in the sample frame."""
+class Found(NamedTuple):
+    """Unmerged intensities, in the indices of the truth."""
+
+    by: str
+    hkl: np.ndarray
+    intensity: np.ndarray
+    sigma: np.ndarray
+
+    def some(self, rows: np.ndarray) -> Found:
+        """These rows."""
+        return Found(self.by, self.hkl[rows], self.intensity[rows], self.sigma[rows])
+
+
+def found(by: str, reflections: tuple[np.ndarray, ...], ub: np.ndarray, truth: Truth) -> Found | str:
+    """Intensities with the indices that the true lattice gives them; ``ub`` is in the sample frame."""
     relation = np.linalg.inv(truth.ub[0]) @ ub
     whole = np.rint(relation)
     if np.abs(relation - whole).max() > 0.1 or abs(round(np.linalg.det(whole))) != 1:
-        return {"lattice": "wrong"}
+        return "wrong lattice"
+    hkl, intensity, sigma = reflections
+    return Found(by, hkl @ whole.T.astype(int), intensity, sigma)
+
+
+def scores(measured: Found, truth: Truth) -> dict[str, Any]:
+    """Figures of unmerged intensities."""
+    _, hkl, intensity, sigma = measured
     table, power = truth.reflections[truth.phase[0]]
     known = {tuple(h): p for h, p in zip(table.tolist(), power.tolist(), strict=True)}
     known |= {(-h, -k, -n): p for (h, k, n), p in known.items()}
-    group = equivalents(hkl, lattice)
-    true = np.bincount(group, [known.get(tuple(h), 0.0) for h in (hkl @ whole.T.astype(int)).tolist()])
+    group = equivalents(hkl, LATTICE[truth.phase[0]])
+    true = np.bincount(group, [known.get(tuple(h), 0.0) for h in hkl.tolist()])
     count = np.bincount(group)
     true, mean = true / count, np.bincount(group, intensity) / count
     error = np.sqrt(np.bincount(group, sigma**2)) / count
@@ -173,18 +192,17 @@ def scores(
     return {"n": len(hkl), "unique": len(count), **{k: round(float(v), 4) for k, v in figures.items()}}
 
 
-def ours(series: DiffractionSeries, truth: Truth) -> dict[str, Any]:
-    """Spots, lattice and intensities by this package."""
+def ours(series: DiffractionSeries, truth: Truth) -> Found | str:
+    """Spots, lattice and intensities by this package, or why there are none."""
     spots = find_spots(series)
     crystals = index(spots, series.instrument, series.alpha_deg, most=1)
     if not crystals:
-        return {"lattice": "none"}
-    found = integrate(series, spots, Geometry(series.instrument, series.alpha_deg), crystals[0])
-    lattice = crystals[0].lattice
-    return {"method": found.method, **scores(found.hkl, found.intensity, found.sigma, crystals[0].ub, truth, lattice)}
+        return "no lattice"
+    r = integrate(series, spots, Geometry(series.instrument, series.alpha_deg), crystals[0])
+    return found(r.method, (r.hkl, r.intensity, r.sigma), crystals[0].ub, truth)
 
 
-def by_dials(series: DiffractionSeries, truth: Truth, lattice: str) -> dict[str, Any]:
+def by_dials(series: DiffractionSeries, truth: Truth) -> Found | str:
     """The same frames, exported, by DIALS, which is told the Laue class."""
     known = f"indexing.known_symmetry.space_group={SYMMETRY[truth.phase[0]]}"
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +212,7 @@ def by_dials(series: DiffractionSeries, truth: Truth, lattice: str) -> dict[str,
             words = command.format(known=known).split()
             done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, env=environment)
             if done.returncode:
-                return {"failed": words[0]}
+                return f"{words[0]} failed"
         content = json.loads((Path(folder) / "scaled.expt").read_text())["crystal"][0]
         lines = (Path(folder) / "scaled.hkl").read_text().splitlines()
     rows = [line for line in lines if len(line) >= 28 and line[:12].split() != ["0", "0", "0"]]
@@ -203,20 +221,39 @@ def by_dials(series: DiffractionSeries, truth: Truth, lattice: str) -> dict[str,
     basis = np.array([content[f"real_space_{a}"] for a in "abc"])
     # DIALS has y up and the beam along −z, in the axes of the detector
     turn = Rotation.from_euler("z", -ROTATION, degrees=True).as_matrix() @ np.diag([1, -1, -1])
-    return scores(hkl, values[:, 0], values[:, 1], turn @ np.linalg.inv(basis), truth, lattice)
+    return found("DIALS", (hkl, values[:, 0], values[:, 1]), turn @ np.linalg.inv(basis), truth)
+
+
+def shared(a: Found, b: Found, truth: Truth) -> tuple[Found, Found]:
+    """What both have of the unique reflections."""
+    group = equivalents(np.concatenate([a.hkl, b.hkl]), LATTICE[truth.phase[0]])
+    one, two = np.split(group, [len(a.hkl)])
+    return a.some(np.isin(one, two)), b.some(np.isin(two, one))
+
+
+def side_by_side() -> None:
+    """Print figures of both programs, over all that each has and over what both have."""
+    for name, setting in SIDE_BY_SIDE.items():
+        series, truth = played(**setting)
+        us, them = ours(series, truth), by_dials(series, truth)
+        rows: list[tuple[str, Found | str]] = [("all", us), ("all", them)]
+        if isinstance(us, Found) and isinstance(them, Found):
+            rows += [("common", each) for each in shared(us, them, truth)]
+        for of, each in rows:
+            told = {"by": each.by, **scores(each, truth)} if isinstance(each, Found) else {"failed": each}
+            print(json.dumps({"particle": name, "of": of, **told}), flush=True)
 
 
 def main() -> None:
     """Print the figures."""
     if "--dials" in sys.argv:
-        for name, setting in SIDE_BY_SIDE.items():
-            series, truth = played(**setting)
-            lattice = {"brookite": "oP", "rutile": "tP", "kyanite": "aP"}[name]
-            print(json.dumps({"particle": name, "by": "stemtomo", **ours(series, truth)}), flush=True)
-            print(json.dumps({"particle": name, "by": "DIALS", **by_dials(series, truth, lattice)}), flush=True)
+        side_by_side()
         return
     for name, setting in SETTINGS.items():
-        print(json.dumps({"setting": name, **ours(*played(**setting))}, ensure_ascii=False), flush=True)
+        series, truth = played(**setting)
+        measured = ours(series, truth)
+        told = {"by": measured.by, **scores(measured, truth)} if isinstance(measured, Found) else {"failed": measured}
+        print(json.dumps({"setting": name, **told}, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -101,10 +101,12 @@ for _name, _help in {
 @app.command("reduce")
 def reduce_series(
     series: Annotated[Path, typer.Argument(metavar="SERIES.h5", help="One diffraction series, by any program.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for crystal.json, .hkl, .ins.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for crystal.json, .hkl, .ins, .cif_pets.")
+    ],
     elements: Annotated[str, typer.Option(metavar="LIST", help="Elements for SFAC, with commas between: Ti,O.")] = "",
 ) -> None:
-    """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl and DIR.ins."""
+    """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl, .ins and .cif_pets."""
     from stemtomo_dl.reduction import reduce
 
     crystal = reduce(series, output, [e.strip() for e in elements.split(",") if e.strip()])

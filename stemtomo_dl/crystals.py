@@ -16,6 +16,7 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.reduction import Indexed, SeriesSpots, extent, find_lattices, measure, not_enough
 from stemtomo_dl.run import Run
+from stemtomo_dl.store.cif_pets import write_cif_pets
 from stemtomo_dl.store.particle_files import Files
 from stemtomo_dl.store.record_h5 import read_record, write_record
 from stemtomo_dl.store.reflections import (
@@ -127,7 +128,7 @@ def _enter_crystals(run: Run, files: Files, crystals: list[Crystal]) -> list[str
 
 
 def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[Crystal, Reflections]]]:
-    """Measure the intensities of every indexed particle, and write reflections.h5, .hkl and .ins.
+    """Measure the intensities of every indexed particle, and write reflections.h5, .hkl, .ins and .cif_pets.
 
     Returns
     -------
@@ -140,14 +141,18 @@ def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[
     files = {k: Files.of(k) for k in tracks}
     before = [n for n in run.ledger.outputs("integrate") if n.startswith("particles/")]
     run.ledger.claim("integrate", [n for f in files.values() for n in f.integrated])
-    elements, wave = run.experiment.sample.elements, wavelength(run.experiment.beam.voltage_kv)
+    elements, voltage = run.experiment.sample.elements, run.experiment.beam.voltage_kv
     seen = {k: read_record(run.folder / files[k].spots, SeriesSpots) for k in tracks}
     crystals = {k: read_crystals(run.folder / files[k].crystal)[0] for k in tracks}
 
     def keep(k: int, reflections: Reflections) -> dict[str, np.ndarray]:
         write_record(run.folder / files[k].reflections, reflections)
         write_hkl(run.folder / files[k].hkl, reflections)
-        write_ins(run.folder / files[k].ins, f"p{k:04d}", crystals[k], wave, elements)
+        write_ins(run.folder / files[k].ins, f"p{k:04d}", crystals[k], wavelength(voltage), elements)
+        if reflections.frames is not None:
+            write_cif_pets(
+                run.folder / files[k].pets, crystals[k], reflections.frames, voltage, seen[k].spots.radius_px
+            )
         return {"done": np.array(True)}
 
     shared = SharedGeometry.of(run.ledger.book["indexing"]["geometry"]) if tracks else None

@@ -21,6 +21,7 @@ from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument, Record, array
+from stemtomo_dl.store.cif_pets import write_cif_pets
 from stemtomo_dl.store.reflections import write_crystals, write_hkl, write_ins
 from stemtomo_dl.store.results import read_series
 
@@ -102,7 +103,7 @@ def measure(path: Path, spots: Spots, geometry: Geometry, crystal: Crystal) -> R
 
 
 def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
-    """Index and integrate a series.h5; crystal.json, NAME.hkl and NAME.ins are written to a folder.
+    """Index and integrate a series.h5; crystal.json, NAME.hkl, .ins and .cif_pets are written to a folder.
 
     Parameters
     ----------
@@ -132,7 +133,10 @@ def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
     reflections, name = measure(path, seen.spots, geometry, first), folder.resolve().name
     write_crystals(folder / "crystal.json", [first, *crystals[1:]])
     write_hkl(folder / f"{name}.hkl", reflections)
-    write_ins(folder / f"{name}.ins", name, first, wavelength(seen.instrument.voltage_kv), elements)
+    voltage = seen.instrument.voltage_kv
+    write_ins(folder / f"{name}.ins", name, first, wavelength(voltage), elements)
+    if reflections.frames is not None:
+        write_cif_pets(folder / f"{name}.cif_pets", first, reflections.frames, voltage, seen.spots.radius_px)
     return first
 
 

@@ -236,7 +236,7 @@ def test_stages_say_what_they_lack(run, stage, without, lacking):
 
 def test_one_series_is_reduced_as_in_a_run(brookites, tmp_path, command):
     command("reduce", brookites / "run/particles/p0001/series.h5", "-o", tmp_path / "one", "--elements", "Ti,O")
-    assert {p.name for p in (tmp_path / "one").iterdir()} == {"crystal.json", "one.hkl", "one.ins"}
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"crystal.json", "one.hkl", "one.ins", "one.cif_pets"}
     alone = ub_of(tmp_path / "one/crystal.json")
     in_run = ub_of(brookites / "run/particles/p0001/crystal.json")
     c, s = np.cos(np.radians(ROTATION_DEG)), np.sin(np.radians(ROTATION_DEG))

@@ -58,7 +58,8 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
     at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess)
     group, n = equivalents(hkl, crystal.lattice), len(series.patterns)
     if not len(at.row):
-        return Reflections(np.zeros((0, 3), "i4"), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, "i4"))
+        none, frames = np.zeros(0), _frames(at, sums, hkl, guess, np.zeros((n, 2)), geometry)
+        return Reflections(np.zeros((0, 3), "i4"), none, none, none, np.zeros(0, "i4"), frames)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
     rocking, by, moved = guess, np.zeros((n, 2)), at
     for _ in range(_ROUNDS):

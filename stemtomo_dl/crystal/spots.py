@@ -11,6 +11,7 @@ from stemtomo_dl.records import DiffractionSeries
 
 _LEAST_RADIUS = 1.5  # px: of a parallel beam's spots
 _SIGNIFICANT = 6.0  # standard deviations of the background that a spot must stand out by
+_RARE = 5.0  # standard deviations that counts must stand out by: hardly one chance spot in a whole series
 _RING_PX = 4  # width of the rings in which the noise is taken to be the same
 _CLIP = 4.0
 _SWEEPS = 3
@@ -20,7 +21,9 @@ def find_spots(series: DiffractionSeries) -> Spots:
     """Find the disks of every pattern.
 
     A disk's counts less those of the ring about it are held against how this net value scatters at the same distance
-    from the beam, which needs neither the camera's gain nor what was subtracted before.
+    from the beam, which needs neither the camera's gain nor what was subtracted before. Where there is less than an
+    electron in most disks no scatter tells how rare a few are: they must also be as unlikely by Poisson's law. A camera
+    that counts more than 1 for an electron makes this the weaker of the two.
 
     Parameters
     ----------
@@ -36,7 +39,11 @@ def find_spots(series: DiffractionSeries) -> Spots:
     radius = max(disk, _LEAST_RADIUS)
     rows, columns = np.indices(series.patterns.shape[1:])
     distance = np.hypot(columns - series.center_px[0], rows - series.center_px[1])
-    found = [_in_pattern(p, ok, distance, radius) for p, ok in zip(series.patterns, series.measured, strict=True)]
+    expected = series.patterns if series.variance is None else series.variance * series.n_probes[:, None, None]
+    found = [
+        _in_pattern(p, ok, distance, radius, np.maximum(np.nan_to_num(e), 0) * n, float(n))
+        for p, ok, e, n in zip(series.patterns, series.measured, expected, np.maximum(series.n_probes, 1), strict=True)
+    ]
     frame = np.repeat(np.arange(len(found), dtype="i4"), [len(f) for f in found])
     table = np.concatenate([*found, np.zeros((0, 4))])
     center = np.tile(series.center_px, (len(found), 1))
@@ -51,8 +58,18 @@ def disk_and_ring(radius: float) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(radius + 0.5 - r, 0, 1), ((r > radius + 1.5) & (r <= radius + 4.5)).astype(float)
 
 
-def _in_pattern(pattern: np.ndarray, measured: np.ndarray, distance: np.ndarray, radius: float) -> np.ndarray:
-    """Column, row, net counts and their noise of the spots of one pattern, (spot, 4)."""
+def _in_pattern(
+    pattern: np.ndarray,
+    measured: np.ndarray,
+    distance: np.ndarray,
+    radius: float,
+    electrons: np.ndarray,
+    n_probes: float,
+) -> np.ndarray:
+    """Column, row, net counts and their noise of the spots of one pattern, (spot, 4).
+
+    ``electrons`` (y, x) are those that fell on each pixel, background and all.
+    """
     values = np.where(np.isfinite(pattern), pattern, 0).astype(float)
     disk, ring = disk_and_ring(radius)
     level = signal.fftconvolve(values, ring / ring.sum(), mode="same")
@@ -65,11 +82,18 @@ def _in_pattern(pattern: np.ndarray, measured: np.ndarray, distance: np.ndarray,
     inside = np.zeros(net.shape, bool)
     inside[margin : net.shape[0] - margin, margin : net.shape[1] - margin] = True
     clear = distance > 2 * radius + 4  # of the direct beam, or of the hole that its subtraction leaves
-    y, x = np.nonzero(top & inside & clear & measured & (net > _SIGNIFICANT * noise) & (noise > 0))
+    few = (np.maximum(signal.fftconvolve(electrons, ring, mode="same"), 0) + 1) * disk.sum() / ring.sum()
+    rare = poisson_deviations(few + np.maximum(net, 0) * n_probes, few) > _RARE
+    y, x = np.nonzero(top & inside & clear & measured & (net > _SIGNIFICANT * noise) & (noise > 0) & rare)
     out = np.zeros((len(x), 4))
     for i, (cx, cy) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
         out[i] = *_centroid(values - level[cy, cx], cx, cy, radius + 1), net[cy, cx], noise[cy, cx]
     return out
+
+
+def poisson_deviations(counts: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """How unlikely counts above what is expected are, in standard deviations: the root of the deviance."""
+    return np.asarray(np.sqrt(2 * np.maximum(counts * np.log(counts / expected) - counts + expected, 0)))
 
 
 def _scatter(net: np.ndarray, bins: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

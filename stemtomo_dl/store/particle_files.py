@@ -16,13 +16,14 @@ class Files(NamedTuple):
     reflections: str
     hkl: str
     ins: str
+    pets: str
 
     @classmethod
     def of(cls, track: int) -> Files:
         """Those of a track."""
         name, series = f"p{track:04d}", series_name(track)
         place = series.rpartition("/")[0]
-        own = ("spots.h5", "crystal.json", "reflections.h5", f"{name}.hkl", f"{name}.ins")
+        own = ("spots.h5", "crystal.json", "reflections.h5", f"{name}.hkl", f"{name}.ins", f"{name}.cif_pets")
         return cls(series, *(f"{place}/{n}" for n in own))
 
     @property

@@ -170,3 +170,18 @@ def test_patterns_to_intensities_of_known_ones():
     assert len(true) > 200
     assert np.corrcoef(true, found.intensity)[0, 1] > 0.9
     assert disagreement(equivalents(found.hkl, crystal.lattice), found.intensity) < 0.15
+
+
+def test_single_electrons_are_no_spots():
+    """A hundredth of an electron a pixel: two that fall together stand far out of the scatter, and mean nothing."""
+    rng = np.random.default_rng(3)
+    patterns = rng.poisson(0.01, (20, 96, 96)).astype("f4")
+    patterns[:, 60:63, 70:73] += 1  # nine together do
+    n = np.arange(20, dtype="i4")
+    center = np.array([47.5, 47.5])
+    instrument = Instrument(200.0, 0.5, 0.02, 5.0, 20.0)
+    ones = np.ones(20, "i4")
+    measured = np.ones(patterns.shape, bool)
+    spots = find_spots(DiffractionSeries(instrument, patterns, measured, n * 1.0, n, ones, 0 * ones, center))
+    assert len(spots) == 20
+    np.testing.assert_allclose(spots.px, np.tile([71.0, 61.0], (20, 1)), atol=0.5)
