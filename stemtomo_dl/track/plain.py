@@ -11,7 +11,7 @@ from stemtomo_dl.track.solution import Solution, Stage
 from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _LEAST_NOISE_PX = 0.5
-_VOTERS = 4  # sightings of a tilt, at least, whose vote on the field's shift can be trusted
+_VOTERS = 3  # sightings of a tilt, at least, whose vote on the field's shift can be trusted
 _WANDER = 0.5  # of the noise: what a particle may move per tilt besides the field's motion
 
 
