@@ -40,7 +40,7 @@ _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 class _Found(NamedTuple):
     """Tracks (track, rank), their stage, and the standard error of its axis."""
 
-    index: np.ndarray
+    tracks: np.ndarray
     fitted: Fit
     axis_error_deg: float
 
@@ -95,7 +95,7 @@ def link(
         start = _start(series, 0.0, None, steps, noise)
         note, found = _held_against(series, plain, start, tilt_axis_deg, config, needed)
     if found is not None:
-        return _labels(series, found.index), rigid_solution(series, *found, alpha_deg, note)
+        return _labels(series, found.tracks), rigid_solution(series, *found, alpha_deg, note)
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
