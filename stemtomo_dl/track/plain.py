@@ -11,16 +11,12 @@ from stemtomo_dl.track.solution import Solution, Stage
 from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _LEAST_NOISE_PX = 0.5
-_VOTERS = 3  # sightings of a tilt, at least, whose vote on the field's shift can be trusted
 _WANDER = 0.5  # of the noise: what a particle may move per tilt besides the field's motion
 
 
 def plain_labels(series: Series, gap: int, steps: np.ndarray, noise: float) -> np.ndarray:
     """Labels by linking tilt to tilt, gaps closed; steps and noise as `measure_steps` gives them without an axis."""
     stretch, noise = stretches(series, None), max(noise, _LEAST_NOISE_PX)
-    counts = [len(g) for g in series.groups if len(g)]
-    if counts and np.median(counts) < _VOTERS:  # then nothing tells how far the field moved
-        noise = max(noise, float(np.median(series.narrow)))
     free = series.rank >= 0
     sure = link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
     likeness = learn_likeness(series, sure)
