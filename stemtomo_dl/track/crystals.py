@@ -216,15 +216,43 @@ def _meet(sights: list[Sight], cut: Cut, tilt_axis_deg: float) -> bool:
         for part, at in enumerate((0, 1, 3, 4)):
             sums[w, part] += s.bragg[place == at].sum(0)
             noise[w, part] += s.noise[place == at].sum()
-    gram = np.einsum("wib,wjb->ij", sums, sums)
-    floor, degrees = noise.sum(0), len(noise) * bins
-    power = np.diag(gram) - floor
-    if (power < _SURE * floor * np.sqrt(2 / degrees)).any():
+    known = _correlations(sums, noise)
+    if known is None:
         return False
-    alike = gram / np.sqrt(np.outer(power, power))
-    error = np.sqrt((floor[1] / power[1] + floor[2] / power[2] + floor[1] * floor[2] / (power[1] * power[2])) / degrees)
+    alike, error = known
     across, within = 1 - alike[1, 2], 1 - max(alike[0, 1], alike[2, 3])  # one side may be divided again
-    return bool(alike[1, 2] + _SURE * error < _MOST_ALIKE and across > _STEP * within)
+    return bool(alike[1, 2] + _SURE * error[1, 2] < _MOST_ALIKE and across > _STEP * within)
+
+
+def _correlations(sums: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Correlations of parts' patterns (window, part, bin), free of noise (window, part), and their standard errors.
+
+    None where a part's pattern does not stand out of the noise.
+    """
+    gram = np.einsum("wib,wjb->ij", sums, sums)
+    floor, degrees = noise.sum(0), len(noise) * sums.shape[2]
+    power = np.diag(gram) - floor
+    if (power <= _SURE * floor * np.sqrt(2 / degrees)).any():
+        return None
+    share = floor / power
+    error = np.sqrt((share[:, None] + share + np.outer(share, share)) / degrees)
+    return gram / np.sqrt(np.outer(power, power)), error
+
+
+def differ(first: list[Sight], second: list[Sight]) -> bool:
+    """Whether two sets of probes surely show different crystals, at the tilts that both have."""
+    other = {s.alpha_deg: s for s in second}
+    both = [(s, other[s.alpha_deg]) for s in first if s.alpha_deg in other]
+    if not both:
+        return False
+    window = _windows(np.array([a.alpha_deg for a, _ in both]))
+    sums = np.zeros((window[-1] + 1, 2, both[0][0].bragg.shape[1]))
+    noise = np.zeros(sums.shape[:2])
+    for pair, w in zip(both, window, strict=True):
+        sums[w] += [s.bragg.sum(0) for s in pair]
+        noise[w] += [s.noise.sum() for s in pair]
+    known = _correlations(sums, noise)
+    return known is not None and bool(known[0][0, 1] + _SURE * known[1][0, 1] < _MOST_ALIKE)
 
 
 def fitted(bragg: np.ndarray, amount: np.ndarray) -> tuple[np.ndarray, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from stemtomo_dl.track.plain import plain_labels, plain_solution
 from stemtomo_dl.track.predict import relink
 from stemtomo_dl.track.rigid import Fit, Model, fit, table
 from stemtomo_dl.track.series import Series, arrange
-from stemtomo_dl.track.settle import rigid_solution
+from stemtomo_dl.track.settle import axis_error, rigid_solution
 from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
-from stemtomo_dl.track.survey import Survey, affine_motion, smooth_noise, survey
+from stemtomo_dl.track.survey import OPEN, Survey, affine_motion, smooth_noise, survey
 from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _ROUNDS, _STABLE = 4, 3e-4  # of linking anew, and the share of entries that may still change
@@ -32,7 +33,16 @@ _OTHER_ORDER = 1.5  # the same, by nearness in the order of the files against th
 _MOST_AFFINE = 2.0  # noises: motion that goes by the particles' places and is not the stage's
 _FREE_PIECE, _FREE_PIECES = 10, 150  # sightings and number of the tracks by nearness that a stage is held against
 _START_DEG = 7.5  # about the surveyed axis
+_STATED_DEG = 3.0  # standard error of a stated axis
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
+
+
+class _Found(NamedTuple):
+    """Tracks (track, rank), their stage, and the standard error of its axis."""
+
+    tracks: np.ndarray
+    fitted: Fit
+    axis_error_deg: float
 
 
 def link(
@@ -85,7 +95,7 @@ def link(
         start = _start(series, 0.0, None, steps, noise)
         note, found = _held_against(series, plain, start, tilt_axis_deg, config, needed)
     if found is not None:
-        return _labels(series, found[0]), rigid_solution(series, *found, alpha_deg, note)
+        return _labels(series, found.tracks), rigid_solution(series, *found, alpha_deg, note)
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
@@ -107,10 +117,10 @@ def _held_against(
     stated_deg: float | None,
     config: TrackConfig,
     needed: int,
-) -> tuple[str, tuple[np.ndarray, Fit] | None]:
-    """Tracks and stage, if a rigid one explains the tracks by nearness, and what is to be said; or why not."""
+) -> tuple[str, _Found | None]:
+    """What is to be said, and tracks and stage, if a rigid one explains the tracks by nearness; or why not."""
     free = _longest(plain, _FREE_PIECE)[:_FREE_PIECES]
-    looked = Survey(stated_deg or 0.0, 1.0, "")
+    looked = Survey(0.0, 1.0, OPEN) if stated_deg is None else Survey(stated_deg, 1.0, "")
     if len(free) >= _FEWEST_TRACKS:
         looked = survey(series, free, start, stated_deg, config.axis_reach_deg)
     series = replace(series, alpha=series.alpha * looked.scale)
@@ -129,7 +139,25 @@ def _held_against(
     jumps = np.flatnonzero(np.hypot(*fitted.model.steps.T) > config.drift_reach_px)
     notes = [looked.note] if looked.note else []
     notes += [f"the field jumps by {np.hypot(*fitted.model.steps[r]):.0f} px at tilt {series.tilts[r]}" for r in jumps]
-    return "; ".join(notes), found
+    believed = stated_deg
+    if stated_deg is not None and abs(looked.axis_deg - stated_deg) > config.axis_reach_deg:
+        believed = None
+    return "; ".join(notes), _with_axis(series, index, fitted, believed)
+
+
+def _with_axis(series: Series, index: np.ndarray, fitted: Fit, stated_deg: float | None) -> _Found:
+    """Tracks and stage, its axis the mean of the refined and the stated one (None: not to be counted), by their errors.
+
+    Outlines that are all wrong alike turn the axis farther than a stated one is usually off.
+    """
+    refined, error = fitted.model.axis_deg, axis_error(series, index, fitted)
+    if stated_deg is None:
+        return _Found(index, fitted, error)
+    trust = 1 / error**2 if np.isfinite(error) else 0.0
+    total = trust + 1 / _STATED_DEG**2
+    axis = (trust * refined + stated_deg / _STATED_DEG**2) / total
+    fitted = _refit(series, index, replace(fitted.model, axis_deg=axis), axis=False)
+    return _Found(index, fitted, float(total**-0.5))
 
 
 def _no_geometry(series: Series, alpha_deg: np.ndarray) -> str:

@@ -73,6 +73,31 @@ def divided(tracked: Tracked, track: int, parts: tuple[list[Part], list[Part]], 
     return Tracked(tracks, joined)
 
 
+def joined(tracked: Tracked, part: int, whole: int) -> Tracked:
+    """Tracks in which ``part`` fills ``whole``'s gaps and is gone, numbered anew from 1 in the same order."""
+    old, masks = tracked
+    mine = np.flatnonzero(old.track == part)
+    gaps = mine[~np.isin(old.tilt[mine], old.tilt[old.track == whole])]
+    fused = np.isin(old.detected, old.detected[mine]) & (old.source == SOURCES.index("split"))
+    siblings = np.setdiff1d(old.track[fused], [part])
+    rows = np.concatenate([np.flatnonzero(old.track == whole), gaps])
+    tracks = _with_sightings(old, whole, rows, {"track": whole})
+    kept = np.flatnonzero(old.particle != part)
+    tracks = _with_sightings(tracks, part, np.zeros(0, int), {})
+    tracks = replace(tracks, **{n: getattr(tracks, n)[kept] for n in _PER_PARTICLE})
+    k, mine = int(np.searchsorted(tracks.particle, whole)), np.flatnonzero(tracks.track == whole)
+    misfit, residual = tracks.misfit_px.copy(), tracks.residual_px.copy()
+    seen = np.stack([tracks.x_px, tracks.y_px], 1)[mine]
+    misfit[mine] = np.hypot(*(seen - tracks.predicted_px[k, tracks.tilt[mine]]).T)
+    residual[k] = np.sqrt(np.mean(misfit[mine] ** 2))
+    tracks = replace(tracks, misfit_px=misfit, residual_px=residual)
+    for one in np.union1d(siblings, whole).tolist():
+        tracks = _standing(tracks, masks, one)
+    number = np.searchsorted(tracks.particle, tracks.track) + 1
+    particle = np.arange(1, len(kept) + 1)
+    return Tracked(replace(tracks, track=number.astype("i4"), particle=particle.astype("i4")), masks)
+
+
 def _score(tracks: Tracks, masks: Masks, row: int) -> float:
     return float(masks.score[tracks.instance[row]])
 

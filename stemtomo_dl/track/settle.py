@@ -12,7 +12,9 @@ from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import Solution, Stage
 
 
-def rigid_solution(series: Series, index: np.ndarray, fitted: Fit, alpha_deg: np.ndarray, note: str) -> Solution:
+def rigid_solution(
+    series: Series, index: np.ndarray, fitted: Fit, axis_error_deg: float, alpha_deg: np.ndarray, note: str
+) -> Solution:
     """Positions, drift and errors of the tracks of a fit.
 
     Parameters
@@ -20,6 +22,8 @@ def rigid_solution(series: Series, index: np.ndarray, fitted: Fit, alpha_deg: np
     series : Series
     index : (track, rank) int array
     fitted : Fit
+    axis_error_deg : float
+        Standard error of the fit's axis.
     alpha_deg : (tilt) array
         As stated.
     note : str
@@ -33,7 +37,7 @@ def rigid_solution(series: Series, index: np.ndarray, fitted: Fit, alpha_deg: np
     offset = np.zeros(len(alpha_deg))
     offset[series.tilts] = np.degrees(model.alpha) - alpha_deg[series.tilts]
     return Solution(
-        stage=Stage(model.axis_deg, axis_error(series, index, fitted), model.noise_px, rigid=True, note=note),
+        stage=Stage(model.axis_deg, axis_error_deg, model.noise_px, rigid=True, note=note),
         shape=series.shape,
         alpha_deg=alpha_deg,
         alpha_offset_deg=offset,

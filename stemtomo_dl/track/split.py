@@ -9,9 +9,10 @@ import numpy as np
 from scipy import ndimage
 
 from stemtomo_dl.records import Masks, Tracks
-from stemtomo_dl.track.crystals import Sight, amounts, fitted, spread, two_crystals
+from stemtomo_dl.track.crystals import Sight, amounts, differ, fitted, spread, two_crystals
 from stemtomo_dl.track.outline import Outline
 from stemtomo_dl.track.parts import Part, divided
+from stemtomo_dl.track.rejoin import rejoined
 from stemtomo_dl.track.tracked import Tracked
 
 Look = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray] | None]
@@ -30,7 +31,8 @@ def split(tracked: Tracked, look: Look, step_nm: float) -> Tracked:
     """Divide the tracks whose outlines show two crystals at once, as their diffraction over all tilts tells.
 
     The larger part keeps the track's number, the other one gets a new number after all others. Both have outlines
-    of source "split", which may overlap, and rest on the outline that was found for both.
+    of source "split", which may overlap, and rest on the outline that was found for both. A part that is a particle
+    already followed by itself, as where the segmenter fuses two at some tilts only, fills that one's gaps.
 
     Parameters
     ----------
@@ -59,7 +61,12 @@ def split(tracked: Tracked, look: Look, step_nm: float) -> Tracked:
             break
         todo = np.union1d(changed, _shrunk(before.tracks, tracked.tracks))
         before = tracked
-    return _tidy(tracked)
+
+    def apart(tracked: Tracked, part: int, whole: int) -> bool:
+        sights = _sights(tracked, np.array([part, whole]), look)
+        return differ(sights[part], sights[whole])
+
+    return _tidy(rejoined(tracked, apart))
 
 
 def _batches(tracks: Tracks, todo: np.ndarray, bins: int = 64) -> list[np.ndarray]:

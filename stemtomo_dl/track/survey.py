@@ -16,6 +16,10 @@ _SCALES = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.45, 1.7, 2.0, 2.4
 _ENOUGH_TILTS = 100
 _CLEARLY = 0.9  # a stage is another than the stated one where its misfit is less than this share of that one's
 _LEAST_NOISE_PX = 0.2
+OPEN = (
+    "no tilt axis was stated: which of its two directions is right is open, and so are the sign of z and the hand of "
+    "every lattice"
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,7 @@ def survey(series: Series, index: np.ndarray, model: Model, stated_deg: float | 
     cost, axis = best(_AXES)
     notes, turn = [], 0.0
     if stated_deg is None:
-        notes.append("no tilt axis was stated: which of its two directions is right is open, and so are the sign of z "
-                     "and the hand of every lattice")  # fmt: skip
+        notes.append(OPEN)
     else:
         nearby = best(stated_deg + np.linspace(-reach_deg, reach_deg, 5))
         if _CLEARLY * nearby[0] <= cost:

@@ -123,3 +123,17 @@ def test_outlines_that_the_edge_cuts_do_not_turn_the_axis():
         off.append(axis_error(s, found))
     assert off[1] < 0.2
     assert off[1] <= off[0] + 0.02
+
+
+def test_a_poor_refined_axis_is_drawn_to_the_stated_one():
+    """Noise as large as what the tilts move eight particles by: the motion hardly tells the axis."""
+    tilts = Tilts(start=-15, stop=15, step=3.0)
+    s = drawn(1, particles=8, tilts=tilts, noise_px=4.0, reach=1.0, drift_px=0.3, jumps=0)
+    alone, stated = linked(s, None)[1].stage, linked(s, s.tilt_axis_deg + 2.0)[1].stage
+    assert "hand" in alone.note
+    assert alone.tilt_axis_error_deg > 3
+    assert abs(stated.tilt_axis_deg - (s.tilt_axis_deg + 2.0)) < 1
+    assert stated.tilt_axis_error_deg < 3
+    s = drawn(1)
+    alone, stated = linked(s, None)[1].stage, linked(s, s.tilt_axis_deg + 6.0)[1].stage
+    assert stated.tilt_axis_deg == pytest.approx(alone.tilt_axis_deg, abs=0.02)
