@@ -17,12 +17,16 @@ from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.workers import Failed, Threads, spread
 
 distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 
 
 @pytest.fixture(scope="module")
 def address():
-    options = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None, "host": "127.0.0.1"}
-    with distributed.LocalCluster(**options) as local:
+    options = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": ":0", "host": "127.0.0.1"}
+    failures = {
+        "distributed.scheduler.allowed-failures": 1
+    }  # of workers under a job; each takes seconds to start again
+    with dask.config.set(failures), distributed.LocalCluster(**options) as local:
         yield local.scheduler_address
 
 
@@ -143,7 +147,7 @@ def test_a_job_that_ends_every_worker_is_a_failure_of_its_own(workers):
 def test_a_scheduler_without_workers_is_told():
     said = []
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, host="127.0.0.1") as empty,
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0", host="127.0.0.1") as empty,
         cluster.connect(empty.scheduler_address, said.append) as found,
     ):
         assert found.ahead() == found.ahead() > 0
