@@ -147,7 +147,7 @@ def test_a_job_that_ends_every_worker_is_a_failure_of_its_own(workers):
 def test_a_scheduler_without_workers_is_told():
     said = []
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0", host="127.0.0.1") as empty,
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty,
         cluster.connect(empty.scheduler_address, said.append) as found,
     ):
         assert found.ahead() == found.ahead() > 0
