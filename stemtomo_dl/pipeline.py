@@ -11,7 +11,6 @@ import numpy as np
 
 from stemtomo_dl.crystals import index_particles, integrate_particles
 from stemtomo_dl.errors import BadScan, InputError
-from stemtomo_dl.extract import combine, extract_tilt
 from stemtomo_dl.freshness import forget, is_fresh, key_of
 from stemtomo_dl.particles import check_space, extraction_facts, within_dose, write_particles
 from stemtomo_dl.phases import merge_phases
@@ -19,13 +18,13 @@ from stemtomo_dl.records import Masks, VirtualImages
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.run import Progress, Run, open_run
 from stemtomo_dl.segment import open_segmenter, weights_of
-from stemtomo_dl.segment.components import with_components
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import write_json, write_text
-from stemtomo_dl.store.linked import outlines_at, read_linked
+from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
 from stemtomo_dl.structures import solve_phases
+from stemtomo_dl.tilts import Outlined, image, outline, separate
 from stemtomo_dl.track import Look, Prompt, Tracked, split, track_masks
 from stemtomo_dl.virtual import (
     SECTORS,
@@ -34,7 +33,6 @@ from stemtomo_dl.virtual import (
     describe,
     find_bad_pixels,
     identity_check,
-    virtual_images,
 )
 
 
@@ -47,18 +45,8 @@ def images(run: Run, key: str) -> list[str]:
     except BadScan as e:
         raise InputError(f"{run.folder}: none of the {len(scans)} tilts could be read: {e}") from e
 
-    def work(tilt: int) -> dict[str, np.ndarray]:
-        v = virtual_images(scans[tilt], run.experiment.instrument, bad, config)
-        return {
-            "detectors": np.array(v.detectors),
-            "images": v.images,
-            "beam_px": v.beam_px,
-            "mean_pattern": v.mean_pattern,
-            "max_pattern": v.max_pattern,
-            "sectors": _packed(np.asarray(v.sectors)),
-        }
-
-    partial = run.per_tilt("images", key, list(scans), work)
+    jobs = {t: (scan, run.experiment.instrument, bad, config) for t, scan in scans.items()}
+    partial = run.per_tilt("images", key, jobs, image)
 
     def finished() -> Iterator[tuple[int, VirtualImages]]:
         for tilt in filter(partial.has, scans):
@@ -70,12 +58,6 @@ def images(run: Run, key: str) -> list[str]:
     return ["images.h5"]
 
 
-def _packed(sectors: np.ndarray) -> np.ndarray:
-    """Counts in half the space where they are whole and small."""
-    short = np.clip(sectors, 0, 2**16 - 1).astype("u2")
-    return short if np.array_equal(short, sectors) else sectors
-
-
 def segment(run: Run, key: str) -> list[str]:
     """Virtual images -> masks."""
     path = run.folder / "images.h5"
@@ -84,16 +66,12 @@ def segment(run: Run, key: str) -> list[str]:
         raise InputError(f"{path}: holds no tilt; run 'stemtomo images {run.folder}'")
 
     config = run.experiment.segment
-    segmenter, weights = open_segmenter(config), weights_of(config)
+    weights = weights_of(config)
     run.ledger.book["weights"] = weights and {"file": weights[0].name, "sha256": weights[1]}
-
-    def work(tilt: int) -> dict[str, np.ndarray]:
-        found = segmenter.predict(with_components(results.read_images(path, tilt)))
-        full = np.array([found.full(i) for i in range(len(found))], bool).reshape(-1, *found.shape)
-        return {"bits": np.packbits(full, axis=-1), "shape": np.array(found.shape), "score": found.score}
-
+    by_file = weights[0] if weights and config.weights is not None else None
     tilts = [int(t) for t in np.flatnonzero(good)]
-    partial = run.per_tilt("segment", key, tilts, work)
+    jobs = {t: (path, t, config, by_file, weights and weights[1]) for t in tilts}
+    partial = run.per_tilt("segment", key, jobs, outline)
     parts = []
     for tilt in tilts:
         arrays = partial.load(tilt)
@@ -171,22 +149,15 @@ def extract(run: Run, key: str) -> list[str]:
     config, path = run.experiment.extract, run.folder / "images.h5"
     masks, tracks = read_linked(run.folder)
     _, good, bad = results.read_image_facts(path)
-    beam = results.read_beam(path)
-    center = _middle_beam(beam[good], masks.shape)
+    center = _middle_beam(results.read_beam(path)[good], masks.shape)
     instrument = run.experiment.instrument
     scans = {i: s for i, s in run.series.good() if good[i]}
 
-    def work(tilt: int) -> dict[str, np.ndarray]:
-        here = np.flatnonzero(tracks.tilt == tilt)
-        seen = results.read_images(path, tilt)
-        wanted = combine(masks, tracks.instance[here], outlines_at(masks, tracks, tilt), seen, config)
-        at = beam_positions(beam[tilt], masks.shape)
-        found = extract_tilt(scans[tilt], tracks.track[here], wanted, at, bad, center, instrument, config)
-        return {k: np.asarray(v) for k, v in vars(found).items()}
-
     todo = [t for t in within_dose(instrument, list(scans), config) if (tracks.tilt == t).any()]
     check_space(run, tracks, todo, key, (bad.shape[0], bad.shape[1]))
-    done = run.per_tilt("extract", key, todo, work)
+    common = (bad, center, instrument, config)
+    jobs = {t: (scans[t], path, t, Outlined.of(masks, tracks, t), *common) for t in todo}
+    done = run.per_tilt("extract", key, jobs, separate)
     run.ledger.book["extraction"] = extraction_facts(tracks, done, run)
     return write_particles(run, tracks, done, center)
 

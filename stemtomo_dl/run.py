@@ -18,8 +18,8 @@ from stemtomo_dl.records import TiltSeries
 from stemtomo_dl.store.fingerprint import fingerprints
 from stemtomo_dl.store.ledger import Ledger
 from stemtomo_dl.store.partial import Partial
-from stemtomo_dl.store.series import Opened, open_series, reason
-from stemtomo_dl.workers import Failed, MakeExecutor, cores, local, spread
+from stemtomo_dl.store.series import Opened, open_series, reason, without
+from stemtomo_dl.workers import Failed, Processes, Threads, Workers, cores, spread
 
 T = TypeVar("T")
 
@@ -50,12 +50,12 @@ class Run:
 
     Attributes
     ----------
-    executor : callable or None
-        Makes what works on particles where they are much work; None: this process. Set another before a stage begins
-        to have the work done elsewhere.
+    workers : Workers or None
+        What works on tilts and particles; None: threads and processes of this machine, where that is worth it. Set
+        another before a stage begins to have the work done elsewhere.
     """
 
-    executor: MakeExecutor | None
+    workers: Workers | None
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Run:
         self.folder, self.ledger, self.progress = folder, ledger, progress
         self.skip_bad, self._toml, self._opened = skip_bad, toml, opened
         self.experiment = check(Experiment, ledger.book["settings"], f"{folder / 'run.json'}: settings")
-        self.executor = local if cores() > 1 else None
+        self.workers = None
 
     def __enter__(self) -> Self:
         return self
@@ -103,28 +103,49 @@ class Run:
         """Stated tilt angles, NaN where a tilt has none."""
         return np.array([np.nan if a is None else a for a in self.ledger.book["alpha_deg"]])
 
-    def per_tilt(self, stage: str, key: str, todo: list[int], work: Callable[[int], dict[str, np.ndarray]]) -> Partial:
+    def per_tilt(
+        self,
+        stage: str,
+        key: str,
+        jobs: Mapping[int, tuple[Any, ...]],
+        work: Callable[..., dict[str, np.ndarray]],
+    ) -> Partial:
         """Do a stage's work for every tilt that is not done; a bad tilt ends the run or, if asked for, is skipped.
+
+        Parameters
+        ----------
+        stage, key : str
+        jobs : mapping
+            The arguments of ``work``, picklable, by tilt.
+        work : callable
+            A function of a module; it may run in another process. The arrays that it returns are kept until the stage
+            ends.
 
         Raises
         ------
         InputError
             If a tilt cannot be read, or none of them where bad ones are skipped.
         """
-        partial, lost = Partial(self.folder, stage, key), {}
-        with self.progress.stage(stage, len(todo)) as advance:
-            for tilt in todo:
-                if not partial.has(tilt):
-                    try:
-                        partial.save(tilt, **work(tilt))
-                    except BadScan as e:
-                        if not self.skip_bad:
-                            raise BadScan(f"{e}; or add --skip-bad to go on without tilt {tilt}") from e
-                        lost[tilt] = reason(e, self._toml.parent, self.ledger.book["scans"][tilt])
+        partial, lost = Partial(self.folder, stage, key), dict[int, str]()
+        left = {t: j for t, j in jobs.items() if not partial.has(t)}
+        with self.progress.stage(stage, len(jobs)) as advance:
+            for _ in range(len(jobs) - len(left)):
                 advance()
+
+            def done(tilt: int, result: dict[str, np.ndarray] | Failed) -> None:
+                if not isinstance(result, Failed):
+                    partial.save(tilt, **result)
+                elif self.skip_bad:
+                    lost[tilt] = reason(result.reason, self._toml.parent, self.ledger.book["scans"][tilt])
+                else:
+                    raise BadScan(f"{result.reason}; or add --skip-bad to go on without tilt {tilt}")
+                advance()
+
+            spread(work, left, done, self.workers or Threads(), allowed=BadScan)
         self.ledger.skip(stage, lost)
-        if todo and len(lost) == len(todo):
-            raise InputError(f"{self.folder}: none of the {len(todo)} tilts could be read; the first: {lost[todo[0]]}")
+        if jobs and len(lost) == len(jobs):
+            first = lost[min(lost)]
+            raise InputError(f"{self.folder}: none of the {len(jobs)} tilts could be read; the first: {first}")
         return partial
 
     def candidates(self) -> list[Path]:
@@ -166,7 +187,7 @@ class Run:
         keep : callable
             Called here with each result, to write its files; the arrays that it returns are kept until the stage ends.
         heavy : bool
-            Whether this is worth the seconds in which other processes start.
+            Whether this is worth the seconds in which other processes start on this machine.
 
         Returns
         -------
@@ -183,12 +204,13 @@ class Run:
 
             def done(k: int, result: T | Failed) -> None:
                 if isinstance(result, Failed):
-                    partial.save(k, failed=np.array(result.reason.replace(f"{self.folder}/", "")))
+                    partial.save(k, failed=np.array(without(self.folder, result.reason)))
                 else:
                     partial.save(k, **keep(k, result))
                 advance()
 
-            spread(work, left, done, self.executor if heavy and len(left) > 1 else None)
+            here = Processes() if heavy and len(left) > 1 and cores() > 1 else None
+            spread(work, left, done, self.workers or here)
         held = {k: partial.load(k) for k in jobs}
         return partial, {k: str(a["failed"]) for k, a in held.items() if "failed" in a}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, warnings
 from stemtomo_dl.solve.naming import Known, likenesses
 from stemtomo_dl.solve.solution import STARTS
-from stemtomo_dl.store.atomic import write_json, write_text, writing
+from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.intensities import read_intensities
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
@@ -62,7 +63,7 @@ def phase(
     """
     data = read_intensities(path, cell, space_group, elements)
     with progress.stage("solve", STARTS) as advance:
-        return _solve_into(folder, data, known or [], seed, advance)
+        return _write(folder, _solved(data, known or [], seed, advance))
 
 
 def solve_phases(run: Run, key: str) -> list[str]:
@@ -89,8 +90,8 @@ def solve_phases(run: Run, key: str) -> list[str]:
         run.ledger.remove(old)
     run.ledger.claim("solve", places)
 
-    def keep(_: int, said: str) -> dict[str, np.ndarray]:
-        return {"said": np.array(said)}
+    def keep(i: int, found: Outcome) -> dict[str, np.ndarray]:
+        return {"said": np.array(_write(run.folder / "phases" / names[i], found))}
 
     partial, failed = run.per_particle("solve", key, jobs, _solve_phase, keep, heavy=True)
     said = {names[i]: f"unsolved: {failed[i]}" if i in failed else str(partial.array(i, "said")) for i in jobs}
@@ -106,31 +107,46 @@ def _states_elements(ins: Path) -> bool:
     return ins.exists() and "SFAC" in ins.read_text(encoding="utf-8", errors="replace")
 
 
-def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> str:
-    """Solve one phase where it lies, on whatever process."""
-    return _solve_into(place, read_intensities(place / "merged.hkl", elements=elements), known, 0)
+class Outcome(NamedTuple):
+    """What came of a phase: figures for stats.json, and its files by name, none where it was not solved."""
+
+    figures: dict[str, Any]
+    files: dict[str, bytes]
 
 
-def _solve_into(
-    folder: Path, data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None
-) -> str:
+def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> Outcome:
+    """Solve one phase, on whatever process."""
+    return _solved(read_intensities(place / "merged.hkl", elements=elements), known, 0)
+
+
+def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None) -> Outcome:
     phases = [known_phase(p, data.d_min) for p in known]
     solution = solve(data, np.random.default_rng(seed), advance)
-    best = solution.best
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)  # of an earlier try
+    best, files = solution.best, dict[str, bytes]()
     if best is not None and solution.solved:
-        write_text(folder / "solution.cif", cif_text(best, "solution", data.wavelength))
-        for name, text in shelx_files(best, "solution", data.wavelength).items():
-            write_text(folder / name, text)
-        with writing(folder / "solution.ccp4") as tmp:
-            ccp4_map(best, _MAP_A).write_ccp4_map(str(tmp))
-    stats = _enter(folder, _stats(solution, phases))
-    if not solution.solved or best is None:
-        return f"unsolved: {'; '.join(solution.missing)}"
+        texts = {"solution.cif": cif_text(best, "solution", data.wavelength)}
+        texts |= shelx_files(best, "solution", data.wavelength)
+        files = {name: text.encode() for name, text in texts.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "solution.ccp4")
+            ccp4_map(best, _MAP_A).write_ccp4_map(str(path))
+            files[path.name] = path.read_bytes()
+    return Outcome(_stats(solution, phases), files)
+
+
+def _write(folder: Path, found: Outcome) -> str:
+    """Write a phase's files in place of those of an earlier try; one line that says what came of it."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name, content in found.files.items():
+        with writing(folder / name) as tmp:
+            tmp.write_bytes(content)
+    stats = _enter(folder, found.figures)
+    if stats["structure"] != "solved":
+        return f"unsolved: {'; '.join(stats['missing'])}"
     names = [n["name"] for n in stats["likeness"] if n["named"]]
     what = f" ({names[0]})" if names else ""
-    return f"solved: {stats['formula']}{what}, {stats['space_group']}, R1 {best.fit.r1:.3f}: {folder / 'solution.cif'}"
+    return f"solved: {stats['formula']}{what}, {stats['space_group']}, R1 {stats['r1']:.3f}: {folder / 'solution.cif'}"
 
 
 def _enter(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:

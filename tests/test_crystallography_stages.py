@@ -14,7 +14,7 @@ import pytest
 from stemtomo_dl import crystals, pipeline
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.run import reopen
-from stemtomo_dl.workers import Failed, attempt, local, spread
+from stemtomo_dl.workers import Failed, Processes, attempt, spread
 
 SCENE = """
 title = "two brookites on a turned detector"
@@ -129,7 +129,7 @@ def test_several_processes_give_the_same_bytes(run, monkeypatch):
     before = derived(run)
     monkeypatch.setattr(crystals, "_HEAVY_BYTES", 0)
     with reopen(run, Silent()) as r:
-        r.executor = local
+        r.workers = Processes()
         for name in before:
             (run / name).unlink()
         pipeline.do_stage(r, "index", again=True)
@@ -274,7 +274,7 @@ def test_a_job_that_fails_has_a_reason():
 
 def test_a_process_that_dies_takes_only_its_own_job_with_it():
     found = {}
-    spread(fatal, {k: (k,) for k in range(3)}, found.__setitem__, local)
+    spread(fatal, {k: (k,) for k in range(3)}, found.__setitem__, Processes())
     assert found[0] == 0
     assert found[2] == 2
     assert "ended from outside" in found[1].reason

@@ -20,6 +20,7 @@ RANK = {
     "stream": 4,
     "surfaces": 4,
     "workers": 4,
+    "cluster": 5,
     "weights": 4,
     "virtual": 5,
     "segment": 5,
@@ -34,6 +35,7 @@ RANK = {
     "report": 9,
     "run": 8,
     "reduction": 8,
+    "tilts": 8,
     "particles": 9,
     "crystals": 9,
     "phases": 9,
@@ -42,6 +44,8 @@ RANK = {
     "known": 10,
     "structures": 10,
     "pipeline": 11,
+    "cli_progress": 9,
+    "cli_alone": 11,
     "cli_solve": 11,
     "cli": 12,
 }
@@ -50,7 +54,8 @@ ONLY = {
     "rsciio": ("store",),
     "hdf5plugin": ("store",),
     "lightning": ("learn",),
-    "typer": ("cli", "cli_solve"),
+    "distributed": ("cluster",),
+    "typer": ("cli", "cli_alone", "cli_progress", "cli_solve"),
 }
 HEAVY = ("torch", "numba", "scipy", "h5py", "skimage", "matplotlib", "pydantic", "rsciio")
 

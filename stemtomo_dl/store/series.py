@@ -77,16 +77,22 @@ def open_series(toml_path: Path, skip_bad: bool = False) -> Opened:
         alpha_deg=np.array([t.alpha_deg for t in tilts], "f8"),
         bad_pixels=_mask(toml_path, experiment.detector.mask, good.shape[2:]),
     )
-    left_out = {i: reason(bad[i], folder, names[i]) for i in sorted(bad)}
+    left_out = {i: reason(str(bad[i]), folder, names[i]) for i in sorted(bad)}
     return Opened(experiment, series, left_out, _notes(scans))
 
 
-def reason(error: BadScan, folder: Path, name: str) -> str:
+def reason(told: str, folder: Path, name: str) -> str:
     """Why a scan is left out, without its own name and without the place of the experiment on this machine."""
-    text = str(error).removeprefix(f"{folder / name}: ")
-    for home in (folder.resolve(), folder):
-        text = text.replace(f"{home}/", "") if str(home) != "." else text
-    return text.removeprefix(f"{name}: ")
+    for home in (folder, folder.absolute()):
+        told = told.removeprefix(f"{home / name}: ")
+    return without(folder, told).removeprefix(f"{name}: ")
+
+
+def without(folder: Path, told: str) -> str:
+    """A message without the place of a folder on this machine."""
+    for home in {folder, folder.absolute(), folder.resolve()}:
+        told = told.replace(f"{home}/", "") if str(home) != "." else told
+    return told
 
 
 def _with_hint(e: BadScan) -> BadScan:

@@ -1,0 +1,69 @@
+"""What the verbs show while they work: bars on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from stemtomo_dl.run import Progress
+    from stemtomo_dl.weights import Listener
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress bars with the time left, on stderr; where that is no terminal, a line a stage on stdout, for a log."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        class Shown:
+            @contextmanager
+            def stage(self, name: str, total: int) -> Iterator[Callable[[], None]]:
+                task = bars.add_task(name, total=total)
+                yield lambda: bars.advance(task)
+                if not console.is_terminal:
+                    typer.echo(f"{name}: {total} of {total}")
+
+        yield Shown()
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Listener]:
+    """A bar with the speed and the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task(name, total=None)
+
+        class Shown:
+            def waiting(self) -> None:
+                print(f"stemtomo: weights '{name}': another process is fetching them; waiting for it", file=sys.stderr)
+
+            def at(self, done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total)
+
+        yield Shown()
