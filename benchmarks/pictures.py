@@ -32,7 +32,7 @@ from stemtomo_dl.store.shared_geometry import SharedGeometry
 matplotlib.use("agg")
 matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 _COLOURS = 160  # of a picture: enough for these, and half of the bytes
-_NEAR = 0.006  # 1/Å of excitation error within which a reflection is circled
+_NEAR = 0.012  # 1/Å of excitation error within which a reflection is circled
 
 
 def draw_outlines(facts: Facts) -> Figure:
@@ -95,7 +95,7 @@ def draw_pattern(facts: Facts, track: int) -> Figure:
 
 
 def draw_section(facts: Facts, phase: str) -> Figure:
-    """The layer 0kl of a phase's merged intensities: areas of dots go as amplitudes; small dots are measured as weak."""
+    """The layer 0kl of a phase's merged intensities: areas of dots go as amplitudes."""
     data = read_intensities(facts.folder / "phases" / phase / "merged.hkl", elements="C")
     in_layer = data.hkl[:, 0] == 0
     hkl, intensity = np.abs(data.hkl[in_layer]), np.maximum(data.intensity[in_layer], 0)
