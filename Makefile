@@ -23,7 +23,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/stemtomo simulate demo -o $(DEMO)/experiment
 	$(BIN)/stemtomo run $(DEMO)/experiment/experiment.toml -o $(DEMO)/run
-	@$(BIN)/stemtomo evaluate $(DEMO)/run $(DEMO)/experiment/truth.h5
+	@$(BIN)/stemtomo evaluate $(DEMO)/run $(DEMO)/experiment/truth.h5 > $(DEMO)/scores.json
+	@echo "scores against the truth: $(DEMO)/scores.json"
+	@for f in $(DEMO)/run/phases/*/solution.cif; do [ -e "$$f" ] && echo "solved: $$f"; done; :
 	@echo "report: $(DEMO)/run/report.html"
 
 lint: $(READY)

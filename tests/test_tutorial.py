@@ -1,0 +1,29 @@
+"""Commands that the documentation prints: verbs and options exist. `make demo` runs the road itself, in minutes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from stemtomo_dl.cli import app
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = re.findall(r"^    stemtomo (.+)$", (ROOT / "docs/tutorial.md").read_text(encoding="utf-8"), re.M)
+
+
+def test_the_tutorial_walks_the_whole_road():
+    verbs = {c.split()[0] for c in COMMANDS}
+    assert {"simulate", "run", "index", "integrate", "solve", "report", "export", "evaluate"} <= verbs
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_tutorial_parses(line):
+    verb, *words = line.split()
+    command = typer.main.get_command(app).commands[verb]
+    command.make_context(verb, words)  # an unknown option, or a missing argument, raises
+
+
+def test_pictures_and_pages_that_the_readme_names_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert not [p for p in links if not p.startswith("http") and not (ROOT / p).exists()]
