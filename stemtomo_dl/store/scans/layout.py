@@ -14,6 +14,8 @@ import numpy as np
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
 
+CACHED_BYTES = 8 << 20  # of a tile
+
 
 class Fold(NamedTuple):
     """A stack of frames as a scan: of every ``stride`` frames the first ``cols`` are one row, the rest flyback."""
@@ -139,7 +141,8 @@ def tiles(shape: tuple[int, int, int, int], itemsize: int, budget: int, step: tu
     """Cut a scan into tiles of at most ``budget`` bytes, along the boundaries of its chunks.
 
     Whole scan rows where they fit, else parts of rows. Chunks larger than the budget are cut as well, since a
-    bound on memory is worth more than decoding each chunk once. A tile holds at least one pattern.
+    bound on memory is worth more than decoding each chunk once. A tile holds at least one pattern, and where chunks
+    allow it no more than the processor's caches, so that what has been read need not be fetched from memory again.
 
     Parameters
     ----------
@@ -153,7 +156,8 @@ def tiles(shape: tuple[int, int, int, int], itemsize: int, budget: int, step: tu
     """
     ny, nx = shape[:2]
     cy, cx = min(step[0], ny), min(step[1], nx)
-    patterns = max(1, budget // (shape[2] * shape[3] * itemsize))
+    each = shape[2] * shape[3] * itemsize
+    patterns = max(1, min(budget, max(CACHED_BYTES, cy * cx * each)) // each)
     if cy * nx <= patterns:
         h, w = patterns // nx // cy * cy, nx
     elif cy * cx <= patterns:
