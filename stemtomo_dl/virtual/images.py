@@ -11,7 +11,7 @@ from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import Instrument, Scan, Tile, VirtualImages
-from stemtomo_dl.stream import sample_blocks, stream
+from stemtomo_dl.stream import THREADS, sample_blocks, stream
 from stemtomo_dl.surfaces import robust_fit
 from stemtomo_dl.virtual.beam import (
     beam_positions,
@@ -24,7 +24,6 @@ from stemtomo_dl.virtual.beam import (
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
 from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
-_THREADS = 2
 _CENTRE_ROUNDS = 4
 _WIDER = 1.6  # how much wider than stated the beam's disk must be to be believed instead
 
@@ -74,7 +73,7 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     mean = np.mean([pattern for _, _, pattern in blocks], 0)
     maps = DetectorMaps.around(centre, mean, ~bad, disk, margin, config)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         sums = _Sums(scan.shape, maps, seeds, good, window_radius(disk), pool)
         for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
             sums.take(tile, patterns)
@@ -97,8 +96,8 @@ class _Sums:
     ) -> None:
         self.maps, self.seeds, self.good, self.window, self.pool = maps, seeds, good, window, pool
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
-        self.total = np.zeros((_THREADS, *shape[2:]))
-        self.peak = np.zeros((_THREADS, *shape[2:]), "f4")
+        self.total = np.zeros((THREADS, *shape[2:]))
+        self.peak = np.zeros((THREADS, *shape[2:]), "f4")
         self.together = probes_together((shape[0], shape[1]))
         self.sectors = np.zeros((-(-shape[0] // self.together), -(-shape[1] // self.together), SECTORS), "f4")
 
@@ -114,10 +113,15 @@ class _Sums:
         self._share(len(flat), locate)
         offset = self.maps.offsets(self._smooth(tile, centres))
 
+        starts, which = np.unique(offset, axis=0, return_inverse=True)
+        windows = [self.maps.window(start, self.good) for start in starts]
+        pixels, good = flat.reshape(len(flat), -1), self.good.ravel()
+
         def measure(thread: int, part: slice) -> None:
-            maps, total, peak = self.maps, self.total[thread], self.peak[thread]
-            runs, first = maps.sectors.runs, maps.sectors.first
-            detect(flat[part], offset[part], self.good, maps.stack, runs, first, out[part], spread[part], total, peak)
+            total, peak = self.total[thread].ravel(), self.peak[thread].ravel()
+            for k, window in enumerate(windows):
+                chosen = part.start + np.flatnonzero(which.ravel()[part] == k)
+                detect(pixels, chosen, good, *window, out, spread, total, peak)
 
         self._share(len(flat), measure)
         self.images[:, *tile.window] = self.maps.normalise(out, offset, self.good).reshape(-1, *tile.shape)
@@ -127,8 +131,8 @@ class _Sums:
 
     def _share(self, n: int, work: Callable[[int, slice], None]) -> None:
         """Let every thread work on its own part of n patterns."""
-        cuts = [n * t // _THREADS for t in range(_THREADS + 1)]
-        list(self.pool.map(work, range(_THREADS), map(slice, cuts[:-1], cuts[1:])))
+        cuts = [n * t // THREADS for t in range(THREADS + 1)]
+        list(self.pool.map(work, range(THREADS), map(slice, cuts[:-1], cuts[1:])))
 
     def _smooth(self, tile: Tile, centres: np.ndarray) -> np.ndarray:
         """Beam centres within a tile as a smooth change of the seeds: a pattern's own centroid is noisy at low dose."""

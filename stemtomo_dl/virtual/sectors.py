@@ -10,6 +10,7 @@ import numpy as np
 # A sector is about as wide as it is long, and wider than a Bragg disk: few enough for every probe of a scan.
 RINGS, AZIMUTHS = 4, 16
 SECTORS = RINGS * AZIMUTHS
+LANES = 4  # patterns that are added up side by side, so that their runs are gone through once for all
 _LEAST_THERE = 0.5  # share of a sector that must be on the detector and good
 _MOST_BYTES = 16 << 20  # of a tilt; of larger scans, neighbouring probes are added up
 
@@ -56,6 +57,18 @@ class SectorMap:
         everywhere = _sector(*np.meshgrid(whole, whole), inner, reach)
         return cls(sector, runs, first, np.bincount(everywhere[everywhere >= 0], minlength=SECTORS))
 
+    def window(self, oy: int, ox: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Runs (first pixel, last pixel + 1, sector) of a pattern of this shape whose window starts there, and the
+        first run of each of its rows."""
+        rows, cols = shape
+        begin = self.first[oy : oy + rows + 1]
+        runs = self.runs[begin[0] : begin[-1]]
+        row = np.repeat(np.arange(rows), np.diff(begin))
+        low, high = np.clip(runs[:, 0] - ox, 0, cols), np.clip(runs[:, 1] - ox, 0, cols)
+        seen = high > low
+        flat = np.stack([row * cols + low, row * cols + high, runs[:, 2]], 1)[seen].astype("i4")
+        return flat, np.searchsorted(row[seen], np.arange(rows + 1)).astype("i4")
+
     def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
         """Counts (n, sector) as if all of a sector's pixels were there and good; 0 for sectors that hardly are.
 
@@ -93,11 +106,20 @@ def probes_together(shape: tuple[int, int]) -> int:
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def add_runs(line: np.ndarray, runs: np.ndarray, begin: int, end: int, ox: int, out: np.ndarray) -> None:
-    """Add one row of a pattern, ``line`` (qx), whose window starts at column ox of the map, to its sectors."""
+def add_runs(lines: np.ndarray, runs: np.ndarray, begin: int, end: int, origin: int, out: np.ndarray) -> None:
+    """Add runs begin … end − 1 of LANES patterns to their sectors (lane, sector).
+
+    ``lines`` (lane, pixel) start at a pattern's pixel ``origin``.
+    """
     for k in range(begin, end):
-        low, high = max(runs[k, 0] - ox, 0), min(runs[k, 1] - ox, len(line))
-        value = np.float32(0)
-        for x in range(low, high):
-            value += line[x]
-        out[runs[k, 2]] += value
+        a = b = c = d = np.float32(0)
+        for x in range(runs[k, 0] - origin, runs[k, 1] - origin):
+            a += lines[0, x]
+            b += lines[1, x]
+            c += lines[2, x]
+            d += lines[3, x]
+        sector = runs[k, 2]
+        out[0, sector] += a
+        out[1, sector] += b
+        out[2, sector] += c
+        out[3, sector] += d
