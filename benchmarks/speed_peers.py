@@ -40,8 +40,11 @@ def libertem(path: Path, labels: np.ndarray, detectors: np.ndarray) -> dict[str,
         def get_preferred_input_dtype(self) -> Any:
             return self.USE_NATIVE_DTYPE
 
-        def process_partition(self, partition: np.ndarray) -> None:
-            flat = partition.reshape(len(partition), -1)
+        def get_tiling_preferences(self) -> dict[str, Any]:
+            return {"depth": 32, "total_size": np.inf}  # whole patterns
+
+        def process_tile(self, tile: np.ndarray) -> None:
+            flat = tile.reshape(len(tile), -1)
             add(flat, self.params.labels[:].ravel(), self.results.sums.reshape(self.params.n, -1))
 
         def merge(self, dest: Any, src: Any) -> None:
