@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,10 @@ def stream(scan: Scan, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray
 
 
 @contextmanager
-def share(n: int) -> Iterator[Callable[[Callable[[slice], None]], None]]:
+def shared_out(n: int) -> Iterator[Callable[[Callable[[slice], None]], None]]:
     """Threads that share out n things: gives a function that lets each thread work on its part of them."""
     cuts = [n * t // THREADS for t in range(THREADS + 1)]
-    parts = [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if a < b]
+    parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="work") as pool:
         yield lambda work: list(pool.map(work, parts)) and None
 

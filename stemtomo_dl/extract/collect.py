@@ -11,7 +11,7 @@ import numpy as np
 from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.extract.separate import Combination
 from stemtomo_dl.records import Scan
-from stemtomo_dl.stream import is_finite, share, stream
+from stemtomo_dl.stream import is_finite, shared_out, stream
 
 KINDS = 6  # of sums a particle: own, rest, and the parts of its outline
 PARTS = KINDS - 2
@@ -141,7 +141,7 @@ def collect(scan: Scan, todo: Plan, particles: int, bad: np.ndarray, config: Ext
     used = ((np.diff(todo.start) > 0) | todo.gauged).reshape(scan.shape[:2])
     index = np.arange(used.size).reshape(used.shape)
     tiles = [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
-    with share(rows) as each_part:
+    with shared_out(rows) as each_part:
         for tile, patterns in stream(scan, tiles):
             flat, probe = patterns.reshape(-1, rows, cols), index[tile.window].ravel()
             work = _work(todo, probe)

@@ -59,7 +59,8 @@ class SectorMap:
 
     def window(self, oy: int, ox: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Runs (first pixel, last pixel + 1, sector) of a pattern of this shape whose window starts there, and the
-        first run of each of its rows."""
+        first run of each of its rows.
+        """
         rows, cols = shape
         begin = self.first[oy : oy + rows + 1]
         runs = self.runs[begin[0] : begin[-1]]
