@@ -43,7 +43,12 @@ def shared_out(n: int) -> Iterator[Callable[[Callable[[slice], None]], None]]:
     cuts = [n * t // THREADS for t in range(THREADS + 1)]
     parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="work") as pool:
-        yield lambda work: list(pool.map(work, parts)) and None
+
+        def each_part(work: Callable[[slice], None]) -> None:
+            for _ in pool.map(work, parts):
+                pass  # raises what a thread has raised
+
+        yield each_part
 
 
 def is_finite(value: Any) -> bool:
