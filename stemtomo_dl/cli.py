@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from stemtomo_dl import __version__
-from stemtomo_dl.cli_solve import add_verbs
+from stemtomo_dl.cli_solve import add_phase
 from stemtomo_dl.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ for _name, _help in {
     "segment": "Outlines of the particles in every tilt (masks.h5).",
     "track": "Which outlines are one particle (tracks.csv, particles.csv).",
     "extract": "One diffraction series per particle (particles/p0001/series.h5 …).",
+    "index": "Spots and lattices of every particle, refined together (particles/p0001/crystal.json …).",
+    "integrate": "Intensities of every particle, merged by phase (p0001.hkl, phases/NAME/merged.hkl …).",
+    "solve": "Structures of the merged phases (phases/NAME/solution.cif).",
     "report": "summary.json and report.html.",
 }.items():
     _stage_verb(_name, _help)
@@ -233,7 +236,8 @@ def link(
     from stemtomo_dl import known
 
     tracks = known.link(masks, output, tilt_axis, step)
-    axis = f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else f"linked without geometry ({tracks.note})"
+    note = f" ({tracks.note})" if tracks.note else ""
+    axis = (f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else "linked without geometry") + note
     typer.echo(f"{len(tracks.particle)} particles, {len(tracks.track)} sightings, {axis}: {output}")
 
 
@@ -321,10 +325,15 @@ def _summary(folder: Path, done: list[str]) -> str:
     skipped = f", {len(book['skipped'])} tilts skipped (see run.json)" if book["skipped"] else ""
     if not done:
         return f"{folder}: nothing to do, all stages are done{skipped}"
+    if done[-1] == "solve":
+        said = "; ".join(f"{name}: {what}" for name, what in book["structures"].items())
+        return f"{folder}: {said or 'no phase was merged'}"
     if done[-1] != "report":
         return f"{folder}: {', '.join(done)} done{skipped}"
     s = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return f"{s['n_particles']} particles from {s['n_tilts_used']} tilts{skipped}: {folder / 'report.html'}"
+    found = f"{s['n_particles']} particles from {s['n_tilts_used']} tilts{skipped}, {s['n_indexed']} indexed"
+    phases = ", ".join(f"{p['name']} ({p['structure']})" for p in s["phases"])
+    return f"{found}{': ' + phases if phases else ''}: {folder / 'report.html'}"
 
 
 @contextmanager
@@ -355,7 +364,7 @@ def _progress() -> Iterator[Progress]:
         yield Shown()
 
 
-add_verbs(app, _progress)
+add_phase(app, _progress)
 
 # Typer has its own copy of click in some versions and the real one in others; its public names lead to either.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]

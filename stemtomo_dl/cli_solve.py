@@ -1,4 +1,4 @@
-"""The verbs of structure solution, `phase` and `solve`."""
+"""The verb of structure solution from a file, `phase`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from stemtomo_dl.run import Progress
 
 
-def add_verbs(app: typer.Typer, progress: Callable[[], AbstractContextManager[Progress]]) -> None:
-    """Register the verbs; ``progress`` opens the bars that all verbs show."""
+def add_phase(app: typer.Typer, progress: Callable[[], AbstractContextManager[Progress]]) -> None:
+    """Register the verb; ``progress`` opens the bars that all verbs show."""
 
     @app.command()
     def phase(
@@ -39,14 +39,4 @@ def add_verbs(app: typer.Typer, progress: Callable[[], AbstractContextManager[Pr
             said = structures.phase(
                 file, output, shown, cell=cell, space_group=space_group, elements=elements, known=known, seed=seed
             )
-        typer.echo(said)
-
-    @app.command()
-    def solve(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
-        """Structures of a run's merged phases (phases/NAME/solution.cif)."""
-        from stemtomo_dl import structures
-        from stemtomo_dl.run import reopen
-
-        with progress() as shown, reopen(folder, shown) as r:
-            said = structures.solve_run(r)
         typer.echo(said)

@@ -117,6 +117,7 @@ class TrackConfig(Model):
     max_gap_tilts: Annotated[int, Field(ge=0)] = 20  # that a particle may miss where there is no geometry to use
     drift_reach_px: Positive = 64.0  # largest jump of the field between tilts
     axis_reach_deg: Positive = 10.0  # how far the stated tilt axis may be wrong
+    split_crystals: bool = True  # divide outlines that show two crystals
 
 
 class ExtractConfig(Model):

@@ -11,6 +11,7 @@ from stemtomo_dl.export import FORMATS, Files
 from stemtomo_dl.run import Progress, Run, reopen
 from stemtomo_dl.store import results
 from stemtomo_dl.store.folder import write_folder
+from stemtomo_dl.store.ledger import Ledger
 from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.track_formats import WRITERS
 
@@ -69,9 +70,12 @@ def export_tracks(folder: Path, form: str) -> Path:
     Raises
     ------
     InputError
-        If the form is not known, or the run has no tracks.
+        If the form is not known, the run has no tracks, or another process works on it.
     """
     if form not in WRITERS:
         raise InputError(f"--tracks {form}: no such form; choose one of {', '.join(WRITERS)}")
-    masks, tracks = read_linked(folder)
-    return WRITERS[form](folder / "export", masks, tracks)
+    ledger = Ledger(folder)
+    try:
+        return WRITERS[form](folder / "export", *read_linked(folder))
+    finally:
+        ledger.close()

@@ -29,7 +29,7 @@ from stemtomo_dl.store.prediction import write_prediction
 from stemtomo_dl.store.prompts import check_inside
 from stemtomo_dl.store.tracks import Tables, write_stage, write_tracks
 from stemtomo_dl.store.truth import read_truth
-from stemtomo_dl.track import track
+from stemtomo_dl.track import track_masks
 
 _MUCH_HIDDEN = 0.3  # of the direct beam: centring and dark fields suffer
 RANDOM = "random"  # stands for a scene that is drawn
@@ -180,7 +180,7 @@ def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm:
     if masks.resolve() == output.resolve():
         raise InputError(f"{output}: is the masks file itself; give -o the name of a table, such as tracks.csv")
     step = np.nan if step_nm is None else step_nm
-    tracks = track(read, tilt_axis_deg, step, TrackConfig(), filling=False).tracks
+    tracks = track_masks(read, tilt_axis_deg, step, TrackConfig(), filling=False).tracks
     tables = Tables.beside(output)
     write_stage(tables, tracks)
     write_tracks(tables, tracks)

@@ -19,6 +19,7 @@ from stemtomo_dl.run import Run
 from stemtomo_dl.store import results
 from stemtomo_dl.store.atomic import sha256
 from stemtomo_dl.store.partial import Partial
+from stemtomo_dl.store.particle_files import Files
 
 _OURS = re.compile(r"particles/p(\d{4,})/series\.h5")
 _PARTIAL_BYTES, _SERIES_BYTES = 9, 8  # per pixel: two f4 and a bool; two f4 (the bool is compressed)
@@ -195,5 +196,5 @@ def _remove_derived(run: Run, track: int) -> None:
     series = results.series_name(track)
     folder = series.rpartition("/")[0] + "/"
     entered = {o for stage in run.ledger.book["stages"] for o in run.ledger.outputs(stage) if o.startswith(folder)}
-    for output in (entered | set(results.derived_names(track))) - {series}:
+    for output in (entered | set(Files.of(track).derived)) - {series}:
         run.ledger.remove(output)

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from stemtomo_dl.crystals import index_particles, integrate_particles
 from stemtomo_dl.errors import BadScan, InputError
 from stemtomo_dl.extract import combine, extract_tilt
+from stemtomo_dl.freshness import forget, is_fresh, key_of
 from stemtomo_dl.particles import check_space, extraction_facts, within_dose, write_particles
+from stemtomo_dl.phases import merge_phases
 from stemtomo_dl.records import Masks, VirtualImages
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.run import Progress, Run, open_run
@@ -23,9 +25,17 @@ from stemtomo_dl.store.atomic import write_json, write_text
 from stemtomo_dl.store.linked import outlines_at, read_linked
 from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.tracks import Tables, stage_facts, write_tracks
-from stemtomo_dl.track import Prompt
-from stemtomo_dl.track import track as follow
-from stemtomo_dl.virtual import SECTORS, beam_positions, describe, find_bad_pixels, identity_check, virtual_images
+from stemtomo_dl.structures import solve_phases
+from stemtomo_dl.track import Look, Prompt, Tracked, split, track_masks
+from stemtomo_dl.virtual import (
+    SECTORS,
+    beam_positions,
+    bragg,
+    describe,
+    find_bad_pixels,
+    identity_check,
+    virtual_images,
+)
 
 
 def images(run: Run, key: str) -> list[str]:
@@ -94,13 +104,13 @@ def segment(run: Run, key: str) -> list[str]:
 
 
 def track(run: Run, key: str) -> list[str]:
-    """Masks -> tracks, 3-D positions, and outlines where the segmenter missed a particle (appended to masks.h5)."""
+    """Masks -> tracks, 3-D positions; outlines where particles were missed or fused (appended to masks.h5)."""
     path, experiment = run.folder / "masks.h5", run.experiment
     stored = results.read_masks(path)
     masks = replace(stored.some(stored.found), source=None)
     _, good, _ = results.read_image_facts(run.folder / "images.h5")
     with run.progress.stage("track", 1) as advance:
-        tracks, joined = follow(
+        tracks, joined = track_masks(
             masks,
             experiment.instrument.tilt_axis_deg,
             experiment.instrument.step_nm,
@@ -109,6 +119,8 @@ def track(run: Run, key: str) -> list[str]:
             descriptor=_appearance(run, masks),
             prompt=_prompt(run),
         )
+        if experiment.track.split_crystals:
+            tracks, joined = split(Tracked(tracks, joined), _look(run), experiment.instrument.step_nm)
         seen = joined.some(tracks.instance)
         order = np.argsort(np.argsort(tracks.alpha_deg, kind="stable"))
         identity = identity_check(_appearance(run, seen), tracks.track, order[tracks.tilt])
@@ -130,6 +142,16 @@ def _appearance(run: Run, masks: Masks) -> np.ndarray:
             here = masks.at(int(tilt))
             rows[here] = describe(sectors, masks.some(here), instrument.tilt_axis_deg + instrument.rotation_deg)
     return rows
+
+
+def _look(run: Run) -> Look:
+    """How a tilt's probes show crystals."""
+
+    def look(tilt: int, free: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        sectors = results.read_images(run.folder / "images.h5", tilt).sectors
+        return None if sectors is None else bragg(sectors, free)
+
+    return look
 
 
 def _prompt(run: Run) -> Prompt | None:
@@ -175,6 +197,12 @@ def _middle_beam(beam: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(np.round(np.median(at_centre, axis=0)), float)
 
 
+def integrate(run: Run, key: str) -> list[str]:
+    """Particles' series and lattices -> their intensities, and the phases that they make together."""
+    written, measured = integrate_particles(run, key)
+    return written + merge_phases(run, measured)
+
+
 def report(run: Run, key: str) -> list[str]:
     """Everything -> summary.json for a program, report.html for a person."""
     with run.progress.stage("report", 2) as advance:
@@ -191,40 +219,12 @@ STAGES: dict[str, Callable[[Run, str], list[str]]] = {
     "segment": segment,
     "track": track,
     "extract": extract,
+    "index": index_particles,
+    "integrate": integrate,
+    "solve": solve_phases,
     "report": report,
 }
 _TABLES = ["tracks.csv", "particles.csv", "states.csv", "drift.csv"]
-_TRACKED = ["images.h5", "masks.h5", "tracks.csv", "particles.csv", "drift.csv"]
-_READS: dict[str, list[str]] = {  # beside the settings and the raw scans
-    "images": [],
-    "segment": ["images.h5"],
-    "track": ["images.h5"],  # and of masks.h5 what the segmenter found: the rest is its own
-    "extract": _TRACKED,
-    "report": _TRACKED,
-}
-
-
-def _key(run: Run, name: str) -> str:
-    """Digest of all that a stage's result depends on."""
-    book = run.ledger.book
-    depends: list[Any] = [book["settings"].get(name)]
-    if name in ("segment", "track"):
-        weights = weights_of(run.experiment.segment)
-        depends.append(weights and weights[1])
-    if name == "track":
-        depends += [book["settings"]["segment"], run.ledger.digest("masks.h5", results.found_digest)]
-    if name in ("extract", "report"):
-        depends.append(book.get("stage"))
-    if name in ("track", "images", "extract"):
-        depends.append(run.experiment.instrument.__dict__)
-    if name in ("images", "extract"):
-        raw = [book[k] for k in ("scans", "alpha_deg", "inputs")]
-        depends += [*raw, book["settings"]["scans"], book["settings"]["detector"]]
-    if name == "report":
-        states = run.folder / "states.csv"
-        depends.append(run.ledger.digest(states.name) if states.exists() else None)
-        depends += [book["settings"], book["scans"], book["skipped"], book["stages"].get("extract", {}).get("key")]
-    return run.ledger.key(depends, _READS[name])
 
 
 def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool = False, force: bool = False) -> Run:
@@ -237,28 +237,19 @@ def start(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool 
     try:
         if run.ledger.changed:
             names = list(STAGES)
-            stale = next((i for i, n in enumerate(names) if not _fresh(run, n)), len(names))
-            run.ledger.forget(names[stale:])
-            if "track" in names[stale:]:
-                run.ledger.book.pop("stage", None)
-            if "extract" in names[stale:]:
-                run.ledger.book.pop("extraction", None)
+            stale = next((i for i, n in enumerate(names) if not is_fresh(run, n)), len(names))
+            forget(run, names[stale:])
     except BaseException:
         run.ledger.close()
         raise
     return run
 
 
-def _fresh(run: Run, name: str) -> bool:
-    there = all((run.folder / f).exists() for f in (*_READS[name], *(["masks.h5"] if name == "track" else [])))
-    return there and run.ledger.fresh(name, _key(run, name))
-
-
 def do_stage(run: Run, name: str, *, again: bool = False) -> bool:
     """Do one stage unless it is fresh; True if it was done."""
     if again and name in ("images", "extract"):
         _ = run.series  # before the key is taken: scans that could not be read before may be taken in
-    key = _key(run, name)
+    key = key_of(run, name)
     if run.ledger.fresh(name, key) and not again:
         discard(run.folder, name)  # a kill between the stage's end and its tidying leaves them
         return False

@@ -178,7 +178,8 @@ class VirtualImages(Record):
 # How a particle stands at a tilt: alone; met by another's outline; only seen together with another, as one outline;
 # in view but not seen; less than half in view.
 STATES = ("clean", "overlapped", "merged", "hidden", "outside")
-SOURCES = ("found", "prompted", "projected")  # of an outline: the segmenter's own, asked for in a box, computed
+# of an outline: the segmenter's own, asked for in a box, computed, divided by diffraction
+SOURCES = ("found", "prompted", "projected", "split")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,19 +1,104 @@
-"""One diffraction series, from anywhere, to a crystal and its reflections."""
+"""One diffraction series, from anywhere, to a crystal and its reflections.
+
+`find_lattices` and `measure` are what the stages `index` and `integrate` do for a particle, on whatever process.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
-from stemtomo_dl.crystal.nouns import Crystal
-from stemtomo_dl.crystal.refine import Geometry
+from stemtomo_dl.crystal.joint import refine_jointly
+from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
+from stemtomo_dl.records import DiffractionSeries, Instrument, Record, array
 from stemtomo_dl.store.reflections import write_crystals, write_hkl, write_ins
 from stemtomo_dl.store.results import read_series
+
+_SHELL = 50  # reflections, in which I/σ is averaged
+_LEAST_I_OVER_SIGMA = 2.0  # of the outermost shell that counts
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesSpots(Record):
+    """What of a series its lattice is found in: spots, and which tilt each frame is."""
+
+    instrument: Instrument
+    spots: Spots
+    tilt: np.ndarray = array("i4", "frame")
+    alpha_deg: np.ndarray = array("f8", "frame", "deg")
+
+
+class Indexed(NamedTuple):
+    """Spots of a series and the lattices they lie on, the one with most spots first; none where that is not told."""
+
+    seen: SeriesSpots
+    crystals: list[Crystal]
+
+
+class Extent(NamedTuple):
+    """How far a crystal's reflections reach."""
+
+    d_min: float  # Å: of the outermost shell in which I/σ is 2
+    completeness: float  # of the reflections to there, Friedel mates being one
+
+
+def find_lattices(path: Path, rotation_deg: float = 0.0) -> Indexed:
+    """Spots and lattices of a series.h5.
+
+    Parameters
+    ----------
+    path : Path
+    rotation_deg : float
+        From scan axes to detector axes; a series alone knows its detector only, and 0 then stands for a sample frame
+        whose x is along the detector's rows.
+
+    Raises
+    ------
+    InputError
+        If the series cannot be read.
+    """
+    series = in_scan_frame(read_series(path), rotation_deg)
+    spots = find_spots(series)
+    seen = SeriesSpots(series.instrument, spots, series.tilt, series.alpha_deg)
+    return Indexed(seen, index(spots, series.instrument, series.alpha_deg))
+
+
+def in_scan_frame(series: DiffractionSeries, rotation_deg: float) -> DiffractionSeries:
+    """A series whose tilt axis, stated on the detector, is that of the scan: orientations are the sample's then."""
+    stated = series.instrument
+    axis = stated.tilt_axis_deg - rotation_deg
+    return replace(series, instrument=replace(stated, tilt_axis_deg=axis, rotation_deg=rotation_deg))
+
+
+def measure(path: Path, spots: Spots, geometry: Geometry, crystal: Crystal) -> Reflections:
+    """Intensities of a crystal in a series.h5.
+
+    Parameters
+    ----------
+    path : Path
+    spots : Spots
+        Of the series.
+    geometry : Geometry
+        Of the frames of the series, in the frame of the crystal.
+    crystal : Crystal
+
+    Raises
+    ------
+    InputError
+        If the series cannot be read.
+    """
+    series = in_scan_frame(read_series(path), geometry.instrument.rotation_deg)
+    return integrate(series, spots, geometry, crystal)
 
 
 def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
@@ -37,18 +122,40 @@ def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
     InputError
         If the series cannot be read, or its spots are not enough to tell a lattice.
     """
-    series = read_series(path)
-    spots = find_spots(series)
-    crystals = index(spots, series.instrument, series.alpha_deg)
+    seen, crystals = find_lattices(path)
     if not crystals:
         raise InputError(
-            f"{path}: its {len(spots)} spots are not enough to tell a lattice; use more tilts, or check the "
-            "attributes pixel_inv_angstrom and tilt_axis_deg"
+            f"{path}: {not_enough(seen.spots)}; use more tilts, or check the attributes pixel_inv_angstrom and "
+            "tilt_axis_deg"
         )
-    first = crystals[0]
-    reflections = integrate(series, spots, Geometry(series.instrument, series.alpha_deg), first)
-    name = folder.resolve().name
-    write_crystals(folder / "crystal.json", crystals)
+    geometry, (first,) = refine_jointly([seen.spots], crystals[:1], Geometry(seen.instrument, seen.alpha_deg))
+    reflections, name = measure(path, seen.spots, geometry, first), folder.resolve().name
+    write_crystals(folder / "crystal.json", [first, *crystals[1:]])
     write_hkl(folder / f"{name}.hkl", reflections)
-    write_ins(folder / f"{name}.ins", name, first, wavelength(series.instrument.voltage_kv), elements)
+    write_ins(folder / f"{name}.ins", name, first, wavelength(seen.instrument.voltage_kv), elements)
     return first
+
+
+def not_enough(spots: Spots) -> str:
+    """Why there is no lattice, in words."""
+    return f"its {len(spots)} spots are not enough to tell a lattice"
+
+
+def extent(reflections: Reflections, crystal: Crystal) -> Extent:
+    """How far reflections reach and how many of those up to there they are; NaN where there are none.
+
+    The reflections that a sphere holds are counted as its volume over that of the primitive reciprocal cell.
+    """
+    inverse_d = np.linalg.norm(reflections.hkl @ crystal.ub.T, axis=1)
+    order = np.argsort(inverse_d)
+    shells = np.array_split(order, max(len(order) // _SHELL, 1))
+    strength = [np.mean(reflections.intensity[s] / reflections.sigma[s]) if len(s) else 0.0 for s in shells]
+    strong = np.flatnonzero(np.array(strength) >= _LEAST_I_OVER_SIGMA)
+    if not len(strong):
+        return Extent(np.nan, np.nan)
+    reach = float(inverse_d[shells[strong[-1]]].max())
+    hkl = reflections.hkl[inverse_d <= reach]
+    n = len(np.unique(np.concatenate([hkl, -hkl]), axis=0))
+    points = {"P": 1, "R": 3, "F": 4}.get(crystal.lattice[1], 2)
+    possible = 4 / 3 * np.pi * reach**3 / (abs(np.linalg.det(crystal.ub)) * points)
+    return Extent(1 / reach, float(min(1.0, n / possible)))

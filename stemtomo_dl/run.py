@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from stemtomo_dl.store.fingerprint import fingerprints
 from stemtomo_dl.store.ledger import Ledger
 from stemtomo_dl.store.partial import Partial
 from stemtomo_dl.store.series import Opened, open_series, reason
+from stemtomo_dl.workers import Failed, MakeExecutor, cores, local, spread
+
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -44,7 +47,15 @@ class Run:
         The experiment file.
     opened : Opened, optional
         The raw scans, where they have been opened and found to be those of the book.
+
+    Attributes
+    ----------
+    executor : callable or None
+        Makes what works on particles where they are much work; None: this process. Set another before a stage begins
+        to have the work done elsewhere.
     """
+
+    executor: MakeExecutor | None
 
     def __init__(
         self,
@@ -58,6 +69,7 @@ class Run:
         self.folder, self.ledger, self.progress = folder, ledger, progress
         self.skip_bad, self._toml, self._opened = skip_bad, toml, opened
         self.experiment = check(Experiment, ledger.book["settings"], f"{folder / 'run.json'}: settings")
+        self.executor = local if cores() > 1 else None
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +126,71 @@ class Run:
         if todo and len(lost) == len(todo):
             raise InputError(f"{self.folder}: none of the {len(todo)} tilts could be read; the first: {lost[todo[0]]}")
         return partial
+
+    def candidates(self) -> list[Path]:
+        """CIFs of the phases that the sample may hold; a folder that the experiment names stands for those in it.
+
+        Raises
+        ------
+        InputError
+            If one is not there.
+        """
+        found: list[Path] = []
+        for name in self.experiment.sample.phases:
+            path = self._toml.parent / name
+            files = sorted(path.glob("*.cif")) if path.is_dir() else [path]
+            if not files or not all(f.is_file() for f in files):
+                raise InputError(f"{self._toml}: [sample] phases names '{name}', which is no CIF; correct or remove it")
+            found += files
+        return found
+
+    def per_particle(
+        self,
+        stage: str,
+        key: str,
+        jobs: Mapping[int, tuple[Any, ...]],
+        work: Callable[..., T],
+        keep: Callable[[int, T], dict[str, np.ndarray]],
+        *,
+        heavy: bool,
+    ) -> tuple[Partial, dict[int, str]]:
+        """Do a stage's work for every particle that is not done; one that fails does not stop the others.
+
+        Parameters
+        ----------
+        stage, key : str
+        jobs : mapping
+            The arguments of ``work``, picklable, by the number of the particle, or of another item.
+        work : callable
+            A function of a module; it may run in another process.
+        keep : callable
+            Called here with each result, to write its files; the arrays that it returns are kept until the stage ends.
+        heavy : bool
+            Whether this is worth the seconds in which other processes start.
+
+        Returns
+        -------
+        Partial
+            The kept arrays of the particles that did not fail.
+        dict
+            Why the others failed.
+        """
+        partial = Partial(self.folder, stage, key, "particle")
+        left = {k: j for k, j in jobs.items() if not partial.has(k)}
+        with self.progress.stage(stage, len(jobs)) as advance:
+            for _ in range(len(jobs) - len(left)):
+                advance()
+
+            def done(k: int, result: T | Failed) -> None:
+                if isinstance(result, Failed):
+                    partial.save(k, failed=np.array(result.reason.replace(f"{self.folder}/", "")))
+                else:
+                    partial.save(k, **keep(k, result))
+                advance()
+
+            spread(work, left, done, self.executor if heavy and len(left) > 1 else None)
+        held = {k: partial.load(k) for k in jobs}
+        return partial, {k: str(a["failed"]) for k, a in held.items() if "failed" in a}
 
 
 def open_run(experiment: Path, folder: Path, progress: Progress, *, skip_bad: bool = False, force: bool = False) -> Run:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.errors import InputError
 from stemtomo_dl.export.structure import ccp4_map, cif_text, formula, labels, shelx_files
+from stemtomo_dl.phases import known_phase, merged_phases
 from stemtomo_dl.run import Progress, Run
-from stemtomo_dl.simulate.crystal import read_structure
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, warnings
 from stemtomo_dl.solve.naming import Known, likenesses
@@ -22,6 +21,12 @@ from stemtomo_dl.store.intensities import read_intensities
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
+_OF_A_TRY = ("starts", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections", "mean_abs_e2_minus_1")
+_OF_A_MODEL = ("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction")
+_LISTS = ("space_group_trials", "likeness", "bonds", "warnings")
+# of stats.json before a phase is tried, so that nothing of an earlier try stays
+_NOTHING: dict[str, Any] = {**dict.fromkeys((*_OF_A_TRY, *_OF_A_MODEL)), **{k: [] for k in _LISTS}}
+_NO_ELEMENTS = "[sample] elements is not stated"
 
 
 def phase(
@@ -56,36 +61,61 @@ def phase(
         If a file cannot be understood, or something is missing.
     """
     data = read_intensities(path, cell, space_group, elements)
-    return _solve_into(folder, data, known or [], progress, seed)
+    with progress.stage("solve", STARTS) as advance:
+        return _solve_into(folder, data, known or [], seed, advance)
 
 
-def solve_run(run: Run) -> str:
-    """Solve every merged phase of a run; one line that says what came of it.
+def solve_phases(run: Run, key: str) -> list[str]:
+    """Solve every merged phase of a run whose elements are stated; run.json has what came of each under "structures".
+
+    Returns
+    -------
+    list of str
+        The files written, by their place in the run; a phase that is not solved has only its stats.json.
 
     Raises
     ------
     InputError
-        If no phase was merged, or the experiment names no elements.
+        If the particles were not integrated.
     """
-    places = sorted(p.parent for p in run.folder.glob("phases/*/merged.hkl"))
-    if not places:
-        raise InputError(f"{run.folder}: holds no merged phase; run 'stemtomo integrate {run.folder}'")
-    sample = run.experiment.sample
-    elements = ",".join(sample.elements) or None
-    known = [Path(run.ledger.book["experiment"]).parent / p for p in sample.phases]
-    began, said = time.perf_counter(), []
-    for place in places:
-        data = read_intensities(place / "merged.hkl", elements=elements)
-        run.ledger.claim("solve", [str((place / name).relative_to(run.folder)) for name in _FILES])
-        said.append(f"{place.name}: {_solve_into(place, data, known, run.progress, 0)}")
-    run.ledger.done("solve", "", time.perf_counter() - began, run.ledger.outputs("solve"))
-    return "; ".join(said)
+    names, elements = merged_phases(run), ",".join(run.experiment.sample.elements) or None
+    jobs = {
+        i: (run.folder / "phases" / name, elements, run.candidates())
+        for i, name in enumerate(names)
+        if elements or _states_elements(run.folder / "phases" / name / "merged.ins")
+    }
+    places = [f"phases/{names[i]}/{f}" for i in jobs for f in _FILES]
+    for old in set(run.ledger.outputs("solve")) - set(places):
+        run.ledger.remove(old)
+    run.ledger.claim("solve", places)
+
+    def keep(_: int, said: str) -> dict[str, np.ndarray]:
+        return {"said": np.array(said)}
+
+    partial, failed = run.per_particle("solve", key, jobs, _solve_phase, keep, heavy=True)
+    said = {names[i]: f"unsolved: {failed[i]}" if i in failed else str(partial.array(i, "said")) for i in jobs}
+    for i, name in enumerate(names):
+        why = failed.get(i) if i in jobs else _NO_ELEMENTS
+        if why is not None:
+            _enter(run.folder / "phases" / name, _NOTHING | {"structure": "unsolved", "missing": [why]})
+    run.ledger.book["structures"] = {n: said.get(n, f"left out: {_NO_ELEMENTS}") for n in names}
+    return [p for p in places if (run.folder / p).exists()]
 
 
-def _solve_into(folder: Path, data: Intensities, known: list[Path], progress: Progress, seed: int) -> str:
-    phases = [_known(p, data.d_min) for p in known]
-    with progress.stage("solve", STARTS) as advance:
-        solution = solve(data, np.random.default_rng(seed), advance)
+def _states_elements(ins: Path) -> bool:
+    return ins.exists() and "SFAC" in ins.read_text(encoding="utf-8", errors="replace")
+
+
+def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> str:
+    """Solve one phase where it lies, on whatever process."""
+    return _solve_into(place, read_intensities(place / "merged.hkl", elements=elements), known, 0)
+
+
+def _solve_into(
+    folder: Path, data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None
+) -> str:
+    phases = [known_phase(p, data.d_min) for p in known]
+    solution = solve(data, np.random.default_rng(seed), advance)
     best = solution.best
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)  # of an earlier try
@@ -95,10 +125,7 @@ def _solve_into(folder: Path, data: Intensities, known: list[Path], progress: Pr
             write_text(folder / name, text)
         with writing(folder / "solution.ccp4") as tmp:
             ccp4_map(best, _MAP_A).write_ccp4_map(str(tmp))
-    path = folder / "stats.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    stats = before | _stats(solution, phases)
-    write_json(path, stats)
+    stats = _enter(folder, _stats(solution, phases))
     if not solution.solved or best is None:
         return f"unsolved: {'; '.join(solution.missing)}"
     names = [n["name"] for n in stats["likeness"] if n["named"]]
@@ -106,32 +133,26 @@ def _solve_into(folder: Path, data: Intensities, known: list[Path], progress: Pr
     return f"solved: {stats['formula']}{what}, {stats['space_group']}, R1 {best.fit.r1:.3f}: {folder / 'solution.cif'}"
 
 
-def _known(path: Path, d_min: float) -> Known:
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); give a CIF of a phase that the crystal may be") from e
-    structure = read_structure(path.stem, text, d_min)
-    metric = structure.direct.T @ structure.direct
-    lengths = np.sqrt(np.diag(metric))
-    cosines = metric / np.outer(lengths, lengths)
-    angles = np.degrees(np.arccos([cosines[1, 2], cosines[0, 2], cosines[0, 1]]))
-    cell = tuple(float(v) for v in (*lengths, *angles))
-    return Known(path.stem, cell, structure.hkl, np.abs(structure.structure_factor))
+def _enter(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:
+    """Add figures to a phase's stats.json; all that it then holds."""
+    path = folder / "stats.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_json(path, before | figures)
+    return before | figures
 
 
 def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     data, merged, best = solution.intensities, solution.merged, solution.best
-    out: dict[str, Any] = {
+    out: dict[str, Any] = _NOTHING | {
         "structure": "solved" if solution.solved else "unsolved",
         "missing": list(solution.missing),
         "starts": solution.starts,
         "d_min_angstrom": data.d_min,
-        "completeness": solution.completeness,
+        "completeness_p1": solution.completeness,
         "rint": None if np.isnan(merged.rint) else merged.rint,
         "unique_reflections": len(merged.hkl),
         "mean_abs_e2_minus_1": solution.centric_statistic,
-        "space_groups": [
+        "space_group_trials": [
             {
                 "symbol": t.candidate.group.xhm(),
                 "agreement": t.candidate.agreement,

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.crystal.cells import cell_of
+
 LENGTH_TOLERANCE = 0.015  # relative
 ANGLE_TOLERANCE_DEG = 1.0
 # Which lengths are equal, and the angles (NaN: free), of each system; the highest symmetry first.
@@ -31,14 +33,6 @@ class Lattice(NamedTuple):
     angle_deviation_deg: float
 
 
-def cell_of(basis: np.ndarray) -> np.ndarray:
-    """Lengths and angles (…, 6), Å and degrees, of bases (…, 3, 3) with rows a, b, c."""
-    length = np.linalg.norm(basis, axis=-1)
-    unit = basis / length[..., None]
-    cosine = np.stack([(unit[..., i, :] * unit[..., j, :]).sum(-1) for i, j in ((1, 2), (0, 2), (0, 1))], -1)
-    return np.concatenate([length, np.degrees(np.arccos(np.clip(cosine, -1, 1)))], -1)
-
-
 def reduced(basis: np.ndarray) -> np.ndarray:
     """A right-handed basis of the three shortest vectors that span the same lattice."""
     coefficients = np.array([c for c in product(range(-3, 4), repeat=3) if c > (0, 0, 0)])
@@ -54,7 +48,12 @@ def reduced(basis: np.ndarray) -> np.ndarray:
 
 
 def conventional(basis: np.ndarray) -> Lattice:
-    """The conventional setting of a lattice.
+    """The conventional setting of a lattice: the highest symmetry within the tolerances, see `settings`."""
+    return settings(basis)[0]
+
+
+def settings(basis: np.ndarray) -> list[Lattice]:
+    """The conventional settings that a lattice has within the tolerances, one a system, the highest symmetry first.
 
     Parameters
     ----------
@@ -63,17 +62,18 @@ def conventional(basis: np.ndarray) -> Lattice:
 
     Returns
     -------
-    Lattice
-        Right-handed; monoclinic cells have b unique and β ≥ 90°; orthorhombic P cells have a ≤ b ≤ c.
+    list of Lattice
+        Right-handed; monoclinic cells have b unique and β ≥ 90°; orthorhombic P cells have a ≤ b ≤ c. The last is the
+        triclinic one.
     """
     primitive = reduced(basis)
     coefficients = _worth_trying(primitive)
     triples = _right_handed(coefficients @ primitive)
-    for system, (equal, angles) in _SYSTEMS.items():
-        found = _of_system(primitive, coefficients, triples, system, equal, np.array(angles))
-        if found is not None:
-            return found
-    return Lattice(_niggli_signs(primitive), "aP", 0.0, 0.0)
+    found = [
+        _of_system(primitive, coefficients, triples, system, equal, np.array(angles))
+        for system, (equal, angles) in _SYSTEMS.items()
+    ]
+    return [*(f for f in found if f is not None), Lattice(_niggli_signs(primitive), "aP", 0.0, 0.0)]
 
 
 def _worth_trying(primitive: np.ndarray) -> np.ndarray:

@@ -1,64 +1,37 @@
-"""Spot intensities at predicted places, frame by frame, and over the rocking curve of every reflection.
+"""A crystal's intensities from its patterns: frame by frame, and one a passage through the Ewald sphere.
 
-For stills at tilt angles α_f a passage's integral over the excitation error is Σ I_f |ds/dα| Δα (the Lorentz factor
-turns steps of angle into steps of s). Where steps are wider than the rocking curve, a Gaussian of s is fitted instead:
-I = Σ w P I / Σ w P². Both are computed; the one whose Friedel mates and repeated passages agree better is taken.
+Disks are measured wherever a reflection may be seen (`predict`, `disks`); the rocking curve and every frame's true
+orientation are learned from how equivalent reflections must agree (`rocking`, `orient`); passages are summed or fitted
+(`passages`), whichever agrees better. docs/theory/integration.md has the formulas.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
-from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
-from stemtomo_dl.crystal.refine import Geometry, indices
-from stemtomo_dl.crystal.spots import disk_and_ring
-from stemtomo_dl.geometry import excitation_error, g_to_detector, tilt_rotation, wavelength
+from stemtomo_dl.crystal.disks import Sums, measure
+from stemtomo_dl.crystal.equivalents import disagreement, equivalents
+from stemtomo_dl.crystal.goniometer import Geometry
+from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities, Reflections, Spots
+from stemtomo_dl.crystal.orient import frame_rotations
+from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
+from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
+from stemtomo_dl.crystal.refine import indices
+from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
 from stemtomo_dl.records import DiffractionSeries
 
-_WIDTHS = 3.0  # rocking widths from the sphere that are measured
-_LEAST_PROFILE = 0.3  # of the peak of P², summed over a passage's frames: less tells too little
-_GAP = 3  # frames without measurement that part two passages
-_MODEL_ERROR = 0.04  # of an intensity: what no counting statistics tells
-_LEAST_WIDTH = 0.0012  # 1/Å
-_LEAST_PAIRS = 20
+_REACH = 5.0  # widths of the first guess from the sphere that are measured
+_SEEN = 2.0  # widths within which a reflection counts as excited
+_KEPT = 3.5  # widths within which a measurement is worth keeping
+_ROUNDS = 3
+_LEAST_WIDTH = 0.0012  # 1/Å, of the first guess
 _LEAST_SUMMED = 0.7  # of the passages that can be fitted
-_CENTRED = {"C": (1, 1, 0), "A": (0, 1, 1), "B": (1, 0, 1), "I": (1, 1, 1)}
-
-
-class Frames(NamedTuple):
-    """Intensities frame by frame: one row a reflection and a frame."""
-
-    row: np.ndarray  # of the list of reflections
-    frame: np.ndarray
-    s: np.ndarray  # excitation error, 1/Å
-    slope: np.ndarray  # |ds/dα|, 1/Å per radian
-    net: np.ndarray  # counts per probe
-    variance: np.ndarray
-
-
-def present(hkl: np.ndarray, lattice: str) -> np.ndarray:
-    """Which indices (n, 3) the centring of a lattice allows; R in the obverse setting."""
-    kind = lattice[1]
-    if kind == "F":
-        return np.asarray(np.ptp(hkl % 2, axis=1) == 0)
-    if kind == "R":
-        return np.asarray((-hkl[:, 0] + hkl[:, 1] + hkl[:, 2]) % 3 == 0)
-    return np.asarray(hkl @ np.array(_CENTRED.get(kind, (0, 0, 0))) % 2 == 0)
-
-
-def rocking_width(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[float, float]:
-    """σ₀ (1/Å) and κ (radians) of the rocking curve's width σ² = σ₀² + (κ g)², from when spots were seen."""
-    hkl, fits = indices(spots, geometry, crystal)
-    turn = tilt_rotation(geometry.instrument.tilt_axis_deg, geometry.alpha_deg)[spots.frame]
-    g = np.einsum("nij,nj->ni", turn, hkl @ crystal.ub.T)[fits]
-    s, length = excitation_error(g, wavelength(geometry.instrument.voltage_kv)), np.linalg.norm(g, axis=1)
-    least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
-    weight = spots.intensity[fits]
-    keep = np.abs(s) < 3 * np.sqrt(np.average(s**2, weights=weight))
-    a, b = np.polyfit(length[keep] ** 2, s[keep] ** 2, 1, w=np.sqrt(weight[keep]))
-    return max(np.sqrt(max(b, 0.0)), _LEAST_WIDTH), max(np.sqrt(max(a, 0.0)), least)
+_BETWEEN = 0.5  # of the indices: where no reflection is
+_MOST_EMPTY, _LEAST_EMPTY = 4000, 50  # disks without reflection
+_OUTLIER = 9.0  # χ² beyond which an empty disk is not empty
 
 
 def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, crystal: Crystal) -> Reflections:
@@ -68,154 +41,119 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
     ----------
     series : DiffractionSeries
     spots : Spots
-        Of the series; their centres and disks are used.
+        Of the series; their centres and disks are used, and what is not this crystal's is kept out.
     geometry : Geometry
     crystal : Crystal
 
     Returns
     -------
     Reflections
-        One row a passage through the Ewald sphere, unmerged.
+        One row a passage through the Ewald sphere, unmerged, weak and negative ones among them; with the
+        measurements frame by frame.
     """
+    hkl, fits = indices(spots, geometry, crystal)
     geometry = geometry.of(crystal)
-    width = rocking_width(spots, geometry, crystal)
+    guess = _first_guess(spots, hkl, fits, geometry, crystal)
     hkl = predicted_indices(series, geometry, crystal)
-    table = measure(series, spots, geometry, crystal, hkl, width)
-    summed, fitted = (f(table, hkl, crystal, geometry, width) for f in (_summed, _fitted))
-    # where steps are wide only a few passages, near the axis, can be summed: they agree well and tell little
-    enough = len(summed.hkl) >= _LEAST_SUMMED * len(fitted.hkl)
-    return summed if enough and disagreement(summed) < disagreement(fitted) else fitted
+    at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess)
+    group, n = equivalents(hkl, crystal.lattice), len(series.patterns)
+    if not len(at.row):
+        return Reflections(np.zeros((0, 3), "i4"), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, "i4"))
+    least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
+    rocking, by, moved = guess, np.zeros((n, 2)), at
+    for _ in range(_ROUNDS):
+        rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
+        by = frame_rotations(at, sums, group[at.row], rocking, by)
+        moved = at.turned(by)
+    rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
+    turn = orientation_error(moved, sums, rocking, group[at.row])
+    order, passage = passages(moved, geometry.alpha_deg)
+    moved, sums = moved.some(order), sums.some(order)
+    made = {
+        "sum": summed(moved, sums, passage, rocking),
+        "fit": fitted(moved, sums, passage, rocking, turn),
+    }
+    method = _better(made["sum"], made["fit"], group)
+    frames = _frames(moved, sums, hkl, rocking, by, geometry)
+    return _reflections(with_model_error(made[method], group[made[method].row]), hkl, geometry, frames, method)
 
 
-def predicted_indices(series: DiffractionSeries, geometry: Geometry, crystal: Crystal) -> np.ndarray:
-    """Indices (n, 3) of all reflections that could fall on the detector."""
-    rows, columns = series.patterns.shape[1:]
-    corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]]) - series.center_px
-    g_max = float(np.linalg.norm(corners, axis=1).max()) * geometry.instrument.pixel_inv_angstrom
-    most = np.ceil(g_max * np.linalg.norm(np.linalg.inv(crystal.ub), axis=1)).astype(int)
-    hkl = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in most], indexing="ij"), -1).reshape(-1, 3)
-    length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
-    return np.asarray(hkl[(length > 0) & (length < g_max) & present(hkl, crystal.lattice)])
-
-
-def measure(
+def _measured(
     series: DiffractionSeries,
     spots: Spots,
+    ours: np.ndarray,
     geometry: Geometry,
     crystal: Crystal,
     hkl: np.ndarray,
-    width: tuple[float, float],
-) -> Frames:
-    """Disk sums less the level of the ring about them, wherever a reflection is near the sphere."""
-    m, disk, ring = geometry.instrument, *disk_and_ring(spots.radius_px + 0.7)
-    wave, half = wavelength(m.voltage_kv), len(disk) // 2
-    g0 = hkl @ crystal.ub.T
-    reach = _WIDTHS * np.hypot(width[0], width[1] * np.linalg.norm(g0, axis=1))
-    parts, step = [], np.radians(0.01)
-    turns = tilt_rotation(m.tilt_axis_deg, geometry.alpha_deg)
-    later = tilt_rotation(m.tilt_axis_deg, geometry.alpha_deg + np.degrees(step))
-    edge = np.array(series.patterns.shape[:0:-1]) - 1 - half
-    beam = 2 * spots.radius_px + 2
-    for f, pattern in enumerate(series.patterns):
-        g = g0 @ turns[f].T
-        s = excitation_error(g, wave)
-        near = np.flatnonzero(np.abs(s) < reach)
-        center = spots.center_px[f] + crystal.center_shift_px
-        px = g_to_detector(g[near], m.pixel_inv_angstrom, m.rotation_deg, center)
-        inside = np.all((px >= half) & (px <= edge), axis=1) & (np.linalg.norm(px - center, axis=1) > beam)
-        near, px = near[inside], px[inside]
-        slope = np.abs(excitation_error(g0[near] @ later[f].T, wave) - s[near]) / step
-        whole = np.rint(px).astype(int)
-        offset = np.arange(-half, half + 1)
-        window = whole[:, 1, None, None] + offset[:, None], whole[:, 0, None, None] + offset[None]
-        value, good = pattern[window].astype(float), series.measured[f][window]
-        level, noise = _level(value, ring * good)
-        net = ((value - level[:, None, None]) * disk).sum((1, 2))
-        spread = disk.sum() * (1 + disk.sum() / ring.sum()) * noise
-        variance = spread + np.maximum(net, 0) / max(int(series.n_probes[f]), 1)
-        full = (good | (disk == 0)).all((1, 2)) & np.isfinite(net)
-        n = np.full(len(near), f)
-        parts.append([c[full] for c in (near, n, s[near], slope, net, variance)])
-    return Frames(*(np.concatenate(c) for c in zip(*parts, strict=True)))
+    guess: Rocking,
+) -> tuple[Predicted, Sums]:
+    """What could be measured of the predictions, its noise corrected by what disks between the reflections show."""
+    reach = _REACH * guess.width(np.linalg.norm(hkl @ crystal.ub.T, axis=1))
+    some = np.linspace(0, len(hkl) - 1, min(len(hkl), _MOST_EMPTY)).astype(int)
+    empty = predict(hkl[some] + _BETWEEN, reach[some] / 2, spots, geometry, crystal)
+    at, real = predict(hkl, reach, spots, geometry, crystal).joined(empty)
+    strong = real & (np.abs(at.s) < _SEEN * guess.width(at.length))
+    foreign = spots.frame[~ours], spots.px[~ours]
+    sums = measure(series, at, strong, spots.radius_px, geometry.centers(spots), foreign)
+    blank = sums.whole & ~real
+    if blank.sum() >= _LEAST_EMPTY:
+        chi2 = sums.net[blank] ** 2 / sums.noise[blank]
+        sums = replace(sums, noise=sums.noise * np.clip(np.minimum(chi2, _OUTLIER).mean(), 0.5, _OUTLIER))
+    use = sums.whole & real
+    return at.some(use), sums.some(use)
 
 
-def _level(value: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (spot,) of the pixels of a ring (spot, y, x), neighbours' disks clipped away."""
-    weight = ring.astype(float)
-    for _ in range(2):
-        total = np.maximum(weight.sum((1, 2)), 1)
-        mean = (weight * value).sum((1, 2)) / total
-        variance = (weight * (value - mean[:, None, None]) ** 2).sum((1, 2)) / total
-        limit = 2.5 * np.sqrt(variance)[:, None, None]
-        weight = np.where(np.abs(value - mean[:, None, None]) <= limit, ring, 0)
-    return mean, np.maximum(variance, 1e-12)
+def _first_guess(spots: Spots, hkl: np.ndarray, fits: np.ndarray, geometry: Geometry, crystal: Crystal) -> Rocking:
+    """The rocking curve's width from when spots were seen."""
+    g = np.einsum("nij,nj->ni", geometry.turns()[spots.frame], hkl @ crystal.ub.T)[fits]
+    s, length = geometry.excitation(g), np.linalg.norm(g, axis=1)
+    least = geometry.instrument.convergence_mrad * 1e-3 / 2
+    if fits.sum() < 3:
+        return Rocking(_LEAST_WIDTH, least)
+    weight = spots.intensity[fits]
+    keep = np.abs(s) < 3 * np.sqrt(np.average(s**2, weights=weight))
+    a, b = np.polyfit(length[keep] ** 2, s[keep] ** 2, 1, w=np.sqrt(weight[keep]))
+    return Rocking(float(max(np.sqrt(max(b, 0)), _LEAST_WIDTH)), float(max(np.sqrt(max(a, 0)), least)))
 
 
-def _passages(table: Frames) -> tuple[np.ndarray, np.ndarray, int]:
-    """Order of the rows by reflection and frame, the passage of each ordered row, and their number."""
-    order = np.lexsort((table.frame, table.row))
-    new = (np.diff(table.row[order], prepend=-1) != 0) | (np.diff(table.frame[order], prepend=-99) > _GAP)
-    return order, np.cumsum(new) - 1, int(new.sum())
+def _better(total: Passages, fit: Passages, group: np.ndarray) -> str:
+    """Which estimate the equals agree on, by the passages that both have; sums of few of them tell too little."""
+    both = total.keep & fit.keep
+    if both.sum() < _LEAST_SUMMED * fit.keep.sum():
+        return "fit"
+    misfit = [disagreement(group[p.row[both]], p.intensity[both]) for p in (total, fit)]
+    return "sum" if misfit[0] < misfit[1] else "fit"
 
 
-def _summed(
-    table: Frames, hkl: np.ndarray, crystal: Crystal, geometry: Geometry, width: tuple[float, float]
-) -> Reflections:
-    """Sums over passages of which both sides of the rocking curve were seen."""
-    order, passage, n = _passages(table)
-    t = Frames(*(c[order] for c in table))
-    step = t.slope * np.abs(np.radians(np.gradient(geometry.alpha_deg)))[t.frame]
-    sigma = np.hypot(width[0], width[1] * np.linalg.norm(hkl[t.row] @ crystal.ub.T, axis=1))
-    low, high = np.full(n, np.inf), np.full(n, -np.inf)
-    np.minimum.at(low, passage, t.s / sigma)
-    np.maximum.at(high, passage, t.s / sigma)
-    total = np.bincount(passage, t.net * step, n)
-    variance = np.bincount(passage, t.variance * step**2, n)
-    return _reflections(t, hkl, geometry, passage, total, variance, (low < -1.5) & (high > 1.5))
-
-
-def _fitted(
-    table: Frames, hkl: np.ndarray, crystal: Crystal, geometry: Geometry, width: tuple[float, float]
-) -> Reflections:
-    """Gaussians of the excitation error fitted to passages that come near enough to the sphere."""
-    order, passage, n = _passages(table)
-    t = Frames(*(c[order] for c in table))
-    sigma = np.hypot(width[0], width[1] * np.linalg.norm(hkl[t.row] @ crystal.ub.T, axis=1))
-    shape = np.exp(-((t.s / sigma) ** 2) / 2)
-    profile, weight = shape / (sigma * np.sqrt(2 * np.pi)), 1 / np.median(t.variance)
-    norm = np.maximum(np.bincount(passage, weight * profile**2, n), 1e-12)
-    total = np.bincount(passage, weight * profile * t.net, n) / norm
-    variance = np.bincount(passage, (weight * profile) ** 2 * t.variance, n) / norm**2
-    return _reflections(t, hkl, geometry, passage, total, variance, np.bincount(passage, shape**2, n) > _LEAST_PROFILE)
+def _frames(
+    at: Predicted, sums: Sums, hkl: np.ndarray, rocking: Rocking, by: np.ndarray, geometry: Geometry
+) -> FrameIntensities:
+    keep = np.abs(at.s) < _KEPT * rocking.width(at.length)
+    own = Rotation.from_rotvec(by @ turning_axes(geometry.instrument.tilt_axis_deg)).as_matrix()
+    sigma = np.sqrt(sums.noise + sums.per_count * np.maximum(sums.net, 0))
+    return FrameIntensities(
+        rocking_width=rocking.sigma,
+        mosaicity_deg=float(np.degrees(rocking.kappa)),
+        hkl=hkl[at.row[keep]].astype("i4"),
+        frame=at.frame[keep].astype("i4"),
+        intensity=sums.net[keep],
+        sigma=sigma[keep],
+        s=at.s[keep],
+        alpha_deg=geometry.alpha_deg,
+        rotation=own @ geometry.turns(),
+    )
 
 
 def _reflections(
-    t: Frames,
-    hkl: np.ndarray,
-    geometry: Geometry,
-    passage: np.ndarray,
-    total: np.ndarray,
-    variance: np.ndarray,
-    keep: np.ndarray,
+    p: Passages, hkl: np.ndarray, geometry: Geometry, frames: FrameIntensities, method: str
 ) -> Reflections:
-    """Passages as a record; the frame nearest to the sphere gives the angle."""
-    first = np.unique(passage, return_index=True)[1]
-    nearest = np.lexsort((np.abs(t.s), passage))[first]
-    sigma = np.sqrt(variance + (_MODEL_ERROR * total) ** 2)
-    index = hkl[t.row[first]].astype("i4")
-    return Reflections(index[keep], total[keep], sigma[keep], geometry.alpha_deg[t.frame[nearest]][keep])
-
-
-def disagreement(r: Reflections) -> float:
-    """R_int over Friedel mates and repeated passages; infinite where there are hardly any."""
-    sign = np.where(
-        (r.hkl[:, 0] > 0) | ((r.hkl[:, 0] == 0) & ((r.hkl[:, 1] > 0) | ((r.hkl[:, 1] == 0) & (r.hkl[:, 2] > 0)))), 1, -1
+    k = p.keep
+    return Reflections(
+        hkl=hkl[p.row[k]].astype("i4"),
+        intensity=p.intensity[k],
+        sigma=np.sqrt(p.variance[k]),
+        alpha_deg=geometry.alpha_deg[p.frame[k]],
+        frame=p.frame[k].astype("i4"),
+        frames=frames,
+        method=method,
     )
-    _, group = np.unique(r.hkl * sign[:, None], axis=0, return_inverse=True)
-    count = np.bincount(group)
-    mean = np.bincount(group, r.intensity) / np.maximum(count, 1)
-    several = count[group] > 1
-    if several.sum() < _LEAST_PAIRS:
-        return np.inf
-    total = np.abs(r.intensity[several]).sum()
-    return float(np.abs(r.intensity - mean[group])[several].sum() / max(total, 1e-12))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class Spots(Record):
     def __len__(self) -> int:
         return len(self.frame)
 
+    def some(self, which: np.ndarray) -> Spots:
+        """The spots that an index or a mask (spot,) names."""
+        parts = {n: getattr(self, n)[which] for n in ("frame", "px", "intensity", "sigma")}
+        return replace(self, **parts)
+
 
 @dataclass(frozen=True, eq=False)
 class Crystal(Record):
@@ -41,10 +46,34 @@ class Crystal(Record):
 
 
 @dataclass(frozen=True, eq=False)
+class FrameIntensities(Record):
+    """Intensities frame by frame, as dynamical refinement takes them: one row a reflection near the sphere in a frame.
+
+    ``rotation`` is what turns the sample frame at α = 0 into the lab frame, the frame's own error included.
+    """
+
+    rocking_width: float  # 1/Å, standard deviation of the rocking curve at g = 0
+    mosaicity_deg: float  # by how much it grows with g, standard deviation
+    hkl: np.ndarray = array("i4", "measurement 3")
+    frame: np.ndarray = array("i4", "measurement")
+    intensity: np.ndarray = array("f8", "measurement", "counts per probe")
+    sigma: np.ndarray = array("f8", "measurement", "counts per probe")
+    s: np.ndarray = array("f8", "measurement", "1/Å, excitation error")
+    alpha_deg: np.ndarray = array("f8", "frame", "deg")
+    rotation: np.ndarray = array("f8", "frame 3 3")
+
+
+@dataclass(frozen=True, eq=False)
 class Reflections(Record):
-    """Integrated intensities: one row a passage of a reflection through the Ewald sphere."""
+    """Integrated intensities: one row a passage of a reflection through the Ewald sphere.
+
+    ``method`` is "sum" where they are integrals over the excitation error, "fit" where rocking curves were fitted.
+    """
 
     hkl: np.ndarray = array("i4", "reflection 3")
     intensity: np.ndarray = array("f8", "reflection", "counts · 1/Å, Lorentz-corrected")
     sigma: np.ndarray = array("f8", "reflection", "counts · 1/Å")
     alpha_deg: np.ndarray = array("f8", "reflection", "deg, of the passage")
+    frame: np.ndarray | None = array("i4", "reflection", optional=True)  # nearest to the sphere
+    frames: FrameIntensities | None = None
+    method: str = ""

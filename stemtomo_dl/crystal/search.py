@@ -7,7 +7,7 @@ explains the most points beyond chance.
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 from scipy import fft, ndimage
@@ -16,31 +16,34 @@ _GRID = 192
 _LONGEST_A = 45.0
 _SHORTEST_A = 2.3
 _VECTORS = 24  # that triples are made of
+_COPLANAR = 14  # of them in one plane, at most
+_FLAT = 1.0  # Å from that plane
 _LEAST_VOLUME = 20.0  # Å³
 _FLATTEST = 0.15  # V / abc of a triple
 _DISTANCE = 0.02  # 1/Å between a point and the node that explains it
 _TRIED = 40  # triples that are fitted
 _LEAST_POINTS = 12
 _LEAST_SHARE = 0.25  # of the points, in one lattice
-_ALWAYS = 0.95  # share of the points that speaks for a rule
 _CHANCE = 3.0  # times what chance would explain
 
 
-def find_basis(q: np.ndarray) -> np.ndarray | None:
-    """Primitive basis of the lattice on which most points lie.
+def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
+    """Primitive bases of lattices on which many points lie.
 
     Parameters
     ----------
     q : (n, 3) array
         Reciprocal vectors, 1/Å, up to half of them foreign.
+    most : int
+        How many to give; multiples of one lattice are among them.
 
     Returns
     -------
-    (3, 3) array or None
-        Rows a, b, c in Å; None where no lattice explains the points well beyond chance.
+    list of (3, 3) arrays
+        Rows a, b, c in Å, the most telling first; empty where no lattice explains the points well beyond chance.
     """
     if len(q) < _LEAST_POINTS:
-        return None
+        return []
     vectors = direct_vectors(q)
     some: list[tuple[float, np.ndarray]] = []
     for triple in combinations(range(len(vectors)), 3):
@@ -49,21 +52,18 @@ def find_basis(q: np.ndarray) -> np.ndarray | None:
         if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
             some.append((explained(q, basis) * -np.log(_chance(volume)), basis))
     some.sort(key=lambda b: -b[0])
-    good = [(_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])]
-    best = max(good, key=lambda b: b[0], default=(0.0, np.eye(3)))
-    return _primitive(q, best[1]) if best[0] > 0 else None
+    told = sorted(((_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
+    out: list[np.ndarray] = []
+    for value, basis in told:
+        if value > 0 and len(out) < most and not any(_same(basis, other) for other in out):
+            out.append(basis)
+    return out
 
 
-def _primitive(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The lattice without the nodes that no point lies on: where h·m is always a multiple of n, m/n is a vector too."""
-    for n in (2, 3):
-        for m in (c for c in product((0, 1, -1), repeat=3) if c > (0, 0, 0) and (n == 3 or min(c) == 0)):
-            hkl, fits = _indexed(q, basis)
-            if fits.sum() and np.mean(hkl[fits] @ np.array(m) % n == 0) > _ALWAYS:
-                basis = basis.copy()
-                basis[int(np.flatnonzero(m)[0])] = np.array(m) @ basis / n
-                return _primitive(q, basis)
-    return basis
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two bases span one lattice, nearly."""
+    change = one @ np.linalg.inv(other)
+    return bool(np.abs(change - np.rint(change)).max() < 0.1 and abs(abs(np.linalg.det(change)) - 1) < 0.1)
 
 
 def _told(q: np.ndarray, basis: np.ndarray) -> float:
@@ -129,11 +129,25 @@ def direct_vectors(q: np.ndarray) -> np.ndarray:
     for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
         v = refined[n]
         new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
-        if new and np.linalg.norm(v) > _SHORTEST_A:
+        if new and np.linalg.norm(v) > _SHORTEST_A and _in_plane(chosen, v) < _COPLANAR:
             chosen.append(v)
         if len(chosen) == _VECTORS:
             break
     return np.array(chosen).reshape(-1, 3)
+
+
+def _in_plane(chosen: list[np.ndarray], v: np.ndarray) -> int:
+    """How many of the chosen vectors lie in one plane with this one and the best two: a long axis is not among them."""
+    if len(chosen) < 2:
+        return 0
+    normal = np.cross(chosen[0], next((c for c in chosen[1:] if _apart(chosen[0], c)), chosen[0]))
+    flat = [bool(abs(c @ normal) < _FLAT * np.linalg.norm(normal)) for c in (*chosen, v)]
+    return sum(flat[:-1]) if flat[-1] else 0
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two vectors are more than a few degrees from one line."""
+    return bool(np.linalg.norm(np.cross(one, other)) > 0.1 * np.linalg.norm(one) * np.linalg.norm(other))
 
 
 def _climb(q: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from stemtomo_dl.solve.model import Model
 from stemtomo_dl.solve.peaks import potential
 from stemtomo_dl.solve.trials import Trial
 
-_LARGEST = 99999.0  # F² of the strongest reflection in eight columns
+_LARGEST = 9999.0  # F² of the strongest reflection: a blank is left between columns, which some programs split at
 _PRECISE = 19  # an esd is written with two digits up to this
 
 
@@ -46,7 +46,7 @@ def formula(model: Model) -> tuple[dict[str, float], int]:
 
 
 def cif_text(trial: Trial, name: str, wavelength: float) -> str:
-    """CIF of a refined model, with esds."""
+    """CIF of a refined model, with esds; the cell's are not known and left out."""
     fit, model = trial.fit, trial.fit.model
     group = gemmi.find_spacegroup_by_ops(model.symmetry.operations)
     units, z = formula(model)
@@ -56,8 +56,7 @@ def cif_text(trial: Trial, name: str, wavelength: float) -> str:
         "_cell_formula_units_Z": str(z),
         "_space_group_IT_number": str(group.number) if group else "?",
         "_space_group_name_H-M_alt": gemmi.cif.quote(group.xhm()) if group else "?",
-        "_diffrn_radiation_probe": "electron",
-        "_diffrn_radiation_wavelength": f"{wavelength:.5f}",
+        **_measured(trial, wavelength),
         "_refine_ls_structure_factor_coef": "Fsqd",
         "_refine_ls_R_factor_gt": f"{fit.r1:.4f}",
         "_refine_ls_R_factor_all": f"{fit.r1_all:.4f}",
@@ -87,6 +86,35 @@ def cif_text(trial: Trial, name: str, wavelength: float) -> str:
     document = gemmi.cif.Document()
     document.add_copied_block(block)
     return str(document.as_string())
+
+
+def _measured(trial: Trial, wavelength: float) -> dict[str, str]:
+    """What the CIF says of the measurement and of the reflections."""
+    merged, cell = trial.merged, trial.fit.model.symmetry.cell
+    hkl = np.ascontiguousarray(trial.data.hkl, "i4")
+    d = 1 / np.sqrt(cell.calculate_1_d2_array(hkl))
+    theta = np.degrees(np.arcsin(wavelength / 2 / np.array([d.max(), d.min()])))
+    strength = np.abs(merged.sigma).sum() / max(float(np.abs(merged.intensity).sum()), 1e-30)
+    tags = {
+        "_diffrn_source": gemmi.cif.quote("transmission electron microscope"),
+        "_diffrn_radiation_probe": "electron",
+        "_diffrn_radiation_type": "electron",
+        "_diffrn_radiation_wavelength": f"{wavelength:.5f}",
+        "_diffrn_measurement_method": gemmi.cif.quote("4D-STEM tilt series, patterns summed over a particle"),
+        "_diffrn_reflns_number": str(len(merged.index)),
+        "_diffrn_reflns_av_R_equivalents": "?" if np.isnan(merged.rint) else f"{merged.rint:.4f}",
+        "_diffrn_reflns_av_unetI/netI": f"{strength:.4f}",
+        "_diffrn_reflns_theta_min": f"{theta[0]:.3f}",
+        "_diffrn_reflns_theta_max": f"{theta[1]:.3f}",
+        "_reflns_number_total": str(len(hkl)),
+        "_reflns_d_resolution_high": f"{d.min():.3f}",
+        "_reflns_d_resolution_low": f"{d.max():.3f}",
+        "_refine_ls_hydrogen_treatment": "undef",
+    }
+    for axis, indices in zip("hkl", hkl.T, strict=True):
+        tags[f"_diffrn_reflns_limit_{axis}_min"] = str(indices.min())
+        tags[f"_diffrn_reflns_limit_{axis}_max"] = str(indices.max())
+    return tags
 
 
 def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stemtomo_dl.records import SOURCES, STATES
 from stemtomo_dl.report.facts import Facts
+from stemtomo_dl.store.particle_files import Files
+from stemtomo_dl.store.phases import read_phase
+
+_OF_PHASE = (
+    *("lattice", "cell", "cell_esd", "laue_class", "n_observations", "n_unique", "completeness", "redundancy"),
+    *("r_int", "r_meas", "cc_half", "i_over_sigma", "d_min", "resolution_a", "left_out"),
+    *("missing", "space_group", "formula", "r1", "wr2"),
+)
 
 
 def summarise(facts: Facts) -> dict[str, Any]:
@@ -22,8 +32,11 @@ def summarise(facts: Facts) -> dict[str, Any]:
     dict
         Of JSON values; lengths in nm, angles in degrees; null is what is not known. ``n_tilts_off_place`` and
         ``n_tilts_cut`` of a particle count the tilts at which its outline lies off its predicted place or is cut by
-        the scan's border. ``n_states`` count particles at tilts, ``n_sources`` outlines of particles.
+        the scan's border. ``n_states`` count particles at tilts, ``n_sources`` outlines of particles. Under
+    "crystallography" is what indexing and integration have found out of a particle, ``note`` what went wrong.
     """
+    book = json.loads((facts.folder / "run.json").read_text(encoding="utf-8"))
+    reduced = _reduced(facts.folder, book)
     tracks, coverage = facts.tracks, np.array(list(facts.coverage.values()))
     known = facts.alpha_deg[np.isfinite(facts.alpha_deg)]
     return {
@@ -47,8 +60,41 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "n_sources": _counts(tracks.source, SOURCES),
         "stage": _stage(facts),
         "extraction": facts.extraction,
-        "particles": [_particle(facts, i, int(k)) for i, k in enumerate(tracks.particle)],
+        "n_indexed": sum(r["indexed"] for r in reduced.values()),
+        "geometry": book.get("indexing", {}).get("geometry"),
+        "phases": [_phase(facts.folder, name) for name in book.get("integration", {}).get("phases", [])],
+        "particles": [
+            {**_particle(facts, i, int(k)), "crystallography": reduced.get(int(k))}
+            for i, k in enumerate(tracks.particle)
+        ],
     }
+
+
+def _reduced(folder: Path, book: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """What is known of the crystals, by track."""
+    measured = {p["track"]: p for p in book.get("integration", {}).get("particles", [])}
+    out = {}
+    for particle in book.get("indexing", {}).get("particles", []):
+        track = particle["track"]
+        path, found = folder / Files.of(track).crystal, measured.get(track, {})
+        crystal = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        out[track] = {
+            "indexed": bool(crystal),
+            "n_spots": particle["n_spots"],
+            **{k: crystal.get(k) for k in ("lattice", "cell", "indexed_fraction", "rms_inv_angstrom")},
+            "n_lattices": 1 + len(crystal.get("more", [])) if crystal else 0,
+            **{k: found.get(k) for k in ("n_reflections", "d_min_angstrom", "completeness")},
+            "note": particle["note"] or found.get("note"),
+        }
+    return out
+
+
+def _phase(folder: Path, name: str) -> dict[str, Any]:
+    """Figures of a merged phase; all of them, shell by shell, are in its stats.json."""
+    phase = read_phase(folder / "phases" / name)
+    figures = {k: phase.figures.get(k) for k in _OF_PHASE}
+    members = [m["track"] for m in phase.figures["members"]]
+    return {"name": name, "members": members, **figures, "structure": phase.figures.get("structure", "unsolved")}
 
 
 def _stage(facts: Facts) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
+import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.model import U_START, Factors, Model, Symmetry
@@ -13,7 +15,9 @@ from stemtomo_dl.solve.refine import Fit, Reflections, refine
 _ROOM = 7.0  # Å³; no atom but hydrogen takes less
 _CLOSEST = 1.0  # Å between atoms
 _ROUNDS = 4  # of refinement and difference maps
-_TRIED_U = (0.005, 0.015, 0.04)  # Å²
+_TRIED_U = (0.001, 0.007, 0.02, 0.04)  # Å²
+ABSENT = 0.3  # of R1, what an element costs that is said to be there and is not in the model
+_MOST_SPLITS = 8  # sites among which the boundary between heavy and light is looked for
 _HOPELESS = 0.45  # R1 above which difference maps do not help
 _SMEARED = 0.15  # Å²; no atom of a solid moves that much
 _MOST_SWAPPED = 12  # atoms; in larger structures elements are not exchanged one by one
@@ -62,34 +66,48 @@ def build(
 
 def penalised(fit: Fit, data: Reflections) -> float:
     """Bayes' information criterion of a fit on amplitudes: lower is better, atoms that explain noise do not help."""
-    fo, fc = data.amplitude, np.sqrt(fit.fc2)
-    n = len(fo)
-    return float(n * np.log(((fo - fc) ** 2).sum() / (fo**2).sum()) + fit.n_parameters * np.log(n))
+    return _criterion(data.amplitude, np.sqrt(fit.fc2), fit.n_parameters * np.log(len(data.fo2)))
+
+
+def _criterion(fo: np.ndarray, fc: np.ndarray, paid: float) -> float:
+    """2n log R1 + ``paid``: deviations are taken as Laplace's, for strong beams are far too weak in thick crystals."""
+    return float(2 * len(fo) * np.log(max(np.abs(fo - fc).sum() / fo.sum(), 1e-6)) + paid)
 
 
 def choose(model: Model, data: Reflections, elements: tuple[str, ...]) -> Model:
     """Give each site the element, or none, that suits the amplitudes best, with one displacement for all.
 
     Sites change one at a time, each to what lowers Bayes' criterion most, until none does: an atom has to earn its
-    parameters. Sites whose element is '' are free; others start with what they are.
+    parameters. Sites whose element is '' are free, and start with heavy elements before light ones at every place
+    where the first may end; others start with what they are. Sites come highest peak first.
     """
     factors = Factors(model.symmetry, data.hkl)
     fo = data.amplitude
     geometric = np.array([_geometric(factors, model, i) for i in range(len(model.sites))])
     price = np.array([len(model.site_basis(i)) + 1 for i in range(len(model.sites))]) * np.log(len(fo))
     forms = np.array([np.zeros(len(fo)), *(factors.form(e) for e in elements)])
+    given = np.array([elements.index(e) + 1 if e else 0 for e in model.elements])
     best: tuple[float, np.ndarray, float] = (np.inf, np.zeros(0, int), U_START)
     for u in _TRIED_U:
         damped = forms * np.exp(-8 * np.pi**2 * u * factors.s2)
-        for first in range(1, len(elements) + 1):
-            start = np.array([elements.index(e) + 1 if e else first for e in model.elements])
-            cost, choice = _descend(fo, geometric, damped, start, price)
+        for first in _first_guesses(len(model.sites), elements):
+            cost, choice = _descend(fo, geometric, damped, np.where(given > 0, given, first), price)
+            cost += 2 * len(fo) * np.log(1 + ABSENT) * (len(elements) - len(set(choice[choice > 0])))
             if cost < best[0]:
                 best = cost, choice, u
     _, choice, u = best
     keep = choice > 0
     named = tuple(elements[c - 1] for c in choice[keep])
     return Model.of(model.symmetry, named, model.sites[keep], u)
+
+
+def _first_guesses(n: int, elements: tuple[str, ...]) -> list[np.ndarray]:
+    """Rows (site,) of ``forms``: all of one element, and the heavier of two elements before the lighter."""
+    heavy = sorted(range(1, len(elements) + 1), key=lambda k: -gemmi.Element(elements[k - 1]).atomic_number)
+    guesses = [np.full(n, k) for k in heavy]
+    for first, then in pairwise(heavy):
+        guesses += [np.where(np.arange(n) < end, first, then) for end in range(1, min(n, _MOST_SPLITS))]
+    return guesses
 
 
 def _geometric(factors: Factors, model: Model, atom: int) -> np.ndarray:
@@ -103,14 +121,12 @@ def _descend(
     fo: np.ndarray, geometric: np.ndarray, forms: np.ndarray, start: np.ndarray, price: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Lowest criterion and the choice (site,) of rows of ``forms`` that gives it; row 0 is no atom and has no price."""
-    n, choice = len(fo), start.copy()
-    power = (fo**2).sum()
+    choice = start.copy()
 
     def cost(f: np.ndarray, paid: float) -> float:
         fc = np.abs(f)
-        square = (fc**2).sum()
-        missed = 1 - (fo @ fc) ** 2 / (power * square) if square > 0 else 1.0
-        return float(n * np.log(max(missed, 1e-6)) + paid)
+        square = float(fc @ fc)
+        return _criterion(fo, fc * (fo @ fc / square if square > 0 else 0.0), paid)
 
     total = (geometric * forms[choice]).sum(0)
     now = cost(total, float(price[choice > 0].sum()))
@@ -173,5 +189,5 @@ def _swapped(fit: Fit, data: Reflections, elements: tuple[str, ...]) -> Fit:
             if element != named[atom]:
                 named[atom] = element
                 trial = refine(replace(fit.model, elements=tuple(named)), data, cycles=8)
-                fit = min(fit, trial, key=lambda f: f.wr2)
+                fit = min(fit, trial, key=lambda f: f.r1_all)
     return fit

@@ -10,6 +10,7 @@ import numpy as np
 from stemtomo_dl.solve.refine import Fit
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
+_ALIKE = 2  # atomic numbers that differ by no more cannot be told apart
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
 # R0 of bond valences, Å, with the valence of the cation; same source, and Brese & O'Keeffe, Acta Cryst. B47 (1991) 192
@@ -74,13 +75,27 @@ def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
     return sums
 
 
-def warnings(fit: Fit, names: list[str]) -> list[str]:
-    """What a chemist would object to, one line each."""
+def overlaps(fit: Fit) -> list[Bond]:
+    """Pairs of atoms that are closer than atoms come."""
     radius = [gemmi.Element(e).covalent_r for e in fit.model.elements]
-    said = [
-        f"{names[b.first]} and {names[b.second]} are {b.length:.2f} Å apart, closer than atoms come"
+    return [
+        b
         for b in distances(fit, 2 * max(radius, default=1.0))
         if b.first <= b.second and b.length < _CLOSE * (radius[b.first] + radius[b.second])
+    ]
+
+
+def missing_elements(fit: Fit, elements: tuple[str, ...]) -> list[str]:
+    """Elements that are said to be there, are not in the model, and differ from all that are by more than data tell."""
+    numbers = [gemmi.Element(e).atomic_number for e in fit.model.elements]
+    return [e for e in elements if all(abs(gemmi.Element(e).atomic_number - n) > _ALIKE for n in numbers)]
+
+
+def warnings(fit: Fit, names: list[str]) -> list[str]:
+    """What a chemist would object to, one line each."""
+    said = [
+        f"{names[b.first]} and {names[b.second]} are {b.length:.2f} Å apart, closer than atoms come"
+        for b in overlaps(fit)
     ]
     for atom, total, expected in bond_valences(fit):
         if abs(total - expected) > 0.25 * expected + 0.25:

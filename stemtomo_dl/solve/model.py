@@ -89,6 +89,11 @@ class Model:
         return np.asarray(np.einsum("ij,ajk,ik->a", d, self.tensors, d) / 3)
 
     @property
+    def principal(self) -> np.ndarray:
+        """Mean square displacements along principal axes (atom, 3), Å², ascending."""
+        return np.linalg.eigvalsh(self.symmetry.direct @ self.tensors @ self.symmetry.direct.T)
+
+    @property
     def multiplicities(self) -> np.ndarray:
         """Places (atom,) of each atom in the cell."""
         return np.array([len(self.symmetry.rotations) / len(self.symmetry.stabiliser(s)) for s in self.sites])

@@ -6,76 +6,169 @@ from dataclasses import dataclass
 
 import gemmi
 import numpy as np
+from scipy.stats import rankdata
 
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.symmetry import Merged, expand
 
-_LENGTH = 0.04  # by so much, of its length, an edge of the reduced cell may differ
+_LENGTH = 0.04  # by so much, of its length, an edge of the cell may differ
 _ANGLE = 3.0  # degrees
-_NAMED = 0.6  # correlation of amplitudes from which a crystal has a candidate's name
+_CELL = 0.025  # misfit of the cell at which a figure of merit has fallen by exp(−1/2); camera lengths are off by 2 %
+_NAMED = 0.35  # figure of merit from which a crystal has a candidate's name
+_CHANCE = 3.5  # standard deviations of a correlation by chance that it must exceed besides
+_SHELL = 40  # reflections in a shell in which amplitudes are made comparable
+_STEPS = 2  # edges of our cell that an edge of a candidate's may be made of, each way
 
 
 @dataclass(frozen=True, eq=False)
 class Known(Record):
-    """A phase that a crystal may be: every reflection of its sphere, both Friedel mates."""
+    """A phase that a crystal may be: every reflection of its sphere, both Friedel mates, absent ones left out."""
 
     name: str
     cell: tuple[float, ...]
     hkl: np.ndarray = array("i4", "reflection 3")
     amplitude: np.ndarray = array("f8", "reflection")
 
+    @property
+    def lattice_points(self) -> int:
+        """Of its cell, 1 to 4: a lattice that is centred forbids all but one in so many reflections."""
+        inverse = np.array(gemmi.UnitCell(*self.cell).frac.mat.tolist())
+        sphere = np.linalg.norm(self.hkl @ inverse, axis=1).max() ** 3 * 4 / 3 * np.pi
+        expected = sphere * gemmi.UnitCell(*self.cell).volume
+        return int(np.clip(np.floor(expected / max(len(self.hkl), 1) + 0.25), 1, 4))
+
 
 @dataclass(frozen=True)
 class Likeness:
-    """How much a crystal is like a known phase."""
+    """How much a crystal is like a known phase.
+
+    Attributes
+    ----------
+    name : str
+    cell_misfit : float
+        Largest relative difference of an edge.
+    correlation : float
+        Of the ranks of normalised amplitudes, at best over the ways in which the cells can be laid on each other.
+    merit : float
+        ``correlation``, times the share of the intensity in reflections that the phase has, less where cells differ.
+    reflections : int
+        That were compared: those that the phase has.
+    turn : tuple of tuple of int
+        Rows of M: h' = h·M leads from the crystal's indices to the candidate's.
+    """
 
     name: str
-    cell_misfit: float  # largest relative difference of an edge of the reduced cells
-    correlation: float  # of the amplitudes, at best over the ways in which the cells can be laid on each other
+    cell_misfit: float
+    correlation: float
+    merit: float
+    reflections: int
+    turn: tuple[tuple[int, ...], ...]
 
     @property
     def named(self) -> bool:
         """Whether it is that phase; a candidate's mirror image has the same intensities."""
-        return self.correlation >= _NAMED
+        return self.merit >= _NAMED and self.correlation >= _CHANCE / float(np.sqrt(max(self.reflections, 1)))
 
 
 def likenesses(data: Intensities, merged: Merged, known: list[Known]) -> list[Likeness]:
-    """Known phases with the crystal's cell, most alike first."""
-    hkl, value = expand(merged, np.sqrt(np.maximum(merged.intensity, 0)))
+    """Known phases with the crystal's cell, most alike first, by its merged intensities."""
+    hkl, value = expand(merged, merged.intensity)
+    _, sigma = expand(merged, merged.sigma)
+    return name_phase(data.cell, hkl, value, sigma, known)
+
+
+def name_phase(
+    cell: tuple[float, ...], hkl: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, candidates: list[Known]
+) -> list[Likeness]:
+    """Candidates whose cell a crystal has, most alike first; the list is empty where none has it.
+
+    Amplitudes are divided by their root mean square in shells of resolution, or any two structures would be alike, and
+    compared by rank (Spearman), for multiple scattering compresses them but mostly keeps their order. Of reflections
+    that a candidate forbids the share of the intensity counts against it.
+
+    Parameters
+    ----------
+    cell : tuple of float
+        a, b, c in Å, α, β, γ in degrees; primitive, or centred as the candidate's.
+    hkl : (reflection, 3) int
+        Merged or not, complete or not.
+    intensity, sigma : (reflection,) f8
+    candidates : list of Known
+
+    Returns
+    -------
+    list of Likeness
+        ``named`` says whether the likeness is more than chance.
+    """
+    value = np.sqrt(np.maximum(intensity, 0) / (1 + (sigma / np.maximum(np.abs(intensity), 1e-30)) ** 2))
     found = []
-    for phase in known:
-        misfit, turns = _cell_maps(data.cell, phase)
+    for phase in candidates:
+        turns = _cell_maps(cell, phase)
         if turns:
             table = {tuple(h): a for h, a in zip(phase.hkl.tolist(), phase.amplitude, strict=True)}
-            best = max(_correlation(hkl @ turn, value, table) for turn in turns)
-            found.append(Likeness(phase.name, misfit, best))
-    return sorted(found, key=lambda c: -c.correlation)
+            limit = np.linalg.norm(phase.hkl @ _inverse(phase.cell), axis=1).max()
+            compared = [_likeness(hkl @ m, value, phase, table, limit, misfit, m) for misfit, m in turns]
+            found.append(max(compared, key=lambda c: c.merit))
+    return sorted(found, key=lambda c: -c.merit)
 
 
-def _correlation(hkl: np.ndarray, value: np.ndarray, table: dict[tuple[int, ...], float]) -> float:
-    theirs = np.array([table.get(tuple(h), 0.0) for h in hkl.tolist()])
-    return float(np.corrcoef(value, theirs)[0, 1]) if theirs.std() > 0 and value.std() > 0 else 0.0
+def _inverse(cell: tuple[float, ...]) -> np.ndarray:
+    return np.array(gemmi.UnitCell(*cell).frac.mat.tolist())
 
 
-def _cell_maps(cell: tuple[float, ...], phase: Known) -> tuple[float, list[np.ndarray]]:
-    """Matrices M (3, 3) with h' = h M from the crystal's indices to the phase's, of primitive or equal lattices."""
-    ours, theirs = gemmi.UnitCell(*cell), gemmi.UnitCell(*phase.cell)
-    a, b = np.array(ours.orth.mat.tolist()), np.array(theirs.orth.mat.tolist())
-    metric = a.T @ a
-    steps = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+def _nearness(misfit: float) -> float:
+    return float(np.exp(-0.5 * (misfit / _CELL) ** 2))
+
+
+def _likeness(
+    hkl: np.ndarray,
+    value: np.ndarray,
+    phase: Known,
+    table: dict[tuple[int, ...], float],
+    limit: float,
+    misfit: float,
+    turn: np.ndarray,
+) -> Likeness:
+    """Likeness for one way to lay the cells on each other; ``hkl`` are the phase's indices."""
+    q = np.linalg.norm(hkl @ _inverse(phase.cell), axis=1)
+    order = np.argsort(q)[: int((q <= limit * (1 + 1e-6)).sum())]
+    theirs = np.array([table.get(tuple(h), 0.0) for h in hkl[order].tolist()])
+    had = theirs > 0
+    share = float((value[order][had] ** 2).sum() / max(float((value[order] ** 2).sum()), 1e-30))
+    ours, theirs, n = value[order][had], theirs[had], int(had.sum())
+    for shell in np.array_split(np.arange(n), max(1, n // _SHELL)):
+        for each in (ours, theirs):
+            each[shell] /= max(float(np.sqrt(np.square(each[shell]).sum())), 1e-30)
+    alike = n > 2 and ours.std() > 0 and theirs.std() > 0
+    correlation = float(np.corrcoef(rankdata(ours), rankdata(theirs))[0, 1]) if alike else 0.0
+    rows = tuple(tuple(int(v) for v in row) for row in turn)
+    return Likeness(phase.name, misfit, correlation, correlation * share * _nearness(misfit), n, rows)
+
+
+def _cell_maps(cell: tuple[float, ...], phase: Known) -> list[tuple[float, np.ndarray]]:
+    """Misfits, and matrices M (3, 3) with h' = h M from the crystal's indices to the phase's.
+
+    The edges of the phase's cell are sums of ours; its cell holds as many lattice points as ours, or ours is primitive.
+    """
+    a = np.array(gemmi.UnitCell(*cell).orth.mat.tolist())
+    wanted = np.array(phase.cell[:3])
+    steps = np.stack(np.meshgrid(*[np.arange(-_STEPS, _STEPS + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
     lengths = np.linalg.norm(steps @ a.T, axis=1)
-    wanted = np.linalg.norm(b, axis=0)
     rows = [steps[np.abs(lengths / w - 1) < _LENGTH] for w in wanted]
-    turns, misfits = [], []
-    for m in (np.array([x, y, z]) for x in rows[0] for y in rows[1] for z in rows[2]):
-        if round(np.linalg.det(m)) != 1:
-            continue
-        new = m @ metric @ m.T
-        edges = np.sqrt(np.diag(new))
-        cosines = new / np.outer(edges, edges)
-        angles = np.degrees(np.arccos(np.clip([cosines[1, 2], cosines[0, 2], cosines[0, 1]], -1, 1)))
-        if np.abs(angles - phase.cell[3:]).max() < _ANGLE:
-            turns.append(m.T)
-            misfits.append(float(np.abs(edges / wanted - 1).max()))
-    return min(misfits, default=1.0), turns
+    if not all(len(r) for r in rows):
+        return []
+    maps = np.stack([x.reshape(-1, 3) for x in np.broadcast_arrays(*_outer(rows))], 1)
+    maps = maps[np.isin(np.rint(np.linalg.det(maps)), (1, phase.lattice_points))]
+    new = maps @ (a.T @ a) @ np.swapaxes(maps, 1, 2)
+    edges = np.sqrt(np.einsum("nii->ni", new))
+    cosines = new / (edges[:, :, None] * edges[:, None])
+    angles = np.degrees(np.arccos(np.clip(cosines[:, (1, 0, 0), (2, 2, 1)], -1, 1)))
+    good = np.abs(angles - phase.cell[3:]).max(1) < _ANGLE
+    misfits = np.abs(edges / wanted - 1).max(1)
+    return [(float(f), m.T) for f, m in zip(misfits[good], maps[good], strict=True)]
+
+
+def _outer(rows: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Rows (n, m, k, 3) so that they broadcast to all combinations."""
+    return rows[0][:, None, None], rows[1][None, :, None], rows[2][None, None, :]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stemtomo_dl.solve.model import Factors, Model
+from stemtomo_dl.solve.model import Factors, Model, Symmetry
 
 U_RANGE = (0.0005, 0.25)  # Å²; displacements beyond are no atom's
 _STRONG = 2.0  # σ(I); R1 is that of stronger reflections
@@ -157,7 +157,6 @@ def _moved(state: _State, step: np.ndarray, extinction: bool) -> _State:
     """The state after a step, no atom further than 0.3 Å, displacements within their range."""
     m = state.model
     sites, tensors, at = m.sites.copy(), m.tensors.copy(), 1
-    metric = m.symmetry.reciprocal @ m.symmetry.reciprocal.T
     for atom in range(len(m.elements)):
         basis = m.site_basis(atom)
         shift = step[at : at + len(basis)] @ basis
@@ -166,11 +165,16 @@ def _moved(state: _State, step: np.ndarray, extinction: bool) -> _State:
         basis = m.tensor_basis(atom)
         tensors[atom] += np.tensordot(step[at : at + len(basis)], basis, 1)
         at += len(basis)
-    moved = replace(m, sites=sites, tensors=tensors)
-    if not m.anisotropic:
-        moved = replace(m, sites=sites, tensors=np.multiply.outer(np.clip(moved.u, *U_RANGE), metric))
+    moved = replace(m, sites=sites, tensors=_in_range(tensors, m.symmetry))
     grown = max(state.extinction + step[-1], 0.0) if extinction else 0.0
     return _State(moved, max(state.scale + step[0], 1e-3 * state.scale), grown)
+
+
+def _in_range(tensors: np.ndarray, symmetry: Symmetry) -> np.ndarray:
+    """Tensors (atom, 3, 3) whose principal displacements lie within `U_RANGE`."""
+    values, axes = np.linalg.eigh(symmetry.direct @ tensors @ symmetry.direct.T)
+    clipped = np.einsum("aik,ak,ajk->aij", axes, np.clip(values, *U_RANGE), axes)
+    return np.asarray(symmetry.reciprocal @ clipped @ symmetry.reciprocal.T)
 
 
 def _figures(state: _State, data: Reflections, factors: Factors, extinction: bool, weight: float) -> Fit:

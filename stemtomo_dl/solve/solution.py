@@ -9,7 +9,9 @@ from typing import Any
 import gemmi
 import numpy as np
 
+from stemtomo_dl.solve.checks import missing_elements, overlaps
 from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.symmetry import (
     Merged,
@@ -20,10 +22,12 @@ from stemtomo_dl.solve.symmetry import (
     merge,
     wilson_statistic,
 )
-from stemtomo_dl.solve.trials import GOOD, Trial, add_trials, finish, in_order, raise_symmetry
+from stemtomo_dl.solve.trials import SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
 
 STARTS = 12
-_FITS = 0.3  # R1 at which lower Laue classes are left alone
+_FLIPS = 3  # starts of charge flipping that a structure of light atoms is given
+_SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
+_PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
 _SOLVED = 0.35  # R1 above which a model is not called a solution
 
 
@@ -68,7 +72,8 @@ def solve(
     """Solve a structure ab initio.
 
     Phases come from charge flipping in P1, the space group from the phased density, atoms from peaks; new phases are
-    drawn until a model fits or ``starts`` are spent.
+    drawn until a model fits and others confirm it, or ``starts`` are spent. Structures of light atoms alone that do not
+    give way to a few starts are given to dual-space recycling.
 
     Parameters
     ----------
@@ -81,20 +86,25 @@ def solve(
     groups = [_stated(data)] if data.operations else compatible_groups(data)
     classes = [merge(data, laue_rotations(groups[0].operations()))] if data.operations else find_laue(data, groups)
     found: dict[str, Trial] = {}
-    done = 0
+    done, light = 0, is_light(data)
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
-    while done < starts and _lowest(found) > GOOD:
+    while done < starts and not settled(found):
         for merged, grid in grids:
-            if any(t.merged is not merged and t.r1_total < _FITS for t in found.values()):
+            if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
             factors, _ = flip(grid, rng)
             add_trials(found, data, merged, groups, grid, factors)
             raise_symmetry(found, data, merged, groups, grid)
         done += 1
         advance()
+        if done == _FLIPS and light:
+            break
+    if light and not settled(found):
+        done += add_recycled(found, data, classes[0], groups, rng, advance)
     ordered = in_order(list(found.values()))
     best = finish(ordered[0]) if ordered else None
-    solved = best is not None and best.fit.r1 < _SOLVED
+    doubts = _doubts(data, best, done)
+    solved = not doubts
     merged = best.merged if best else classes[0]
     completeness = _completeness(data, merged)
     return Solution(
@@ -106,12 +116,8 @@ def solve(
         starts=done,
         centric_statistic=wilson_statistic(merged, data.reciprocal),
         completeness=completeness,
-        missing=() if solved else _missing(data, merged, completeness, done, best),
+        missing=() if solved else (*doubts, *_missing(data, merged, completeness)),
     )
-
-
-def _lowest(found: dict[str, Trial]) -> float:
-    return min((t.fit.r1 for t in found.values()), default=1.0)
 
 
 class _Group:
@@ -139,11 +145,27 @@ def _completeness(data: Intensities, merged: Merged) -> float:
     return float(min(1.0, len(hkl) / (4 / 3 * np.pi * volume / data.d_min**3)))
 
 
-def _missing(
-    data: Intensities, merged: Merged, completeness: float, starts: int, best: Trial | None
-) -> tuple[str, ...]:
+def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ...]:
+    """Why a model is not called a solution, in words."""
+    if best is None:
+        return (f"no model could be built after {starts} starts",)
+    fit, said = best.fit, []
+    if fit.r1 >= _SOLVED:
+        said.append(f"no model fits after {starts} starts (lowest R1 {fit.r1:.2f})")
+    said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
+    expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
+    if there < _SHARE * expected:
+        said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")
+    if close := len(overlaps(fit)):
+        said.append(f"{close} pairs of atoms of the model are closer than atoms come")
+    if len(best.data.hkl) < _PER_PARAMETER * fit.n_parameters:
+        said.append(f"{len(best.data.hkl)} reflections are too few for {fit.n_parameters} parameters")
+    return tuple(said)
+
+
+def _missing(data: Intensities, merged: Merged, completeness: float) -> tuple[str, ...]:
     """What may stand in the way, in words."""
-    said = [f"no model fits after {starts} starts" + (f" (lowest R1 {best.fit.r1:.2f})" if best else "")]
+    said = []
     if completeness < 0.6:
         said.append(f"completeness is {100 * completeness:.0f} %; 60 % or more is needed")
     if data.d_min > 1.0:

@@ -14,7 +14,9 @@ from stemtomo_dl.solve.nouns import Intensities
 
 _METRIC = 0.015  # by so much, of its size, symmetry may change the metric tensor of a measured cell
 _REPEATED = 0.1  # with fewer equivalents than this share of the reflections, data were merged already
-_WORST_RINT = 0.35
+_TRUE = 0.45  # of the way from the Rint of Friedel mates to that of strangers; a true class stays below
+_CLEARLY = 0.7  # of what a class's Rint is above that of Friedel mates; a lower class below it is tried besides
+_SHELL = 50  # reflections in a shell of resolution
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
 
@@ -33,6 +35,8 @@ class Merged:
         Of reflections measured more than once; nan where there are none.
     repeated : float
         Share of the reflections given that repeat another.
+    index : (given,) i8
+        Row of ``hkl`` of each reflection that was given.
     """
 
     rotations: np.ndarray
@@ -41,6 +45,7 @@ class Merged:
     sigma: np.ndarray
     rint: float
     repeated: float
+    index: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +110,8 @@ def merge(data: Intensities, rotations: np.ndarray) -> Merged:
     intensity = np.bincount(index, weight * data.intensity) / total
     spread = np.sqrt(np.bincount(index, away**2) / counts / np.maximum(counts - 1, 1))
     own = np.sqrt(np.bincount(index, data.sigma**2)) / counts
-    return Merged(
-        rotations, picked[first], intensity, np.maximum(own, spread), float(rint), 1 - len(unique) / len(index)
-    )
+    repeated = 1 - len(unique) / len(index)
+    return Merged(rotations, picked[first], intensity, np.maximum(own, spread), float(rint), repeated, index)
 
 
 def compatible_groups(data: Intensities) -> list[Any]:
@@ -130,19 +134,37 @@ def compatible_groups(data: Intensities) -> list[Any]:
 def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
     """Laue classes that may be the crystal's: the highest whose equivalents agree, and a lower one if that is unsure.
 
-    Multiple scattering makes equivalents differ, so that Rint may be 0.3 in the true class, where that of Friedel
-    mates is 0.07; in false ones it is 0.5. Data that hold no equivalents in a class were merged in it. The lower class
-    is the next highest in which they agree clearly better.
+    Noise and multiple scattering make even Friedel mates differ, so a class is held against two marks: their Rint, and
+    the one that reflections of like resolution which have nothing to do with each other would have in that class. Data
+    that hold no equivalents in a class were merged in it. The lower class is the next highest in which equivalents
+    agree clearly better.
     """
     classes = {laue_rotations(g.operations()).tobytes(): laue_rotations(g.operations()) for g in groups}
     merged = [merge(data, r) for r in classes.values()]
     lowest = min(merged, key=lambda m: len(m.rotations))
-    fitting = [m for m in merged if m.repeated < _REPEATED or m.rint <= _WORST_RINT]
+    ground = float(np.nan_to_num(lowest.rint)) if lowest.repeated >= _REPEATED else 0.0
+
+    def fits(m: Merged) -> bool:
+        strangers = _strangers(data, m)
+        return m.repeated < _REPEATED or m.rint - ground <= _TRUE * max(strangers - ground, 0)
+
+    fitting = [m for m in merged if m is lowest or fits(m)]
     fitting.sort(key=lambda m: (-len(m.rotations), np.nan_to_num(m.rint)))
-    if not fitting:
-        return [lowest]
-    sure = 0.7 * np.nan_to_num(fitting[0].rint)
+    sure = ground + _CLEARLY * (np.nan_to_num(fitting[0].rint) - ground)
     return fitting[:1] + [m for m in fitting[1:] if np.nan_to_num(m.rint) < sure][:1]
+
+
+def _strangers(data: Intensities, merged: Merged) -> float:
+    """Rint that reflections would have if those of like resolution had changed places."""
+    order = np.argsort(((data.hkl @ data.reciprocal) ** 2).sum(1), kind="stable")
+    moved = np.empty_like(data.intensity)
+    rng = np.random.default_rng(0)
+    for shell in np.array_split(order, max(1, len(order) // _SHELL)):
+        moved[shell] = data.intensity[rng.permutation(shell)]
+    counts = np.bincount(merged.index)
+    many = counts[merged.index] > 1
+    mean = np.bincount(merged.index, moved) / counts
+    return float(np.abs(moved - mean[merged.index])[many].sum() / max(float(moved[many].sum()), 1e-30))
 
 
 def expand(merged: Merged, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +177,7 @@ def expand(merged: Merged, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def wilson_statistic(merged: Merged, reciprocal: np.ndarray) -> float:
     """Mean of |E² − 1| with E normalised in shells of about fifty reflections; 0.968 centric, 0.736 acentric."""
     order = np.argsort(((merged.hkl @ reciprocal) ** 2).sum(1))
-    shells = np.array_split(merged.intensity[order], max(1, len(order) // 50))
+    shells = np.array_split(merged.intensity[order], max(1, len(order) // _SHELL))
     return float(np.mean(np.concatenate([np.abs(s / max(s.mean(), 1e-12) - 1) for s in shells])))
 
 

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.solve.build import build, penalised
+from stemtomo_dl.solve.build import ABSENT, build, penalised
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
 
-GOOD = 0.2  # R1 at which no more phases are drawn
+SURE = 0.12  # R1 at which one start is enough
+_AGAIN = 3  # starts that have to lead to the same model otherwise
+_SPEAKING = 0.05  # of R1, what absences are worth between groups of as much symmetry
+_SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
-_HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of
+_HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
 
@@ -32,7 +35,12 @@ class Trial:
     data : Reflections
     fit : Fit
     r1_total : float
-        R1 of all reflections, those counted as zero that the group forbids.
+        R1 of all reflections as they were measured, not merged; those that the group forbids are zero in the model.
+        Merged data of a lower class have more scatter in them, so only this compares models of different classes.
+    elements : tuple of str
+        That the structure is said to hold.
+    times : int
+        Starts that led to it.
     """
 
     candidate: Candidate
@@ -40,6 +48,13 @@ class Trial:
     data: Reflections
     fit: Fit
     r1_total: float
+    elements: tuple[str, ...]
+    times: int = 1
+
+    @property
+    def misfit(self) -> float:
+        """What trials are compared by: ``r1_total``, more where an element that is said to be there is not."""
+        return self.r1_total * (1 + ABSENT * len(set(self.elements) - set(self.fit.model.elements)))
 
     @property
     def order(self) -> int:
@@ -52,13 +67,32 @@ def add_trials(
 ) -> None:
     """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group."""
     for candidate in rank(merged, groups, grid, factors)[:_GROUPS]:
-        order = len(candidate.group.operations())
-        if any(t.order >= order and t.r1_total < GOOD for t in found.values()):
-            continue  # a subgroup of what fits already, or no better
-        trial = _try(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
-        name = candidate.group.xhm()
-        if trial and (name not in found or trial.r1_total < found[name].r1_total):
-            found[name] = trial
+        name, order = candidate.group.xhm(), len(candidate.group.operations())
+        limit = _ALIKE * min((t.misfit for t in found.values()), default=np.inf)
+        fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < _HOPEFUL]
+        if name in found and order < max(fitting, default=0):
+            continue  # it was given its chance, and more symmetry does
+        trial = build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
+        if trial:
+            found[name] = _better(trial, found.get(name))
+
+
+def _better(new: Trial, old: Trial | None) -> Trial:
+    """The better of two trials of a group, with the number of starts that led to it."""
+    if old is None or new.misfit < (1 - _SAME) * old.misfit:
+        return new
+    times = old.times + (new.misfit < (1 + _SAME) * old.misfit)
+    return replace(min(new, old, key=lambda t: t.misfit), times=times)
+
+
+def settled(found: dict[str, Trial]) -> bool:
+    """Whether more starts are not expected to change the result."""
+    if not found:
+        return False
+    best = in_order(list(found.values()))[0]
+    whole = set(best.fit.model.elements) >= set(best.elements)
+    enough = _AGAIN if whole else 2 * _AGAIN  # Mg and Al look alike
+    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough)
 
 
 def raise_symmetry(
@@ -91,8 +125,8 @@ def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
     return np.asarray(grid.value * np.exp(1j * np.angle(factors)) * (factors != 0))
 
 
-def _try(data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray) -> Trial | None:
-    """Build a model in a candidate group."""
+def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray) -> Trial | None:
+    """Build a model in a candidate group from the phases (reflection,), rad, of the merged reflections."""
     operations = candidate.group.operations()
     allowed = ~absences(operations, merged.hkl)
     theta2 = 2 * np.arcsin(np.clip(data.wavelength * np.linalg.norm(merged.hkl @ data.reciprocal, axis=1) / 2, 0, 0.99))
@@ -101,21 +135,27 @@ def _try(data: Intensities, merged: Merged, candidate: Candidate, phases: np.nda
     fit = build(Symmetry(operations, data.cell), reflections, phases[allowed], data.elements, data.d_min)
     if fit is None:
         return None
-    return Trial(candidate, merged, reflections, fit, _total(merged, reflections, fit))
+    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit), data.elements)
 
 
-def _total(merged: Merged, data: Reflections, fit: Fit) -> float:
-    everything = float(np.sqrt(np.maximum(merged.intensity, 0)).sum())
-    fo = data.amplitude
-    return float((np.abs(fo - np.sqrt(fit.fc2)).sum() + everything - fo.sum()) / max(everything, 1e-30))
+def _total(data: Intensities, merged: Merged, allowed: np.ndarray, fit: Fit) -> float:
+    model = np.zeros(len(merged.hkl))
+    model[allowed] = np.sqrt(fit.fc2)
+    fo = np.sqrt(np.maximum(data.intensity, 0))
+    return float(np.abs(fo - model[merged.index]).sum() / max(float(fo.sum()), 1e-30))
 
 
 def in_order(trials: list[Trial]) -> list[Trial]:
     """Best first: of the groups that fit about as well as any, the one with most symmetry."""
     if not trials:
         return []
-    limit = _ALIKE * min(t.r1_total for t in trials)
-    return sorted(trials, key=lambda t: (t.r1_total > limit, -t.order if t.r1_total <= limit else 0, t.r1_total))
+    limit = _ALIKE * min(t.misfit for t in trials)
+
+    def place(t: Trial) -> tuple[bool, int, float]:
+        spoken = 1 - _SPEAKING * float(np.tanh(t.candidate.absences / 10))
+        return t.misfit > limit, -t.order if t.misfit <= limit else 0, t.misfit * spoken
+
+    return sorted(trials, key=place)
 
 
 def finish(trial: Trial) -> Trial:
@@ -126,7 +166,8 @@ def finish(trial: Trial) -> Trial:
     options = [(model, True), (replace(model, anisotropic=True), False), (replace(model, anisotropic=True), True)]
     for option, extinction in options:
         trial_fit = refine(option, data, cycles=25, extinction=extinction, weight=fit.weight)
-        sound = np.linalg.eigvalsh(trial_fit.model.tensors).min() > 0 and trial_fit.model.u.max() < U_RANGE[1]
+        principal = trial_fit.model.principal
+        sound = principal.min() > 1.01 * U_RANGE[0] and principal.max() < 0.99 * U_RANGE[1]
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
-    return replace(trial, fit=fit, r1_total=_total(trial.merged, data, fit))
+    return replace(trial, fit=fit)

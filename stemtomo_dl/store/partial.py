@@ -1,4 +1,4 @@
-"""Finished tilts of an unfinished stage, so that a killed run goes on where it stopped."""
+"""Finished tilts or particles of an unfinished stage, so that a killed run goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PARTIAL = ".partial"
 
 
 class Partial:
-    """Per-tilt results of one stage: a folder of .npy files a tilt, moved into place when complete.
+    """Results of one stage: a folder of .npy files a tilt, or another item, moved into place when complete.
 
     Parameters
     ----------
@@ -22,38 +22,41 @@ class Partial:
         The run's folder.
     stage, key : str
         Results under another key (other input or settings) are removed.
+    item : str
+        What they are of: "tilt", or what else is numbered.
     """
 
-    def __init__(self, run: Path, stage: str, key: str) -> None:
+    def __init__(self, run: Path, stage: str, key: str, item: str = "tilt") -> None:
+        self._item = item
         self._folder = run / _PARTIAL / f"{stage}-{key[:16]}"
         discard(run, stage, keep=self._folder.name)
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def _tilt(self, tilt: int) -> Path:
-        return self._folder / f"tilt{tilt:05d}"
+    def _place(self, number: int) -> Path:
+        return self._folder / f"{self._item}{number:05d}"
 
-    def has(self, tilt: int) -> bool:
-        """Whether a tilt is finished and each of its arrays is whole."""
+    def has(self, number: int) -> bool:
+        """Whether an item is finished and each of its arrays is whole."""
         try:
-            return bool(self.load(tilt))
+            return bool(self.load(number))
         except (OSError, ValueError, EOFError):
             return False
 
-    def save(self, tilt: int, **arrays: np.ndarray) -> None:
-        """Keep a tilt's arrays, in place of what may be left of it."""
-        shutil.rmtree(self._tilt(tilt), ignore_errors=True)
-        with writing(self._tilt(tilt)) as tmp:
+    def save(self, number: int, **arrays: np.ndarray) -> None:
+        """Keep an item's arrays, in place of what may be left of it."""
+        shutil.rmtree(self._place(number), ignore_errors=True)
+        with writing(self._place(number)) as tmp:
             tmp.mkdir()
             for name, value in arrays.items():
                 np.save(tmp / f"{name}.npy", value)
 
-    def load(self, tilt: int) -> dict[str, np.ndarray]:
-        """A tilt's arrays, mapped from disk rather than read."""
-        return {p.stem: np.load(p, mmap_mode="r") for p in sorted(self._tilt(tilt).glob("*.npy"))}
+    def load(self, number: int) -> dict[str, np.ndarray]:
+        """An item's arrays, mapped from disk rather than read."""
+        return {p.stem: np.load(p, mmap_mode="r") for p in sorted(self._place(number).glob("*.npy"))}
 
-    def array(self, tilt: int, name: str) -> np.ndarray:
-        """One of a tilt's arrays, mapped."""
-        mapped: np.ndarray = np.load(self._tilt(tilt) / f"{name}.npy", mmap_mode="r")
+    def array(self, number: int, name: str) -> np.ndarray:
+        """One of an item's arrays, mapped."""
+        mapped: np.ndarray = np.load(self._place(number) / f"{name}.npy", mmap_mode="r")
         return mapped
 
 
@@ -62,7 +65,7 @@ def discard(run: Path, stage: str, keep: str = "") -> None:
     parent = run / _PARTIAL
     for folder in parent.glob(f"{stage}-*"):
         if folder.name != keep:
-            # Out of sight at once: a kill while files go one by one must not leave half a tilt to resume from.
+            # Out of sight at once: a kill while files go one by one must not leave half an item to resume from.
             os.replace(folder, folder.with_name(f"old-{folder.name}"))
     for folder in parent.glob(f"old-{stage}-*"):
         shutil.rmtree(folder)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from stemtomo_dl.crystal.bravais import cell_of
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.errors import InputError
 from stemtomo_dl.store.atomic import write_json, write_text
 
 _HIGHEST = 9999.0  # F8.2 holds no more beside a sign
@@ -16,23 +21,56 @@ _LATT = {"P": 1, "I": 2, "R": 3, "F": 4, "A": 5, "B": 6, "C": 7}
 
 def write_crystals(path: Path, crystals: Sequence[Crystal]) -> None:
     """Write crystal.json: the lattice with most spots, the others under "more"."""
-    first, *more = [_entry(c) for c in crystals]
+    first, *more = [crystal_entry(c) for c in crystals]
     write_json(path, {**first, "more": more})
 
 
-def _entry(crystal: Crystal) -> dict[str, object]:
-    return {
-        "cell": [round(float(v), 5) for v in crystal.cell],
-        "ub": crystal.ub.tolist(),
-        "lattice": crystal.lattice,
-        "indexed_fraction": crystal.indexed_fraction,
-        "n_indexed": crystal.n_indexed,
-        "rms_inv_angstrom": crystal.rms_inv_angstrom,
-        "tilt_axis_deg": crystal.tilt_axis_deg,
-        "center_shift_px": crystal.center_shift_px.tolist(),
-        "length_deviation": crystal.length_deviation,
-        "angle_deviation_deg": crystal.angle_deviation_deg,
-    }
+def read_crystals(path: Path) -> list[Crystal]:
+    """Read crystal.json, ours or edited: the cell is that of its ``ub``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be understood.
+    """
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        return [crystal_of(e) for e in (entry, *entry.get("more", ()))]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, np.linalg.LinAlgError) as e:
+        why = " ".join(f"{type(e).__name__}: {e}".split())
+        raise InputError(f"{path}: cannot be understood ({why}); make it again with 'stemtomo index'") from e
+
+
+def crystal_entry(crystal: Crystal) -> dict[str, Any]:
+    """A crystal as JSON has it: its fields by their names, null for what is not known."""
+    entry = {f.name: _plain(getattr(crystal, f.name)) for f in fields(crystal)}
+    return {"cell": [round(float(v), 5) for v in crystal.cell], **{k: v for k, v in entry.items() if k != "cell"}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_plain(v) for v in value.tolist()] if value.ndim else _plain(value.item())
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def crystal_of(entry: dict[str, Any]) -> Crystal:
+    """The crystal of an entry; what it lacks and null are NaN.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it holds no crystal.
+    """
+    ub = np.array(entry["ub"], "f8")
+    known: dict[str, Any] = {}
+    for f in fields(Crystal):
+        value = entry.get(f.name, np.nan)
+        known[f.name] = (
+            np.array(value, f.metadata["dtype"]) if "dtype" in f.metadata else np.nan if value is None else value
+        )
+    return Crystal(**{**known, "ub": ub, "cell": cell_of(np.linalg.inv(ub))})
 
 
 def write_hkl(path: Path, reflections: Reflections) -> None:

@@ -13,11 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import h5py
+import hdf5plugin  # noqa: F401  (importing it registers the filters that other programs store patterns with)
 import numpy as np
 
 from stemtomo_dl.errors import InputError
-from stemtomo_dl.records import DiffractionSeries, Instrument, Masks, VirtualImages
+from stemtomo_dl.records import DiffractionSeries, Masks, VirtualImages
 from stemtomo_dl.store.atomic import writing
+from stemtomo_dl.store.facts import brightest, stated_instrument
 from stemtomo_dl.store.h5 import QUICK, SMALL, crops, open_ours
 
 _MAY_LACK = {  # of a series, a value a frame
@@ -32,11 +34,6 @@ _MAY_LACK = {  # of a series, a value a frame
 def series_name(track: int) -> str:
     """Where in a run a particle's series lies."""
     return f"particles/p{track:04d}/series.h5"
-
-
-def derived_names(track: int) -> list[str]:
-    """What is computed from a particle's series and lies beside it."""
-    return [f"particles/p{track:04d}/{n}" for n in ("crystal.json", f"p{track:04d}.hkl", f"p{track:04d}.ins")]
 
 
 def write_images(
@@ -165,24 +162,24 @@ def write_series(path: Path, series: DiffractionSeries) -> None:
 
 
 def read_series(path: Path) -> DiffractionSeries:
-    """Read a series.h5; its tilt axis is the one on the detector, its scan rotation 0."""
+    """Read a series.h5; its tilt axis is the one on the detector, its scan rotation 0.
+
+    Without /center_px the beam is where the mean pattern is brightest.
+
+    Raises
+    ------
+    InputError
+        If a dataset or an attribute is missing or does not fit.
+    """
     with open_ours(path, ("patterns", "alpha_deg")) as f:
         patterns = f["patterns"][:].astype("f4", copy=False)
         n = len(patterns)
-        a = dict(f.attrs)
-        lacking = [k for k in ("voltage_kv", "pixel_inv_angstrom", "tilt_axis_deg", "convergence_mrad") if k not in a]
-        if lacking:
-            raise InputError(f"{path}: has no attribute '{lacking[0]}'; see the contract's series.h5")
-        instrument = Instrument(
-            float(a["voltage_kv"]),
-            float(a["convergence_mrad"]),
-            float(a["pixel_inv_angstrom"]),
-            float(a.get("step_nm", np.nan)),
-            float(a["tilt_axis_deg"]),
-            0.0,
-            float(a["electrons_per_pattern"]) if "electrons_per_pattern" in a else None,
-        )
-        middle = np.array([patterns.shape[2] // 2, patterns.shape[1] // 2], float)
+        if patterns.ndim != 3 or f["alpha_deg"].shape != (n,):
+            raise InputError(
+                f"{path}: /patterns {f['patterns'].shape} and /alpha_deg {f['alpha_deg'].shape} do not fit each other; "
+                "patterns (frame, row, column) and an angle a frame are needed"
+            )
+        instrument = stated_instrument(f.attrs, path)
         return DiffractionSeries(
             instrument=instrument,
             patterns=patterns,
@@ -191,7 +188,7 @@ def read_series(path: Path) -> DiffractionSeries:
             tilt=f["tilt"][:].astype("i4") if "tilt" in f else np.arange(n, dtype="i4"),
             n_probes=f["n_probes"][:].astype("i4") if "n_probes" in f else np.ones(n, "i4"),
             n_support=f["n_support"][:].astype("i4") if "n_support" in f else np.zeros(n, "i4"),
-            center_px=f["center_px"][:].astype("f8") if "center_px" in f else middle,
+            center_px=f["center_px"][:].astype("f8") if "center_px" in f else brightest(patterns),
             variance=f["variance"][:].astype("f4", copy=False) if "variance" in f else None,
             **{name: f[name][:].astype(kind) for name, kind in _MAY_LACK.items() if name in f},
         )

@@ -7,29 +7,25 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from stemtomo_dl.track.rigid import ROBUST, Fit, Model, fit
+from stemtomo_dl.track.rigid import ROBUST, Fit, Model, fit, saturated
 from stemtomo_dl.track.series import Series
 
 _SCALE_REACH, _CLEARLY = 0.02, 30.0  # of the tilt angles in a round; and the fall of χ² that asks for it
 _LEAST_RAD = np.radians(0.05)  # smaller errors than this change no link, and no orientation that matters
 
 
-def _cost(series: Series, index: np.ndarray, trial: Model) -> float:
+def axis_cost(series: Series, index: np.ndarray, trial: Model) -> float:
     """Robust mean squared misfit of a trial: of noises, saturating for wrong sightings."""
     solved = fit(series, index, trial, rounds=2)
-    squared = (solved.misfit[index >= 0] / (ROBUST * trial.noise_px)) ** 2
-    return float((squared / (1 + squared)).mean())
+    return float(saturated(series, index, solved).sum() / max((index >= 0).sum(), 1))
 
 
 def refine_axis(series: Series, index: np.ndarray, model: Model, reach_deg: float) -> Model:
     """The model with the axis, within a reach of its present one, about which the tracks are most nearly rigid."""
 
     def cost(axis_deg: float) -> float:
-        return _cost(series, index, replace(model, axis_deg=axis_deg))
+        return axis_cost(series, index, replace(model, axis_deg=axis_deg))
 
-    if reach_deg >= 90:  # from nothing: a coarse search of the half circle first
-        grid = np.arange(-90.0, 90.0, 7.5)
-        model, reach_deg = replace(model, axis_deg=float(min(grid, key=cost))), 7.5
     bounds = (model.axis_deg - reach_deg, model.axis_deg + reach_deg)
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
     return replace(model, axis_deg=float(found.x))
@@ -45,12 +41,12 @@ def refine_scale(series: Series, index: np.ndarray, model: Model) -> Model:
         return replace(model, scale=scale, alpha=series.alpha * scale)
 
     found = minimize_scalar(
-        lambda scale: _cost(series, index, trial(scale)),
+        lambda scale: axis_cost(series, index, trial(scale)),
         bounds=(model.scale - _SCALE_REACH, model.scale + _SCALE_REACH),
         method="bounded",
         options={"xatol": 5e-4},
     )
-    gain = (_cost(series, index, trial(model.scale)) - found.fun) * (index >= 0).sum() * ROBUST**2
+    gain = (axis_cost(series, index, trial(model.scale)) - found.fun) * (index >= 0).sum() * ROBUST**2
     return trial(float(found.x)) if gain > _CLEARLY else model
 
 
@@ -66,7 +62,7 @@ def refine_angles(series: Series, index: np.ndarray, fitted: Fit) -> Model:
     basis_u, _ = model.bases()
     across = np.where(index >= 0, series.xy[index] @ model.frame[:, 0], 0)
     rest = (across - fitted.u @ basis_u.T - fitted.shift[:, 0]) * (index >= 0)
-    weight = fitted.weight / fitted.noise[:, None] ** 2
+    weight = fitted.precision
     total = weight.sum(0) + 1e-12
     lever = lever - (weight * lever).sum(0) / total
     rest = rest - (weight * rest).sum(0) / total

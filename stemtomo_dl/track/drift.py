@@ -12,6 +12,8 @@ _WIDTH_PX, _BIN_PX = 1.5, 1.0  # how far pairs of the same shift scatter; bins i
 _VOTERS = 3  # tilts whose particles vote: false outlines of several tilts agree on nothing
 _ANNULUS_PX = (12.0, 18.0)  # where pairs are of two particles
 _ALIKE = 0.35  # spread of log area between sightings of one particle
+_NEAR_PX = 3.0  # a sighting so near to where one was before supports the shift
+_LOST = 0.3  # of a tilt's sightings: with fewer in support, the field may have jumped out of reach
 
 
 def vote_shift(
@@ -53,6 +55,30 @@ def vote_shift(
     return best
 
 
+def _any_shift(
+    predicted: np.ndarray,
+    found: np.ndarray,
+    log_area: np.ndarray,
+    found_log_area: np.ndarray,
+    reach_px: float,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """`vote_shift`, and that within a whole field where it is supported far better, and better than by chance."""
+    near = vote_shift(predicted, found, log_area, found_log_area, reach_px)
+    support = _supporters(predicted + near, found)
+    chance = len(found) * min(1.0, len(predicted) / _VOTERS * np.pi * _NEAR_PX**2 / np.prod(shape))
+    if support >= max(_LOST * len(found), 2 * chance):
+        return near
+    far = vote_shift(predicted, found, log_area, found_log_area, float(max(shape)))
+    least = max(1.5 * support, chance + 5 * np.sqrt(chance) + 3)  # the best of very many places
+    return far if _supporters(predicted + far, found) > least else near
+
+
+def _supporters(predicted: np.ndarray, found: np.ndarray) -> int:
+    """How many of the sightings are where one is predicted."""
+    return int(np.isfinite(cKDTree(predicted).query(found, distance_upper_bound=_NEAR_PX)[0]).sum())
+
+
 def stretches(series: Series, tilt_axis_deg: float | None) -> np.ndarray:
     """How the field's foreshortening maps positions of one rank to the next, (rank, 2, 2); entry 0 is unused.
 
@@ -74,7 +100,8 @@ def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple
     series : Series
     stretch : (rank, 2, 2) array
     reach_px : float
-        Largest motion considered along x and y.
+        Largest motion along x and y that is considered first; where it leaves most sightings unexplained, the
+        field may have jumped, or the scan been started elsewhere, and shifts by up to a field are.
 
     Returns
     -------
@@ -92,7 +119,8 @@ def measure_steps(series: Series, stretch: np.ndarray, reach_px: float) -> tuple
             continue
         found, log_area = series.xy[here], series.looks[here, 0]
         if places:
-            steps[rank] = vote_shift(np.concatenate(places), found, np.concatenate(areas), log_area, reach_px)
+            before, log_before = np.concatenate(places), np.concatenate(areas)
+            steps[rank] = _any_shift(before, found, log_before, log_area, reach_px, series.shape)
             places = [p + steps[rank] for p in places]
             between.append(_near_distances(places[-1], found))
         within.append(_near_distances(found, found))

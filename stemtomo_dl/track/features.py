@@ -16,21 +16,23 @@ class Features(Record):
     xy: np.ndarray = array("f8", "instance 2", "px (x, y)")
     area: np.ndarray = array("f8", "instance", "px²")
     covariance: np.ndarray = array("f8", "instance 2 2", "px², second moments")
-    score: np.ndarray | None = array("f8", "instance", "probability that the outline is right", optional=True)
     at_border: np.ndarray | None = array("bool", "instance", "touches the scan's edge", optional=True)
 
 
 def features(masks: Masks) -> Features:
-    """Centroids, areas and second moments of all outlines."""
+    """Centroids, areas and second moments of all outlines, and which of them the scan's edge may cut."""
     n = len(masks)
     xy, area, covariance = np.zeros((n, 2)), np.zeros(n), np.zeros((n, 2, 2))
     for i, crop in enumerate(masks.crops):
-        points = np.argwhere(crop)[:, ::-1] + masks.origin[i, ::-1]
-        area[i] = max(len(points), 1)
-        if len(points):
-            xy[i] = points.mean(0)
-            covariance[i] = np.cov(points.T, bias=True) if len(points) > 1 else 0
-        covariance[i] += np.eye(2) / 12  # a pixel's own extent
+        points = np.stack(np.nonzero(crop)[::-1]).astype(float)
+        count = points.shape[1]
+        area[i] = max(count, 1)
+        if count:
+            middle = points.sum(1) / count
+            xy[i] = middle + masks.origin[i, ::-1]
+            points -= middle[:, None]
+            covariance[i] = points @ points.T / count
+    covariance += np.eye(2) / 12  # a pixel's own extent
     extent = np.array([c.shape for c in masks.crops]).reshape(-1, 2)
     edge = (masks.origin <= 0).any(1) | (masks.origin + extent >= np.array(masks.shape)).any(1)
-    return Features(xy, area, covariance, masks.score.astype("f8"), edge)
+    return Features(xy, area, covariance, edge)

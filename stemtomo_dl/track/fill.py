@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stemtomo_dl.records import SOURCES, Masks
-from stemtomo_dl.track.outline import Outline, agreement
+from stemtomo_dl.track.outline import Outline, agreement, near
 from stemtomo_dl.track.overlap import Standing
 
 Prompt = Callable[[int, np.ndarray], Masks]
@@ -64,7 +64,10 @@ def fill(masks: Masks, standing: Standing, prompt: Prompt | None = None) -> list
             if standing.shared[p, tilt] >= 0
         ]
         there = [Outline.of(masks, int(i)) for i in standing.own[:, tilt] if i >= 0] + [f.outline for f in cut]
-        missed = {p: o for p, o in lost.items() if standing.shared[p, tilt] < 0 and not _is_behind(o, there)}
+        boxes = np.array([o.box for o in there]).reshape(-1, 4)
+        missed = {
+            p: o for p, o in lost.items() if standing.shared[p, tilt] < 0 and not _is_behind(o, near(o, there, boxes))
+        }
         asked = _asked(tilt, missed, there, prompt) if prompt and missed else []
         told = {f.particle for f in asked}
         kept = [(p, o) for p, o in missed.items() if p not in told and _is_bridged(standing, p, tilt)]
@@ -81,6 +84,7 @@ def append(masks: Masks, filled: list[Filled]) -> Masks:
     crops = (*masks.crops, *(f.outline.crop for f in filled))
     origin = np.array([(f.outline.row, f.outline.column) for f in filled], "i4").reshape(-1, 2)
     tilt, source = np.array([f.tilt for f in filled], "i4"), np.array([f.source for f in filled], "i1")
+    before = np.zeros(len(masks), "i1") if masks.source is None else masks.source
     return Masks(
         masks.shape,
         crops,
@@ -88,7 +92,7 @@ def append(masks: Masks, filled: list[Filled]) -> Masks:
         np.concatenate([masks.tilt, tilt]),
         np.concatenate([masks.score, np.array([f.score for f in filled], "f4")]),
         masks.alpha_deg,
-        np.concatenate([np.zeros(len(masks), "i1"), source]),
+        np.concatenate([before, source]),
     )
 
 

@@ -19,7 +19,8 @@ from stemtomo_dl.track.series import Series, arrange
 from stemtomo_dl.track.settle import rigid_solution
 from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
-from stemtomo_dl.track.tracklets import Rules, follow
+from stemtomo_dl.track.survey import Survey, affine_motion, smooth_noise, survey
+from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _ROUNDS, _STABLE = 4, 3e-4  # of linking anew, and the share of entries that may still change
 _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
@@ -27,6 +28,10 @@ _PIECE = 4  # sightings that place a piece of a track in 3-D
 _MOST_PIECES = 3000
 _AXIS_PIECES, _AXIS_STEP_DEG = 150, 1.5  # tracks that turn the axis, and how far in a round
 _LONGER = 1.1  # tracks by nearness against those on a rigid stage: then the stage explains nothing
+_OTHER_ORDER = 1.5  # the same, by nearness in the order of the files against that of the angles
+_MOST_AFFINE = 2.0  # noises: motion that goes by the particles' places and is not the stage's
+_FREE_PIECE, _FREE_PIECES = 10, 150  # sightings and number of the tracks by nearness that a stage is held against
+_START_DEG = 7.5  # about the surveyed axis
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 
 
@@ -69,19 +74,62 @@ def link(
     series = arrange(seen, tilt, alpha_deg, shape, descriptor)
     needed = min(config.min_tilts, max(1, len(series.tilts) // 2))
     note, found = _no_geometry(series, alpha_deg), None
+    plain, steps, noise = _by_nearness(series, config, needed)
+    if not note and (np.diff(series.tilts) < 0).any() and (np.diff(series.tilts) > 0).any():
+        filed = arrange(seen, tilt, np.full(len(alpha_deg), np.nan), shape, descriptor)
+        other, _, other_noise = _by_nearness(filed, config, needed)
+        if _followed(other) > _OTHER_ORDER * _followed(plain):
+            series, plain, noise = filed, other, other_noise
+            note = "particles move on in the order of the tilts, not of their angles: the angles may be mixed up"
     if not note:
-        found = _link_rigidly(series, tilt_axis_deg, config, needed)
-        note = "too few particles could be followed to tell drift from tilt"
-    axis = tilt_axis_deg if found is None else None  # where a stage is in doubt, so is how it foreshortens
-    near, noise = plain_labels(series, axis, config.max_gap_tilts, config.drift_reach_px)
-    plain = _longest(table(series, near), needed)
+        start = _start(series, 0.0, None, steps, noise)
+        note, found = _held_against(series, plain, start, tilt_axis_deg, config, needed)
     if found is not None:
-        index, fitted = found
-        if _followed(plain[: len(index)]) <= _LONGER * _followed(index):
-            return _labels(series, index), rigid_solution(series, index, fitted, alpha_deg)
-        note = "particles do not move as on one rigid stage: nearness alone follows them over longer stretches"
+        return _labels(series, found[0]), rigid_solution(series, *found, alpha_deg, note)
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
+
+
+def _by_nearness(series: Series, config: TrackConfig, needed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Tracks (track, rank) made without a stage, the field's steps (rank, 2) and the noise of a sighting, px.
+
+    Where a stage is in doubt, so is its foreshortening.
+    """
+    steps, noise = measure_steps(series, stretches(series, None), config.drift_reach_px)
+    label = plain_labels(series, config.max_gap_tilts, steps, noise)
+    return _longest(table(series, label), needed), steps, noise
+
+
+def _held_against(
+    series: Series,
+    plain: np.ndarray,
+    start: Model,
+    stated_deg: float | None,
+    config: TrackConfig,
+    needed: int,
+) -> tuple[str, tuple[np.ndarray, Fit] | None]:
+    """Tracks and stage, if a rigid one explains the tracks by nearness, and what is to be said; or why not."""
+    free = _longest(plain, _FREE_PIECE)[:_FREE_PIECES]
+    looked = Survey(stated_deg or 0.0, 1.0, "")
+    if len(free) >= _FEWEST_TRACKS:
+        looked = survey(series, free, start, stated_deg, config.axis_reach_deg)
+    series = replace(series, alpha=series.alpha * looked.scale)
+    found = _link_rigidly(series, looked.axis_deg, config, needed)
+    if found is None:
+        return "too few particles could be followed to tell drift from tilt", None
+    index, fitted = found
+    if _followed(plain[: len(index)]) > _LONGER * _followed(index):
+        return "particles do not move as on one rigid stage: nearness alone follows them over longer stretches", None
+    wrong = affine_motion(series, free, replace(fitted.model, noise_px=smooth_noise(series, free)))
+    if wrong > _MOST_AFFINE * smooth_noise(series, free):
+        return (
+            f"particles do not move as on one rigid stage: {wrong:.1f} px of their motion go by their places, which "
+            "wrong tilt angles do"
+        ), None
+    jumps = np.flatnonzero(np.hypot(*fitted.model.steps.T) > config.drift_reach_px)
+    notes = [looked.note] if looked.note else []
+    notes += [f"the field jumps by {np.hypot(*fitted.model.steps[r]):.0f} px at tilt {series.tilts[r]}" for r in jumps]
+    return "; ".join(notes), found
 
 
 def _no_geometry(series: Series, alpha_deg: np.ndarray) -> str:
@@ -108,22 +156,21 @@ def _labels(series: Series, index: np.ndarray) -> np.ndarray:
     return label
 
 
-def _link_rigidly(
-    series: Series, tilt_axis_deg: float | None, config: TrackConfig, needed: int
-) -> tuple[np.ndarray, Fit] | None:
+def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: int) -> tuple[np.ndarray, Fit] | None:
     """The tracks (track, rank) and the solved stage, or None where there is too little to solve for one."""
-    stretch = stretches(series, tilt_axis_deg)
+    stretch = stretches(series, axis_deg)
     steps, noise = measure_steps(series, stretch, config.drift_reach_px)
     wander = 0.2 * noise + 0.05 * max(series.shape) * float(np.median(np.diff(series.alpha)))
     rules = Rules(noise, wander, gap=2, margin=3.0)
-    label = follow(series, series.rank >= 0, stretch, steps, rules, Likeness())
+    label = link_nearest(series, series.rank >= 0, stretch, steps, rules, Likeness())
     likeness = learn_likeness(series, label)
     index = _longest(table(series, label), _PIECE)
     if len(index) < _FEWEST_TRACKS:
         return None
-    fitted = _first_fit(series, index, steps, noise, tilt_axis_deg, config.axis_reach_deg)
-    if tilt_axis_deg is None:  # once more, now that the foreshortening between tilts is known
-        return _link_rigidly(series, fitted.model.axis_deg, config, needed)
+    model = refine_axis(series, index[:_AXIS_PIECES], _start(series, axis_deg, axis_deg, steps, noise), _START_DEG)
+    fitted = fit(series, index, model)
+    noise, creep = measure_noise(series, index, fitted)
+    fitted = replace(fitted, model=replace(model, noise_px=noise, creep=creep))
     for turn in range(_ROUNDS):
         index = _joined(series, index, fitted)
         if len(index) < _FEWEST_TRACKS:
@@ -133,7 +180,7 @@ def _link_rigidly(
         if turn == _ROUNDS - 1 or (turn > 1 and (index != before).mean() < _STABLE):
             break
         rest = (series.rank >= 0) & (_labels(series, index) < 0)
-        found = table(series, follow(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
+        found = table(series, link_nearest(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
         index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, _PIECE)])
         fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
@@ -142,19 +189,13 @@ def _link_rigidly(
     return index, _refit(series, index, fitted.model, axis=True)
 
 
-def _first_fit(
-    series: Series, index: np.ndarray, steps: np.ndarray, noise: float, axis_deg: float | None, reach_deg: float
-) -> Fit:
-    """Stage and positions from the pieces of tracks alone."""
+def _start(series: Series, axis_deg: float, shrunk_deg: float | None, steps: np.ndarray, noise: float) -> Model:
+    """A stage as stated; the steps were voted after shrinking across ``shrunk_deg``, None: without."""
     ratio = np.ones(len(series.alpha))
-    if axis_deg is not None:
+    if shrunk_deg is not None:
         ratio[1:] = np.cos(series.alpha[1:]) / np.maximum(np.cos(series.alpha[:-1]), 0.05)
     spread = np.array([2.0, 0.15]) * max(series.shape)
-    model = Model(axis_deg or 0.0, series.alpha, 1.0, series.tilts.astype(float), steps, ratio, noise, 0.0, spread)
-    model = refine_axis(series, index[:_AXIS_PIECES], model, 90.0 if axis_deg is None else reach_deg)
-    fitted = fit(series, index, model)
-    noise, creep = measure_noise(series, index, fitted)
-    return replace(fitted, model=replace(model, noise_px=noise, creep=creep))
+    return Model(axis_deg, series.alpha, 1.0, series.tilts.astype(float), steps, ratio, noise, 0.0, spread)
 
 
 def _refit(series: Series, index: np.ndarray, model: Model, *, axis: bool) -> Fit:

@@ -17,6 +17,21 @@ def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float
     From how the distance, along the axis and less the drift, of two sightings of a track grows with the time
     between: 2σ² at once, and what own motion adds later. Medians, so that wrong links do not count.
     """
+    first, growth = _spread(series, index, fitted)
+    creep = max(0.0, float(np.median(growth))) if growth else 0.0
+    noise = np.sqrt(max(first - creep, 0.2 * first) / 2)
+    noise = max(float(noise), _RASTER_PX)
+    return noise, creep if creep * index.shape[1] > _OWN_NOISES * noise**2 else 0.0
+
+
+def slow_motion(series: Series, index: np.ndarray, fitted: Fit) -> float:
+    """Variance per tilt, px², of own motion that may be there though it is too little to be told from noise."""
+    growth = _spread(series, index, fitted)[1]
+    return max(0.0, growth[-1]) if growth else 0.0  # over the longest times, which tell the most
+
+
+def _spread(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float, list[float]]:
+    """Variance of the distance of neighbouring sightings, px², and how much it grows per tilt over longer times."""
     order = np.argsort(fitted.model.time, kind="stable")
     along = np.where(index >= 0, series.xy[index] @ fitted.model.frame[:, 1] - fitted.shift[:, 1], np.nan)[:, order]
     tilts = along.shape[1]
@@ -32,10 +47,7 @@ def measure_noise(series: Series, index: np.ndarray, fitted: Fit) -> tuple[float
             first = variance
         else:
             growth.append((variance - first) / (lag - 1))
-    creep = max(0.0, float(np.median(growth))) if growth else 0.0
-    noise = np.sqrt(max(first - creep, 0.2 * first) / 2)
-    noise = max(float(noise), _RASTER_PX)
-    return noise, creep if creep * tilts > _OWN_NOISES * noise**2 else 0.0
+    return first, growth
 
 
 def track_noise(index: np.ndarray, fitted: Fit) -> np.ndarray:

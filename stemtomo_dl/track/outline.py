@@ -87,6 +87,13 @@ def meeting(outline: Outline, masks: Masks, rows: np.ndarray) -> np.ndarray:
     return rows[((low < first + outline.crop.shape) & (high > first)).all(1)]
 
 
+def near(outline: Outline, others: list[Outline], boxes: np.ndarray) -> list[Outline]:
+    """Those of the others, of boxes (n, 4), whose boxes meet an outline's."""
+    box = outline.box
+    met = ((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(1)
+    return [others[i] for i in np.flatnonzero(met)]
+
+
 def agreement(a: Outline, b: Outline) -> float:
     """Intersection over union."""
     common = a.cut(b).area

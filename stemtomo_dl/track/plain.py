@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from stemtomo_dl.track.drift import measure_steps, stretches
+from stemtomo_dl.track.drift import stretches
 from stemtomo_dl.track.likeness import Likeness, learn_likeness
 from stemtomo_dl.track.series import Series
 from stemtomo_dl.track.solution import Solution, Stage
-from stemtomo_dl.track.tracklets import Rules, follow
+from stemtomo_dl.track.tracklets import Rules, link_nearest
 
+_LEAST_NOISE_PX = 0.5
 _WANDER = 0.5  # of the noise: what a particle may move per tilt besides the field's motion
 
 
-def plain_labels(series: Series, tilt_axis_deg: float | None, gap: int, reach_px: float) -> tuple[np.ndarray, float]:
-    """Labels by linking tilt to tilt, gaps closed, and the noise of a sighting (px)."""
-    stretch = stretches(series, tilt_axis_deg)
-    steps, noise = measure_steps(series, stretch, reach_px)
-    noise = max(noise, 0.5)
+def plain_labels(series: Series, gap: int, steps: np.ndarray, noise: float) -> np.ndarray:
+    """Labels by linking tilt to tilt, gaps closed; steps and noise as `measure_steps` gives them without an axis."""
+    stretch, noise = stretches(series, None), max(noise, _LEAST_NOISE_PX)
     free = series.rank >= 0
-    sure = follow(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
+    sure = link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
     likeness = learn_likeness(series, sure)
-    return follow(series, free, stretch, steps, Rules(noise, _WANDER * noise, gap, 0.0), likeness), noise
+    return link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, gap, 0.0), likeness)
 
 
 def plain_solution(

@@ -115,6 +115,8 @@ class Fit:
         Robust weights (0 where unseen) and distances to the solution, px (0 where unseen).
     noise : (track) array
         Standard deviation of each track's sightings, px.
+    precision : (track, rank) array
+        What each sighting counts: its weight over its variance, px⁻².
     """
 
     model: Model
@@ -126,13 +128,14 @@ class Fit:
     weight: np.ndarray
     misfit: np.ndarray
     noise: np.ndarray
+    precision: np.ndarray
 
     def predict(self) -> tuple[np.ndarray, np.ndarray]:
         """Expected positions (track, rank, 2) from the field's centre, px, and their variance (track, rank), px²."""
         basis_u, basis_v = self.model.bases()
         place = np.stack([self.u @ basis_u.T, self.v @ basis_v.T], -1) + self.shift
         variance = 0.5 * (((self.u_root @ basis_u.T) ** 2).sum(1) + ((self.v_root @ basis_v.T) ** 2).sum(1))
-        variance += self.model.noise_px**2 / (self.weight.sum(0) + 0.1)  # of the drift
+        variance += 1 / (self.precision.sum(0) + 0.1 / self.model.noise_px**2)  # of the drift
         if len(self.model.knots):
             variance += self.model.creep * (self.model.knots[1] - self.model.knots[0]) / 6  # between knots
         return place @ self.model.frame.T, variance
@@ -173,18 +176,25 @@ def fit(
     uv = np.where(seen[..., None], series.xy[index], 0) @ model.frame
     noise = np.full(len(index), model.noise_px) if noise is None else noise
     (basis_u, basis_v), (prior_u, prior_v) = model.bases(), model.priors()
+    variance = noise[:, None] ** 2 + np.where(seen, series.cut[index], 0)
     steps, weight = model.steps @ model.frame, seen.astype(float) if weight is None else weight
     ratio, trust = np.stack([model.ratio, np.ones(len(steps))], 1), np.ones(len(steps))
     for _ in range(rounds):
-        precision = weight / noise[:, None] ** 2
+        precision = weight / variance
         u, u_root, shift_u = _eliminate(basis_u, prior_u, precision, uv[..., 0], steps[:, 0], ratio[:, 0], trust)
         v, v_root, shift_v = _eliminate(basis_v, prior_v, precision, uv[..., 1], steps[:, 1], ratio[:, 1], trust)
         misfit = np.hypot(uv[..., 0] - u @ basis_u.T - shift_u, uv[..., 1] - v @ basis_v.T - shift_v) * seen
-        weight = seen / (1 + (misfit / (ROBUST * noise[:, None])) ** 2) ** 2
+        weight = seen / (1 + misfit**2 / (ROBUST**2 * variance)) ** 2
         shift = np.stack([shift_u, shift_v], 1)
         wrong = np.hypot(*(shift[1:] - ratio[1:] * shift[:-1] - steps[1:]).T) / (ROBUST * _STEP_PX)
         trust[1:] = 1 / (1 + wrong**2) ** 2
-    return Fit(model, u, v, u_root, v_root, shift, weight, misfit, noise)
+    return Fit(model, u, v, u_root, v_root, shift, weight, misfit, noise, weight / variance)
+
+
+def saturated(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
+    """Geman and McClure's misfit of each sighting, (track, rank): of noises squared, at most 1; 0 where unseen."""
+    squared = fitted.misfit**2 / (ROBUST**2 * (fitted.model.noise_px**2 + np.where(index >= 0, series.cut[index], 0)))
+    return squared / (1 + squared)
 
 
 def _eliminate(

@@ -28,6 +28,8 @@ class Series:
     partial : (n) array
         Variance of a centre along each axis, px², where outlines like this one show no more than a part of their
         particle.
+    cut : (n) array
+        Variance that a sighting has beyond its noise, px²: ``partial`` where the scan's edge cuts its outline, else 0.
     narrow : (n) array
         Root of the smaller second moment, px: a quarter of an outline's width.
     rank : (n) int array
@@ -47,6 +49,7 @@ class Series:
     xy: np.ndarray
     looks: np.ndarray
     partial: np.ndarray
+    cut: np.ndarray
     narrow: np.ndarray
     rank: np.ndarray
     groups: list[np.ndarray]
@@ -75,5 +78,7 @@ def arrange(
     cxx, cyy, cxy = seen.covariance[:, 0, 0], seen.covariance[:, 1, 1], seen.covariance[:, 0, 1]
     looks = np.stack([np.log(seen.area), (cxx - cyy) / (cxx + cyy), 2 * cxy / (cxx + cyy)], 1)
     partial = _PARTIAL * (cxx + cyy) / 2
+    cut = np.zeros(len(partial)) if seen.at_border is None else np.where(seen.at_border, partial, 0.0)
     narrow = np.sqrt(np.linalg.eigvalsh(seen.covariance)[:, 0])
-    return Series(seen.xy - field_centre(shape), looks, partial, narrow, rank, groups, tilts, alpha, shape, descriptor)
+    xy = seen.xy - field_centre(shape)
+    return Series(xy, looks, partial, cut, narrow, rank, groups, tilts, alpha, shape, descriptor)

@@ -24,7 +24,7 @@ class Stage:
     rigid : bool
         False where the geometry could not be used, and outlines were linked by nearness, with gap closing.
     note : str
-        Why, in a line; empty if rigid.
+        Why, in a line; if rigid, what of the series is other than was stated, or cannot be known. Empty: nothing.
     """
 
     tilt_axis_deg: float

@@ -21,7 +21,7 @@ class _Points:
         model = fitted.model
         uv = (np.where(index[..., None] >= 0, series.xy[index], 0)) @ model.frame - fitted.shift
         basis = np.stack([np.cos(model.alpha), -np.sin(model.alpha)], 1)
-        weight = fitted.weight / model.noise_px**2
+        weight = fitted.precision
         self.model, self.seen = model, index >= 0
         self.u_precision = (weight @ (basis[:, :, None] * basis[:, None]).reshape(-1, 4)).reshape(-1, 2, 2)
         self.u_sum, self.v_sum = (weight * uv[..., 0]) @ basis, (weight * uv[..., 1]).sum(1)

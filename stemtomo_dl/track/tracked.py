@@ -25,7 +25,7 @@ class Tracked(NamedTuple):
     masks: Masks
 
 
-def track(
+def track_masks(
     masks: Masks,
     tilt_axis_deg: float | None,
     step_nm: float,
@@ -61,16 +61,18 @@ def track(
     Tracked
         Tracks numbered from 1 by the number of outlines found, most first.
     """
-    label, solution = link(features(masks), masks.tilt, masks.alpha_deg, masks.shape, tilt_axis_deg, config, descriptor)
+    seen = features(masks)
+    label, solution = link(seen, masks.tilt, masks.alpha_deg, masks.shape, tilt_axis_deg, config, descriptor)
     placed = np.isfinite(masks.alpha_deg)
     taken = np.ones(len(placed), bool) if recorded is None else recorded
     if placed.any():
         taken = taken & placed
-    return track_record(masks, label, solution, taken, step_nm, prompt, filling=filling)
+    return track_record(masks, seen, label, solution, taken, step_nm, prompt, filling=filling)
 
 
 def track_record(
     masks: Masks,
+    seen: Features,
     label: np.ndarray,
     solution: Solution,
     recorded: np.ndarray,
@@ -79,15 +81,19 @@ def track_record(
     *,
     filling: bool = True,
 ) -> Tracked:
-    """`track` after the linking: `label` and `solution` are what `link` gives, ``recorded`` is a (tilt) bool array."""
+    """`track_masks` after the linking: `label` and `solution` are what `link` gives for the masks' features ``seen``.
+
+    ``recorded`` is a (tilt) bool array.
+    """
     standing = stand(masks, label, solution, recorded)
     filled = fill(masks, standing, prompt) if filling else []
     joined = append(masks, filled) if filled else masks
-    return Tracked(_record(joined, solution, standing, filled, recorded, step_nm), joined)
+    return Tracked(_record(joined, seen, solution, standing, filled, recorded, step_nm), joined)
 
 
 def _record(
     masks: Masks,
+    known: Features,
     solution: Solution,
     standing: Standing,
     filled: list[Filled],
@@ -107,8 +113,8 @@ def _record(
 
     states = _states(masks, standing, particle, tilt, instance, taken)
     predicted = standing.expected.predicted_px
-    seen: Features = features(masks.some(instance))
-    misfit = np.hypot(*(seen.xy - predicted[particle, tilt]).T)
+    xy, area = _places(masks, known, instance)
+    misfit = np.hypot(*(xy - predicted[particle, tilt]).T)
     source = np.zeros(len(masks), "i1") if masks.source is None else masks.source
     own = source[instance] == SOURCES.index("found")
     state = states[particle, tilt]
@@ -118,9 +124,9 @@ def _record(
         track=(particle + 1).astype("i4"),
         tilt=tilt.astype("i4"),
         instance=instance.astype("i4"),
-        x_px=seen.xy[:, 0],
-        y_px=seen.xy[:, 1],
-        area_px=seen.area,
+        x_px=xy[:, 0],
+        y_px=xy[:, 1],
+        area_px=area,
         state=state,
         source=source[instance],
         misfit_px=misfit,
@@ -144,6 +150,13 @@ def _record(
         rigid=solution.stage.rigid,
         note=solution.stage.note,
     )
+
+
+def _places(masks: Masks, known: Features, instance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (n, 2) and areas (n) of instances, of which ``known`` are measured and the later ones are not."""
+    added = features(masks.some(np.arange(len(known.xy), len(masks))))
+    xy, area = np.concatenate([known.xy, added.xy]), np.concatenate([known.area, added.area])
+    return xy[instance], area[instance]
 
 
 def _states(

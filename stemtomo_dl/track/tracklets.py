@@ -36,7 +36,7 @@ class Rules:
 LIMIT = 8.0  # dearest link: four standard deviations of position alone
 
 
-def follow(
+def link_nearest(
     series: Series, free: np.ndarray, stretch: np.ndarray, steps: np.ndarray, rules: Rules, likeness: Likeness
 ) -> np.ndarray:
     """Link sightings to the nearest of the tilts before, optimally per tilt.

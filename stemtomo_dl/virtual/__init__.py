@@ -4,6 +4,15 @@ from stemtomo_dl.virtual.appearance import describe, identity_check
 from stemtomo_dl.virtual.bad_pixels import find_bad_pixels
 from stemtomo_dl.virtual.beam import beam_positions
 from stemtomo_dl.virtual.images import DETECTORS, virtual_images
-from stemtomo_dl.virtual.sectors import SECTORS
+from stemtomo_dl.virtual.sectors import SECTORS, bragg
 
-__all__ = ["DETECTORS", "SECTORS", "beam_positions", "describe", "find_bad_pixels", "identity_check", "virtual_images"]
+__all__ = [
+    "DETECTORS",
+    "SECTORS",
+    "beam_positions",
+    "bragg",
+    "describe",
+    "find_bad_pixels",
+    "identity_check",
+    "virtual_images",
+]

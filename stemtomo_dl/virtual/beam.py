@@ -10,6 +10,9 @@ from scipy import ndimage
 
 from stemtomo_dl.surfaces import quadratic, robust_fit
 
+_TAIL_PX, _MOST_CUT = 1.0, 0.1  # of the beam's disk: what lies about it, and the share that may be missing
+_LOST_PX, _FINE_PX, _GROUND_PX = 3.0, 0.25, 2.0
+
 
 def coarse_centre(pattern: np.ndarray, good: np.ndarray, disk_px: float) -> np.ndarray:
     """Centre (column, row) of the direct beam in a mean pattern, to about 0.1 px; NaN where there is none.
@@ -69,6 +72,68 @@ def refine_centres(patterns: np.ndarray, good: np.ndarray, centres: np.ndarray, 
                 break
             centres[i, 0] = cx + (sx - background * lx) / signal
             centres[i, 1] = cy + (sy - background * ly) / signal
+
+
+def cut_by_gap(good: np.ndarray, centre: np.ndarray, disk_px: float) -> bool:
+    """Whether pixels that do not count take a part of the direct beam, so that its centroid is not where it is."""
+    y, x = np.indices(good.shape)
+    beam = np.hypot(x - centre[0], y - centre[1]) <= disk_px + _TAIL_PX
+    return bool((beam & ~good).sum() > _MOST_CUT * beam.sum())
+
+
+def disk_centre(pattern: np.ndarray, good: np.ndarray, near: np.ndarray, disk_px: float, reach_px: float) -> np.ndarray:
+    """Centre (column, row) of the disk that describes the known pixels about the beam best, on an even ground.
+
+    Least squares in units of the counting noise over centres a quarter of a pixel apart, then a paraboloid through
+    the least and its neighbours. What is missing has no say, unlike in a centroid.
+
+    Parameters
+    ----------
+    pattern : (qy, qx) array
+    good : (qy, qx) bool array
+    near : (2,) array
+        Where the beam is, to ``reach_px`` (column, row).
+    disk_px, reach_px : float
+    """
+    row, column = np.nonzero(good & np.isfinite(pattern))
+    close = np.hypot(column - near[0], row - near[1]) <= disk_px + reach_px + _GROUND_PX
+    x, y = column[close], row[close]
+    counts = pattern[y, x].astype(float)
+    weight = 1 / np.sqrt(np.maximum(counts, max(counts.mean(), 1e-12) / 10))
+    steps = np.arange(-reach_px, reach_px + _FINE_PX / 2, _FINE_PX)
+    cost = np.empty((len(steps), len(steps)))
+    for (i, j), _ in np.ndenumerate(cost):
+        disk = np.clip(disk_px + 0.5 - np.hypot(x - near[0] - steps[j], y - near[1] - steps[i]), 0, 1)
+        design = np.stack([np.ones_like(disk), disk], 1) * weight[:, None]
+        level, height = np.linalg.lstsq(design, counts * weight, rcond=None)[0]
+        cost[i, j] = np.sum((weight * (counts - level - max(height, 0) * disk)) ** 2)
+    i, j = np.clip(np.unravel_index(cost.argmin(), cost.shape), 1, len(steps) - 2)
+    dy, dx = np.indices((3, 3)).reshape(2, -1) - 1
+    _, bx, by, cxx, cxy, cyy = np.linalg.lstsq(
+        quadratic(dx, dy), cost[i - 1 : i + 2, j - 1 : j + 2].ravel(), rcond=None
+    )[0]
+    off = np.linalg.lstsq(np.array([[2 * cxx, cxy], [cxy, 2 * cyy]]), -np.array([bx, by]), rcond=1e-3)[0]
+    return np.asarray(near + [steps[j], steps[i]] + _FINE_PX * np.clip(off, -1, 1))
+
+
+def descan_past_gaps(
+    blocks: Iterable[tuple[float, float, np.ndarray]], good: np.ndarray, near: np.ndarray, disk_px: float
+) -> np.ndarray:
+    """Descan (2, 6), as `fit_descan` gives it, by the disks in mean patterns of small groups of probes.
+
+    Parameters
+    ----------
+    blocks : iterable of (x, y, pattern)
+        As `seed_centres` takes them.
+    good : (qy, qx) bool array
+    near : (2,) array
+        Where the beam is, to `_LOST_PX` (column, row).
+    disk_px : float
+    """
+    blocks = list(blocks)
+    middle = disk_centre(np.mean([p for _, _, p in blocks], 0), good, near, disk_px, _LOST_PX)
+    found = np.array([disk_centre(p, good, middle, disk_px, _LOST_PX / 2) for _, _, p in blocks])
+    return fit_descan(np.array([(x, y) for x, y, _ in blocks]), found)
 
 
 def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.ndarray, disk_px: float) -> np.ndarray:

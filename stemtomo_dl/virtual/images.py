@@ -15,6 +15,8 @@ from stemtomo_dl.stream import THREADS, sample_blocks, stream
 from stemtomo_dl.surfaces import robust_fit
 from stemtomo_dl.virtual.beam import (
     beam_positions,
+    cut_by_gap,
+    descan_past_gaps,
     fit_descan,
     measured_disk_px,
     refine_centres,
@@ -66,6 +68,11 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
         disk = measured
         descan = seed_centres(blocks, ~bad, disk)
     seeds = beam_positions(descan, scan.shape[:2])
+    middle = np.median(seeds, (0, 1))
+    cut = cut_by_gap(~bad, middle, disk)
+    if cut:
+        descan = descan_past_gaps(blocks, ~bad, middle, disk)
+        seeds = beam_positions(descan, scan.shape[:2])
     if not np.any(seeds):
         raise BadScan(f"{scan.name}: no direct beam stands out in its patterns; look at the scan")
     centre = np.median(seeds, (0, 1))
@@ -77,7 +84,7 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
         sums = _Sums(scan.shape, maps, seeds, good, window_radius(disk), pool)
         for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
             sums.take(tile, patterns)
-    final = fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
+    final = descan if cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
     mean = sums.total.sum(0) / (scan.shape[0] * scan.shape[1])
     return VirtualImages(DETECTORS, sums.images, final, mean.astype("f4"), sums.peak.max(0), sums.sectors)
 

@@ -124,3 +124,36 @@ def add_runs(lines: np.ndarray, runs: np.ndarray, begin: int, end: int, origin: 
         out[1, sector] += b
         out[2, sector] += c
         out[3, sector] += d
+
+
+def bragg(sectors: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bragg scattering of every probe, in units of its counting noise.
+
+    That is what counts less the bare support's, and less its mean over each ring, which a round pattern would have.
+
+    Parameters
+    ----------
+    sectors : (y, x, sector) array
+        Of `VirtualImages`.
+    free : (y, x) bool array
+        Probes of the scan, maybe more than ``sectors`` has, that no particle covers.
+
+    Returns
+    -------
+    rows : (y, x, sector) f4 array
+    noise : (y, x) f4 array
+        Variance of a probe's row by counting alone, summed over its sectors.
+    """
+    together = -(-free.shape[0] // sectors.shape[0])
+    covered = np.add.reduceat(
+        np.add.reduceat(~free, np.arange(0, free.shape[0], together), 0), np.arange(0, free.shape[1], together), 1
+    )
+    counts = sectors.astype("f4")
+    bare = counts[covered == 0] if (covered == 0).sum() > 1 else counts.reshape(-1, SECTORS)
+    gain = float(bare.var(0).sum() / max(float(bare.mean(0).sum()), 1e-30))
+    rings = (counts - bare.mean(0)).reshape(*counts.shape[:2], RINGS, AZIMUTHS)
+    excess = (rings - rings.mean(3, keepdims=True)).reshape(counts.shape)
+    mean = counts.mean((0, 1))
+    scale = gain * np.maximum(mean, mean.mean() / 20)  # sectors that hardly count are no measure of their own noise
+    noise = gain * (counts / scale).sum(2) * (1 - 1 / AZIMUTHS)
+    return (excess / np.sqrt(scale)).astype("f4"), noise.astype("f4")

@@ -226,7 +226,7 @@ def test_summary_counts_states_and_sources():
     summary = summarise(facts)
     json.dumps(summary, allow_nan=False)
     assert summary["n_states"] == {"clean": 11, "overlapped": 0, "merged": 0, "hidden": 1, "outside": 0}
-    assert summary["n_sources"] == {"found": 9, "prompted": 1, "projected": 1}
+    assert summary["n_sources"] == {"found": 9, "prompted": 1, "projected": 1, "split": 0}
     assert [p["coverage"] for p in summary["particles"]] == [0.6667, 1.0]  # neither hidden nor computed is seen
     assert summary["stage"]["tilt_axis_deg"] == REFINED_DEG
     assert summary["stage"]["tilt_axis_stated_deg"] == STATED_DEG

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stemtomo_dl.records import SOURCES, STATES, Masks
+from stemtomo_dl.track.features import features
 from stemtomo_dl.track.fill import append, fill
 from stemtomo_dl.track.outline import Outline, agreement
 from stemtomo_dl.track.overlap import overlap_share, stand
@@ -56,7 +57,7 @@ class Field:
     def record(self, prompt=None, filling=True, recorded=None):
         masks, label = self.masks()
         recorded = np.ones(TILTS, bool) if recorded is None else recorded
-        return track_record(masks, label, self.solution, recorded, 2.0, prompt, filling=filling)
+        return track_record(masks, features(masks), label, self.solution, recorded, 2.0, prompt, filling=filling)
 
 
 def apart():
@@ -158,7 +159,7 @@ def test_an_unlinked_outline_where_one_is_expected_is_the_particles():
     masks, label = field.masks()
     left = np.flatnonzero((label == 1) & (masks.tilt == 5))
     label[left] = -1
-    tracks, joined = track_record(masks, label, field.solution, np.ones(TILTS, bool), 2.0)
+    tracks, joined = track_record(masks, features(masks), label, field.solution, np.ones(TILTS, bool), 2.0)
     assert joined.source is None
     assert tracks.instance[sighting(tracks, 1, 5)].tolist() == left.tolist()
 

@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from stemtomo_dl.config import TrackConfig
 from stemtomo_dl.geometry import field_centre, tilt_rotation
 from stemtomo_dl.records import Instrument, Masks
-from stemtomo_dl.track import track as follow
+from stemtomo_dl.track import track_masks
 from stemtomo_dl.track.assign import assign
 from stemtomo_dl.track.drift import vote_shift
 from stemtomo_dl.track.features import features
@@ -17,7 +17,7 @@ INSTRUMENT = Instrument(200, 0.8, 0.02, 5.0, 24.3)
 
 def track(masks, instrument, config):
     """The links alone, without outlines filled in."""
-    return follow(masks, instrument.tilt_axis_deg, instrument.step_nm, config, filling=False).tracks
+    return track_masks(masks, instrument.tilt_axis_deg, instrument.step_nm, config, filling=False).tracks
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])  # of pairs that may not be: many compete, or few

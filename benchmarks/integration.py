@@ -1,0 +1,223 @@
+"""Integrated intensities against the truth of simulated series, and side by side with DIALS on the same frames.
+
+    python benchmarks/integration.py             every setting below, one line each
+    python benchmarks/integration.py --dials     three particles, by us and by DIALS (Debian: apt-get install dials)
+
+A scene of one particle on a film is played and averaged under its true outline, so that only integration is judged; our
+own spots and lattice are used. Intensities are merged with equal weights in the Laue class of the lattice and compared
+with |F|²: `cc` is their correlation, `r1` Σ|k|F| − |F_true||/Σ|F_true| of amplitudes, `r1_strong` the same of those
+above 3σ, `rint` of the unmerged ones, `cc_half` of random halves, `z` the scatter about the truth over the errors that
+are claimed (1: honest). JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from stemtomo_dl import resources
+from stemtomo_dl.crystal.equivalents import disagreement, equivalents
+from stemtomo_dl.crystal.goniometer import Geometry
+from stemtomo_dl.crystal.index import index
+from stemtomo_dl.crystal.integrate import integrate
+from stemtomo_dl.crystal.spots import find_spots
+from stemtomo_dl.export import FORMATS
+from stemtomo_dl.records import DiffractionSeries, Truth
+from stemtomo_dl.simulate.scene import Scene
+from stemtomo_dl.simulate.series import simulate
+from stemtomo_dl.store.folder import write_folder
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "steps of 1°": {},
+    "steps of 1.7°": {"step": 1.7},
+    "steps of 0.3°": {"step": 0.3, "span": 40},
+    "steps of 0.1°": {"step": 0.1, "span": 25, "sigma": 0.01},
+    "0.3 mrad": {"convergence": 0.3},
+    "1.2 mrad": {"convergence": 1.2, "pixel": 0.018, "detector": 160},
+    "200 electrons, thick film": {"electrons": 200, "film": 20},
+    "goniometer off by 0.15°": {"step": 0.25, "span": 40, "sigma": 0.15},
+    "to and fro, 15 % missing, uneven": {"step": 0.5, "order": "dose-symmetric", "missing": 0.15, "uneven": 0.1},
+    "triclinic, wide disks": {"cif": "kyanite.cif", "convergence": 1.2, "step": 0.5, "pixel": 0.012, "detector": 160},
+    "two-beam, steps of 1°": {"intensities": "two-beam"},
+    "two-beam, steps of 0.3°": {"intensities": "two-beam", "step": 0.3, "span": 40},
+    "two-beam, 55 nm": {"intensities": "two-beam", "step": 0.5, "span": 45, "size": 55},
+}
+SIDE_BY_SIDE = {
+    "brookite": {"step": 0.3, "span": 40, "detector": 128},
+    "rutile": {"step": 0.3, "span": 40, "cif": "rutile.cif", "seed": 2},
+    "kyanite": {"step": 0.3, "span": 40, "cif": "kyanite.cif", "seed": 3},
+}
+DIALS = (
+    "dials.import one.nxs output.experiments=imported.expt",
+    "dials.find_spots imported.expt min_spot_size=2 gain=1 nproc=1",
+    "dials.index imported.expt strong.refl indexing.method=fft3d detector.fix=distance {known}",
+    "dials.refine indexed.expt indexed.refl detector.fix=distance",
+    "dials.integrate refined.expt refined.refl nproc=1",
+    "dials.scale integrated.expt integrated.refl",
+    "dials.export scaled.expt scaled.refl format=shelx shelx.hklout=scaled.hkl",
+)
+SYMMETRY = {"brookite": "Pmmm", "rutile": "P4/mmm", "kyanite": "P1"}
+ROTATION, AXIS = -7.5, 24.3
+
+
+def played(
+    intensities: str = "kinematic",
+    convergence: float = 0.8,
+    step: float = 1.0,
+    span: float = 50.0,
+    electrons: float = 2000.0,
+    size: float = 24.0,
+    seed: int = 1,
+    cif: str = "brookite.cif",
+    sigma: float = 0.03,
+    detector: int = 128,
+    pixel: float = 0.0201,
+    film: float = 8.0,
+    order: str = "given",
+    missing: float = 0.0,
+    uneven: float = 0.0,
+) -> tuple[DiffractionSeries, Truth]:
+    """One particle's series and the truth."""
+    particle = {"cif": cif, "count": 1, "size_nm": size, "shape": "random", "positions_nm": [(0, 0, 0)]}
+    content = {
+        "title": "one particle",
+        "seed": seed,
+        "intensities": intensities,
+        "instrument": {
+            "voltage_kv": 200.0,
+            "convergence_mrad": convergence,
+            "electrons_per_pattern": electrons,
+            "scan": [14, 14],
+            "step_nm": 5.0,
+            "detector": [detector, detector],
+            "pixel_inv_angstrom": pixel,
+            "tilt_axis_deg": AXIS,
+            "rotation_deg": ROTATION,
+        },
+        "tilts": {
+            "start": -span,
+            "stop": span,
+            "step": step,
+            "sigma_deg": sigma,
+            "order": order,
+            "missing": missing,
+            "uneven_deg": uneven,
+        },
+        "drift": {"walk_px": 0.0, "beam_walk_px": 0.0, "height_nm": 0.0},
+        "film": {"thickness_nm": film},
+        "particles": [particle | {"orientation": {"kind": "random"}}],
+    }
+    text = (resources.synthetic() / "structures" / cif).read_text(encoding="utf-8")
+    series = simulate(Scene.model_validate(content), {cif: text})
+    truth, sums, number = series.truth, [], []
+    for tilt in range(len(series)):
+        mask = truth.masks.full(truth.masks.at(tilt)[0])
+        sums.append(series.scan(tilt, threads=1)[mask].sum(0, dtype="f8"))
+        number.append(mask.sum())
+    n = np.array(number, "i4")
+    patterns = (np.array(sums) / n[:, None, None]).astype("f4")
+    record = DiffractionSeries(
+        instrument=series.scene.experiment([]).instrument,
+        patterns=patterns,
+        measured=np.ones(patterns.shape, bool),
+        alpha_deg=np.array(series.stated_deg, "f8"),
+        tilt=np.arange(len(n), dtype="i4"),
+        n_probes=n,
+        n_support=0 * n,
+        center_px=truth.centers_px[0].astype("f8"),
+        variance=(patterns / n[:, None, None]).astype("f4"),
+    )
+    return record, truth
+
+
+def scores(
+    hkl: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, ub: np.ndarray, truth: Truth, lattice: str
+) -> dict[str, Any]:
+    """Figures of unmerged intensities; ``ub`` is in the sample frame."""
+    relation = np.linalg.inv(truth.ub[0]) @ ub
+    whole = np.rint(relation)
+    if np.abs(relation - whole).max() > 0.1 or abs(round(np.linalg.det(whole))) != 1:
+        return {"lattice": "wrong"}
+    table, power = truth.reflections[truth.phase[0]]
+    known = {tuple(h): p for h, p in zip(table.tolist(), power.tolist(), strict=True)}
+    known |= {(-h, -k, -n): p for (h, k, n), p in known.items()}
+    group = equivalents(hkl, lattice)
+    true = np.bincount(group, [known.get(tuple(h), 0.0) for h in (hkl @ whole.T.astype(int)).tolist()])
+    count = np.bincount(group)
+    true, mean = true / count, np.bincount(group, intensity) / count
+    error = np.sqrt(np.bincount(group, sigma**2)) / count
+    amplitude, expected, strong = np.sqrt(np.maximum(mean, 0)), np.sqrt(true), mean > 3 * error
+    off = np.abs((amplitude @ expected) / (amplitude @ amplitude) * amplitude - expected)
+    scale = (intensity @ true[group]) / (true[group] @ true[group])
+    half = np.random.default_rng(0).permutation(len(group)) % 2 == 0
+    halves = [
+        np.bincount(group[h], intensity[h], len(count)) / np.maximum(np.bincount(group[h], minlength=len(count)), 1)
+        for h in (half, ~half)
+    ]
+    both = np.all([np.bincount(group[h], minlength=len(count)) > 0 for h in (half, ~half)], axis=0)
+    figures = {
+        "cc": np.corrcoef(mean, true)[0, 1],
+        "r1": off.sum() / expected.sum(),
+        "r1_strong": off[strong].sum() / expected[strong].sum(),
+        "rint": disagreement(group, intensity),
+        "cc_half": np.corrcoef(halves[0][both], halves[1][both])[0, 1],
+        "z": np.median(np.abs(intensity - scale * true[group]) / sigma) / 0.6745,
+    }
+    return {"n": len(hkl), "unique": len(count), **{k: round(float(v), 4) for k, v in figures.items()}}
+
+
+def ours(series: DiffractionSeries, truth: Truth) -> dict[str, Any]:
+    """Spots, lattice and intensities by this package."""
+    spots = find_spots(series)
+    crystals = index(spots, series.instrument, series.alpha_deg, most=1)
+    if not crystals:
+        return {"lattice": "none"}
+    found = integrate(series, spots, Geometry(series.instrument, series.alpha_deg), crystals[0])
+    lattice = crystals[0].lattice
+    return {"method": found.method, **scores(found.hkl, found.intensity, found.sigma, crystals[0].ub, truth, lattice)}
+
+
+def by_dials(series: DiffractionSeries, truth: Truth, lattice: str) -> dict[str, Any]:
+    """The same frames, exported, by DIALS, which is told the Laue class."""
+    known = f"indexing.known_symmetry.space_group={SYMMETRY[truth.phase[0]]}"
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(Path(folder), FORMATS["dials"](series, "one"))
+        for command in DIALS:
+            environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+            words = command.format(known=known).split()
+            done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+            if done.returncode:
+                return {"failed": words[0]}
+        content = json.loads((Path(folder) / "scaled.expt").read_text())["crystal"][0]
+        lines = (Path(folder) / "scaled.hkl").read_text().splitlines()
+    rows = [line for line in lines if len(line) >= 28 and line[:12].split() != ["0", "0", "0"]]
+    hkl = np.array([[int(r[i : i + 4]) for i in (0, 4, 8)] for r in rows])
+    values = np.array([[float(r[12:20]), float(r[20:28])] for r in rows])
+    basis = np.array([content[f"real_space_{a}"] for a in "abc"])
+    # DIALS has y up and the beam along −z, in the axes of the detector
+    turn = Rotation.from_euler("z", -ROTATION, degrees=True).as_matrix() @ np.diag([1, -1, -1])
+    return scores(hkl, values[:, 0], values[:, 1], turn @ np.linalg.inv(basis), truth, lattice)
+
+
+def main() -> None:
+    """Print the figures."""
+    if "--dials" in sys.argv:
+        for name, setting in SIDE_BY_SIDE.items():
+            series, truth = played(**setting)
+            lattice = {"brookite": "oP", "rutile": "tP", "kyanite": "aP"}[name]
+            print(json.dumps({"particle": name, "by": "stemtomo", **ours(series, truth)}), flush=True)
+            print(json.dumps({"particle": name, "by": "DIALS", **by_dials(series, truth, lattice)}), flush=True)
+        return
+    for name, setting in SETTINGS.items():
+        print(json.dumps({"setting": name, **ours(*played(**setting))}, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

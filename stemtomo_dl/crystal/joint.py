@@ -1,0 +1,88 @@
+"""What the particles of one tilt series share, refined from the spots of all of them at once.
+
+The camera length is not among it unless cells are known: everything larger by one factor looks the same but for the
+curvature of the Ewald sphere, and cells would take up what it is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stemtomo_dl.crystal.adjust import Held, adjust, misfit, spreads
+from stemtomo_dl.crystal.goniometer import Geometry
+from stemtomo_dl.crystal.nouns import Crystal, Spots
+from stemtomo_dl.crystal.refine import indices, scored
+
+_OWN = 4.0  # widths that a spot may be off its node
+_ELLIPSE = 0.004
+_SEVERAL = 3  # crystals: a single one's cell takes up most of what an ellipse does
+_CAMERA = Held(elevation_deg=0.5, ellipse=_ELLIPSE, tilt_shift_px=1.0)
+_ALL = replace(_CAMERA, tilt_turn_rad=1.5e-3)
+_ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å and px
+    (Held(tilt_shift_px=1.0), 0.015, 2.0),
+    (Held(tilt_shift_px=1.0), 0.015, 1.5),
+    (_CAMERA, 0.012, 1.0),
+    (_ALL, 0.012, 1.0),
+    (_ALL, 0.012, 1.0),
+)
+
+
+def refine_jointly(
+    spots: Sequence[Spots], crystals: Sequence[Crystal], geometry: Geometry, with_ellipse: bool | None = None
+) -> tuple[Geometry, list[Crystal]]:
+    """Refine the geometry that particles share, and each one's cell and orientation with it.
+
+    Parameters
+    ----------
+    spots : sequence of Spots
+        Of each crystal; their frames are the geometry's (`goniometer.placed` makes them so).
+    crystals : sequence of Crystal
+        As indexed one by one.
+    geometry : Geometry
+        Of the whole tilt series, as stated.
+    with_ellipse : bool or None
+        Whether the ellipse is free; None: from three crystals on.
+
+    Returns
+    -------
+    Geometry
+        With the tilt axis's azimuth and elevation, the ellipse, and every tilt's orientation error and beam centre;
+        the camera length's factor as given.
+    list of Crystal
+        In the order given.
+    """
+    if not crystals:
+        return geometry, []
+    counts = [c.n_indexed for c in crystals]
+    azimuth = [c.tilt_axis_deg for c in crystals]
+    now, them = geometry.with_axis(_median(azimuth, counts)), list(crystals)
+    ellipse = len(crystals) >= _SEVERAL if with_ellipse is None else with_ellipse
+    for held, reach, pixels in _ROUNDS:
+        held = held if ellipse else replace(held, ellipse=0.0)
+        now, them = _round(spots, now, them, held, max(reach, pixels * now.pixel))
+    return now, [scored(s, now, c) for s, c in zip(spots, them, strict=True)]
+
+
+def _round(
+    spots: Sequence[Spots], geometry: Geometry, crystals: list[Crystal], held: Held, reach: float
+) -> tuple[Geometry, list[Crystal]]:
+    """Give spots their indices, and fit to those that lie as a crystal's own do."""
+    some, told = [], []
+    for each, crystal in zip(spots, crystals, strict=True):
+        hkl, fits = indices(each, geometry, crystal, reach)
+        if fits.any():
+            width = spreads(each, hkl, geometry, crystal, fits)
+            fits &= (np.abs(misfit(each, hkl, geometry, crystal)) < _OWN * width).all(1)
+        some.append(each.some(fits))
+        told.append(hkl[fits])
+    return adjust(some, told, geometry, crystals, held)
+
+
+def _median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Weighted median."""
+    order = np.argsort(values)
+    total = np.cumsum(np.asarray(weights, float)[order])
+    return float(np.asarray(values)[order][np.searchsorted(total, total[-1] / 2)])

@@ -1,0 +1,120 @@
+"""A run's particles of one lattice as a phase: merged, named, on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stemtomo_dl.crystal.merge import merge_particles
+from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.crystal.phase import Member, Phase
+from stemtomo_dl.errors import InputError
+from stemtomo_dl.geometry import wavelength
+from stemtomo_dl.run import Run
+from stemtomo_dl.simulate.crystal import read_structure
+from stemtomo_dl.solve.naming import Known, likenesses
+from stemtomo_dl.solve.nouns import Intensities
+from stemtomo_dl.solve.symmetry import merge
+from stemtomo_dl.store.atomic import write_json
+from stemtomo_dl.store.phases import write_phase
+
+_FILES = ("merged.hkl", "merged.ins", "stats.json")
+
+
+def merge_phases(run: Run, measured: Mapping[int, tuple[Crystal, Reflections]]) -> list[str]:
+    """Merge the particles that are alike, and write RUN/phases/NAME for each phase.
+
+    A phase that comes out as before keeps its solution. Phases of an earlier pass that are no more are removed.
+
+    Returns
+    -------
+    list of str
+        The files written, by their place in the run.
+    """
+    before = {o for s in ("integrate", "solve") for o in run.ledger.outputs(s) if o.startswith("phases/")}
+    wave, elements = wavelength(run.experiment.beam.voltage_kv), run.experiment.sample.elements
+    with run.progress.stage("merge", 1) as advance:
+        phases = merge_particles([Member(k, c, r) for k, (c, r) in measured.items()])
+        names = _names(phases, run.candidates(), wave)
+        written = [f"phases/{name}/{f}" for name in names for f in _FILES]
+        run.ledger.claim("integrate", written)
+        kept = {_write(run, name, p, wave, elements) for name, p in zip(names, phases, strict=True)}
+        advance()
+    for name in sorted(before - set(written)):
+        if name.rpartition("/")[0] not in kept:
+            run.ledger.remove(name)
+    run.ledger.book["integration"]["phases"] = names
+    return written
+
+
+def _write(run: Run, name: str, phase: Phase, wave: float, elements: list[str]) -> str | None:
+    """Write a phase; its folder if what was solved from it before still stands."""
+    place = f"phases/{name}"
+    merged, stats = run.folder / place / "merged.hkl", run.folder / place / "stats.json"
+    before = merged.read_bytes() if merged.exists() and stats.exists() else b""
+    figures = json.loads(stats.read_text(encoding="utf-8")) if before else {}
+    write_phase(run.folder / place, phase, name, wave, elements)
+    if not before or before != merged.read_bytes():
+        return None
+    write_json(stats, {**figures, **json.loads(stats.read_text(encoding="utf-8"))})
+    return place
+
+
+def _names(phases: list[Phase], candidates: list[Path], wave: float) -> list[str]:
+    """A name for each phase: the candidate that it is like, else its lattice and cell."""
+    names = [_candidate(p, candidates, wave) or _label(p) for p in phases]
+    earlier = [names[:i].count(n) for i, n in enumerate(names)]
+    return [f"{n}_{k + 1}" if k else n for n, k in zip(names, earlier, strict=True)]
+
+
+def _label(phase: Phase) -> str:
+    """As oP_5.15_5.45_9.18; angles that the lattice leaves free follow."""
+    free = {"a": 6, "m": 5}.get(phase.lattice[0], 3)
+    angles = [f"{v:.1f}" for v in phase.cell[3:free]] if free == 6 else [f"{phase.cell[4]:.1f}"] * (free == 5)
+    return "_".join([phase.lattice, *(f"{v:.2f}" for v in phase.cell[:3]), *angles])
+
+
+def _candidate(phase: Phase, candidates: list[Path], wave: float) -> str | None:
+    cell = tuple(float(v) for v in phase.cell)
+    data = Intensities("merged", cell, wave, None, (), phase.hkl, phase.intensity, phase.sigma)
+    known = [known_phase(path, data.d_min) for path in candidates]
+    found = likenesses(data, merge(data, phase.laue.rotations), known)
+    return next((n.name for n in found if n.named), None)
+
+
+def known_phase(path: Path, d_min: float) -> Known:
+    """Reflections of the structure in a CIF.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror}); give a CIF of a phase that the crystal may be") from e
+    structure = read_structure(path.stem, text, d_min)
+    metric = structure.direct.T @ structure.direct
+    lengths = np.sqrt(np.diag(metric))
+    cosines = metric / np.outer(lengths, lengths)
+    angles = np.degrees(np.arccos([cosines[1, 2], cosines[0, 2], cosines[0, 1]]))
+    cell = tuple(float(v) for v in (*lengths, *angles))
+    return Known(path.stem, cell, structure.hkl, np.abs(structure.structure_factor))
+
+
+def merged_phases(run: Run) -> list[str]:
+    """Names of the phases of a run, those of earlier integration or put there by hand.
+
+    Raises
+    ------
+    InputError
+        If there is none and the particles have not been integrated.
+    """
+    found = sorted(p.parent.name for p in run.folder.glob("phases/*/merged.hkl"))
+    if not found and not run.ledger.book["stages"].get("integrate", {}).get("key"):
+        raise InputError(f"{run.folder}: holds no merged phase; run 'stemtomo integrate {run.folder}'")
+    return found
