@@ -95,7 +95,10 @@ def finite_mean(patterns: np.ndarray) -> np.ndarray:
 
 
 def _sample(scan: Scan) -> Iterator[tuple[Tile, np.ndarray]]:
-    """A few small tiles spread evenly over a scan, with their patterns."""
-    tiles = scan.tiles(_SAMPLE_BYTES)
+    """A few small tiles spread evenly over a scan, with their patterns; the same whatever the layout of its file."""
+    (rows, columns), each = scan.shape[:2], scan.dtype.itemsize * scan.shape[2] * scan.shape[3]
+    patterns = max(1, _SAMPLE_BYTES // each)
+    w, h = min(columns, patterns), max(1, min(patterns // columns, rows // _SAMPLE_TILES))
+    tiles = [Tile(y, min(y + h, rows), x, min(x + w, columns)) for y in range(0, rows, h) for x in range(0, columns, w)]
     for i in np.unique(np.linspace(0, len(tiles) - 1, _SAMPLE_TILES).round().astype(int)):
         yield tiles[i], scan.read(tiles[i])

@@ -25,6 +25,8 @@ class Window(NamedTuple):
     maps: np.ndarray  # (4, qy · qx) f4
     runs: np.ndarray  # (run, 3) i4: first pixel, last pixel + 1, sector
     first: np.ndarray  # (qy + 1) i4: the first run of each row
+    norm: np.ndarray  # (4) good pixels of the detectors, and the profile's Σ²
+    there: np.ndarray  # (sector) good pixels of the sectors
 
 
 @dataclass(frozen=True)
@@ -85,22 +87,18 @@ class DetectorMaps:
     def window(self, offset: np.ndarray, good: np.ndarray) -> Window:
         """What a pattern of one offset (row, column) meets, ``good`` (qy, qx) pixels alone."""
         (oy, ox), (qy, qx) = offset, good.shape
-        maps = self.stack[:, oy : oy + qy, ox : ox + qx] * good
-        return Window(maps.reshape(len(maps), -1), *self.sectors.window(oy, ox, (qy, qx)))
+        maps = (self.stack[:, oy : oy + qy, ox : ox + qx] * good).reshape(4, -1)
+        norm = np.array([*maps[:3].sum(1), maps[3] @ maps[3]])
+        return Window(maps, *self.sectors.window(oy, ox, (qy, qx)), norm, self.sectors.there(oy, ox, good > 0))
 
-    def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
-        """Detector images (detector, n) per good pixel, from `detect`'s sums (n, 6)."""
-        qy, qx = good.shape
-        starts, which = np.unique(offset, axis=0, return_inverse=True)
-        norm = np.zeros((len(starts), 4))
-        for k, (oy, ox) in enumerate(starts):
-            window = self.stack[:, oy : oy + qy, ox : ox + qx] * good
-            norm[k, :3], norm[k, 3] = window[:3].sum((1, 2)), (window[3] ** 2).sum()
-        n = np.maximum(norm[which.ravel()], 1e-12)
-        bf, adf, haadf, peak, squares, product = sums.T.astype("f8")
-        # what scatters about the profile whatever the profile's strength in this pattern
-        variance = np.maximum(squares - product**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
-        return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
+
+def normalised(sums: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """Detector images (detector, n) per good pixel, from `detect`'s sums (n, 6) and `Window.norm` of each (n, 4)."""
+    n = np.maximum(norm, 1e-12)
+    bf, adf, haadf, peak, squares, product = sums.T.astype("f8")
+    # what scatters about the profile whatever the profile's strength in this pattern
+    variance = np.maximum(squares - product**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
+    return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
 
 
 def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -> np.ndarray:

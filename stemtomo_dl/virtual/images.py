@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,10 +24,11 @@ from stemtomo_dl.virtual.beam import (
     seed_centres,
     window_radius,
 )
-from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
+from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect, normalised
 from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
 _CENTRE_ROUNDS = 4
+_KEPT = 16  # windows of the maps
 _WIDER = 1.6  # how much wider than stated the beam's disk must be to be believed instead
 
 
@@ -106,6 +108,9 @@ class _Sums:
         self.total = np.zeros((THREADS, *shape[2:]))
         self.peak = np.zeros((THREADS, *shape[2:]), "f4")
         self.together = probes_together((shape[0], shape[1]))
+        self.window_at = lru_cache(_KEPT)(lambda oy, ox: maps.window((oy, ox), good))
+        offset = maps.offsets(seeds.reshape(-1, 2))
+        self.area_px = np.where(maps.sectors.enough(offset, good > 0), maps.sectors.area_px, 0)
         self.sectors = np.zeros((-(-shape[0] // self.together), -(-shape[1] // self.together), SECTORS), "f4")
 
     def take(self, tile: Tile, patterns: np.ndarray) -> None:
@@ -121,19 +126,23 @@ class _Sums:
         offset = self.maps.offsets(self._smooth(tile, centres))
 
         starts, which = np.unique(offset, axis=0, return_inverse=True)
-        windows = [self.maps.window(start, self.good) for start in starts]
+        which = which.ravel()
+        windows = [self.window_at(*start) for start in starts.tolist()]
         pixels, good = flat.reshape(len(flat), -1), self.good.ravel()
 
         def measure(thread: int, part: slice) -> None:
             total, peak = self.total[thread].ravel(), self.peak[thread].ravel()
             for k, window in enumerate(windows):
-                chosen = part.start + np.flatnonzero(which.ravel()[part] == k)
-                detect(pixels, chosen, good, *window, out, spread, total, peak)
+                chosen = part.start + np.flatnonzero(which[part] == k)
+                detect(pixels, chosen, good, *window[:3], out, spread, total, peak)
 
         self._share(len(flat), measure)
-        self.images[:, *tile.window] = self.maps.normalise(out, offset, self.good).reshape(-1, *tile.shape)
+        norm = np.array([window.norm for window in windows])[which]
+        self.images[:, *tile.window] = normalised(out, norm).reshape(-1, *tile.shape)
+        # as if all of a sector's pixels were there and good
+        factor = self.area_px / np.maximum([window.there for window in windows], 1)
         y, x = (_positions(tile.shape)[:, ::-1] + (tile.y0, tile.x0)).T // self.together
-        np.add.at(self.sectors, (y, x), self.maps.sectors.normalise(spread, offset, self.good > 0))
+        np.add.at(self.sectors, (y, x), (spread * factor[which]).astype("f4"))
         self.beam[tile.window] = centres.reshape(*tile.shape, 2)
 
     def _share(self, n: int, work: Callable[[int, slice], None]) -> None:

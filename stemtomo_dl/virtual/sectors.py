@@ -70,26 +70,19 @@ class SectorMap:
         flat = np.stack([row * cols + low, row * cols + high, runs[:, 2]], 1)[seen].astype("i4")
         return flat, np.searchsorted(row[seen], np.arange(rows + 1)).astype("i4")
 
-    def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
-        """Counts (n, sector) as if all of a sector's pixels were there and good; 0 for sectors that hardly are.
-
-        Parameters
-        ----------
-        sums : (n, sector) array
-            Over good pixels.
-        offset : (n, 2) int array
-            Where each pattern's window starts in the map.
-        good : (qy, qx) bool array
-        """
+    def there(self, oy: int, ox: int, good: np.ndarray) -> np.ndarray:
+        """Good pixels (sector) of each sector for a pattern whose window starts there, ``good`` being (qy, qx)."""
         qy, qx = good.shape
-        starts, which = np.unique(offset, axis=0, return_inverse=True)
-        there = np.empty((len(starts), SECTORS))
-        for k, (oy, ox) in enumerate(starts):
-            seen = self.sector[oy : oy + qy, ox : ox + qx][good]
-            there[k] = np.bincount(seen[seen >= 0], minlength=SECTORS)
-        enough = there.min(0) >= np.maximum(_LEAST_THERE * self.area_px, 1)
-        factor = np.where(enough, self.area_px / np.maximum(there, 1), 0)
-        return np.asarray(sums * factor[which.ravel()], np.float32)
+        seen = self.sector[oy : oy + qy, ox : ox + qx][good]
+        return np.bincount(seen[seen >= 0], minlength=SECTORS)
+
+    def enough(self, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """Whether at least half of a sector (sector) is there and good at every offset (n, 2).
+
+        For a whole scan alike, or a sector would come and go with the beam.
+        """
+        least = np.min([self.there(oy, ox, good) for oy, ox in np.unique(offset, axis=0)], 0)
+        return np.asarray(least >= np.maximum(_LEAST_THERE * self.area_px, 1))
 
 
 def _sector(x: np.ndarray, y: np.ndarray, inner: float, reach: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from math import isqrt
+from math import isqrt, lcm
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
 
 CACHED_BYTES = 8 << 20  # of a tile
+_PIECE = 16  # patterns: a part of a row holds a multiple of it, so that most layouts are cut alike
 
 
 class Fold(NamedTuple):
@@ -161,7 +162,8 @@ def tiles(shape: tuple[int, int, int, int], itemsize: int, budget: int, step: tu
     if cy * nx <= patterns:
         h, w = patterns // nx // cy * cy, nx
     elif cy * cx <= patterns:
-        h, w = cy, patterns // cy // cx * cx
+        even = lcm(cx, _PIECE)
+        h, w = cy, patterns // cy // even * even or patterns // cy // cx * cx
     else:
         w = min(cx, patterns)
         h = min(cy, patterns // w)
