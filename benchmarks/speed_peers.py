@@ -76,7 +76,7 @@ def py4dstem(path: Path, labels: np.ndarray, detectors: np.ndarray) -> dict[str,
         if path.suffix == ".npy":
             return py4DSTEM.DataCube(data=np.load(path, mmap_mode="r"))
         if path.suffix == ".mib":
-            return py4DSTEM.import_file(str(path), mem="MEMMAP", scan=labels.shape[::-1])
+            return py4DSTEM.import_file(str(path), mem="MEMMAP", scan=labels.shape)
         with h5py.File(path) as file:
             return py4DSTEM.DataCube(data=file["data"][()])
 

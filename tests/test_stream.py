@@ -9,7 +9,7 @@ from memory_scan import MemoryScan
 
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
-from stemtomo_dl.stream import THREADS, shared_out, stream
+from stemtomo_dl.stream import THREADS, sample_blocks, shared_out, stream
 
 
 class Watched(MemoryScan):
@@ -70,3 +70,17 @@ def test_what_fails_on_a_thread_is_raised() -> None:
 
     with shared_out(3) as each_part, pytest.raises(BadScan, match="on a thread"):
         each_part(work)
+
+
+def test_a_sample_is_the_same_whatever_the_layout_of_the_file() -> None:
+    data = np.random.default_rng(0).poisson(5, (31, 9, 6, 8))
+
+    class Columns(MemoryScan):
+        def tiles(self, budget: int) -> list[Tile]:
+            return [Tile(0, 31, x, x + 1) for x in range(9)]
+
+    first = list(sample_blocks(MemoryScan(data)))
+    for (x, y, pattern), (u, v, other) in zip(first, sample_blocks(Columns(data)), strict=True):
+        assert (x, y) == (u, v)
+        np.testing.assert_array_equal(pattern, other)
+    assert len({y for _, y, _ in first}) == 13  # a small scan too has enough places to see descan bend

@@ -108,7 +108,7 @@ class _Sums:
         self.total = np.zeros((THREADS, *shape[2:]))
         self.peak = np.zeros((THREADS, *shape[2:]), "f4")
         self.together = probes_together((shape[0], shape[1]))
-        self.window_at = lru_cache(_KEPT)(lambda oy, ox: maps.window((oy, ox), good))
+        self.window_at = lru_cache(_KEPT)(lambda oy, ox: maps.window(np.array([oy, ox]), good))
         offset = maps.offsets(seeds.reshape(-1, 2))
         self.area_px = np.where(maps.sectors.enough(offset, good > 0), maps.sectors.area_px, 0)
         self.sectors = np.zeros((-(-shape[0] // self.together), -(-shape[1] // self.together), SECTORS), "f4")
