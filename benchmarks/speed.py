@@ -71,7 +71,7 @@ def write(folder: Path, kind: str, data: np.ndarray) -> Path:
         write_scan(path, iter([data]), data.shape, data.dtype)
         if kind == "mib":  # py4DSTEM takes the scan's shape from there, and from its argument only without the file
             with path.with_suffix(".hdr").open("a") as header:
-                header.write(f"ScanX:\t{data.shape[1]}\nScanY:\t{data.shape[0]}\n")
+                header.write(f"\nScanX:\t{data.shape[1]}\nScanY:\t{data.shape[0]}\n")
         return path
     path = folder / f"{kind}.h5"
     chunks = (1, 16, *data.shape[2:]) if H5[kind].get("chunks") else None
