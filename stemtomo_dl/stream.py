@@ -1,30 +1,66 @@
-"""Reading a scan while computing on it: the next tile is read on a thread while the last is worked on."""
+"""Reading a scan while computing on it: the next tiles are read on threads while the last is worked on by others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from stemtomo_dl.records import Scan, Tile
 
+THREADS = min(4, os.cpu_count() or 1)  # more would wait for the disk or the memory
 _SAMPLE_TILES, _SAMPLE_BYTES = 13, 2 << 20  # odd, so that even row lengths in tiles do not repeat the same columns
 _GROUPS = 6  # of columns in a sampled tile
 
 
 def stream(scan: Scan, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
-    """Tiles of a scan with their patterns (y, x, qy, qx); at most two tiles are in memory."""
+    """Tiles of a scan in their order, with their patterns (y, x, qy, qx); at most THREADS + 1 are in memory."""
     todo = iter(tiles)
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-        tile = next(todo, None)
-        pending = reader.submit(scan.read, tile) if tile else None
-        while tile and pending:
-            patterns = pending.result()
-            following = next(todo, None)
-            pending = reader.submit(scan.read, following) if following else None
-            yield tile, patterns
-            tile = following
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as readers:
+        ahead = deque((tile, readers.submit(scan.read, tile)) for tile in islice(todo, THREADS))
+        try:
+            while ahead:
+                tile, pending = ahead.popleft()
+                patterns = pending.result()
+                ahead.extend((following, readers.submit(scan.read, following)) for following in islice(todo, 1))
+                yield tile, patterns
+        finally:
+            for _, pending in ahead:
+                pending.cancel()
+
+
+@contextmanager
+def shared_out(n: int) -> Iterator[Callable[[Callable[[slice], None]], None]]:
+    """Threads that share out n things: gives a function that lets each thread work on its part of them."""
+    cuts = [n * t // THREADS for t in range(THREADS + 1)]
+    parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="work") as pool:
+
+        def each_part(work: Callable[[slice], None]) -> None:
+            for _ in pool.map(work, parts):
+                pass  # raises what a thread has raised
+
+        yield each_part
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, in compiled loops; of integers that is known when they are compiled."""
+    return bool(np.isfinite(value))
+
+
+@overload(is_finite, strict=False)
+def _compile_is_finite(value: Any) -> Any:
+    if isinstance(value, types.Integer):
+        return lambda value: True
+    return lambda value: np.isfinite(value)
 
 
 def sample_blocks(scan: Scan) -> Iterator[tuple[float, float, np.ndarray]]:
@@ -59,7 +95,10 @@ def finite_mean(patterns: np.ndarray) -> np.ndarray:
 
 
 def _sample(scan: Scan) -> Iterator[tuple[Tile, np.ndarray]]:
-    """A few small tiles spread evenly over a scan, with their patterns."""
-    tiles = scan.tiles(_SAMPLE_BYTES)
+    """A few small tiles spread evenly over a scan, with their patterns; the same whatever the layout of its file."""
+    (rows, columns), each = scan.shape[:2], scan.dtype.itemsize * scan.shape[2] * scan.shape[3]
+    patterns = max(1, _SAMPLE_BYTES // each)
+    w, h = min(columns, patterns), max(1, min(patterns // columns, rows // _SAMPLE_TILES))
+    tiles = [Tile(y, min(y + h, rows), x, min(x + w, columns)) for y in range(0, rows, h) for x in range(0, columns, w)]
     for i in np.unique(np.linspace(0, len(tiles) - 1, _SAMPLE_TILES).round().astype(int)):
         yield tiles[i], scan.read(tiles[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -10,11 +11,12 @@ import numpy as np
 from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.extract.separate import Combination
 from stemtomo_dl.records import Scan
-from stemtomo_dl.stream import stream
+from stemtomo_dl.stream import is_finite, shared_out, stream
 
 KINDS = 6  # of sums a particle: own, rest, and the parts of its outline
 PARTS = KINDS - 2
 _GAUGED = 256  # support probes whose scatter tells the noise of the camera
+_STRIP_BYTES = 512 << 10  # of patterns that are added up at once: about what a core's own cache holds
 
 
 @dataclass(frozen=True)
@@ -123,131 +125,222 @@ def parts_of(combination: Combination, width: int) -> tuple[np.ndarray, np.ndarr
 def collect(scan: Scan, todo: Plan, particles: int, bad: np.ndarray, config: ExtractConfig) -> Sums:
     """Read the tiles of a scan that hold probes of a plan, once, and add them up.
 
+    The detector's rows are shared out between threads, so that every pixel is added up in the scan's order however
+    many there are.
+
     Raises
     ------
     BadScan
         If a tile cannot be read.
     """
-    qy, qx = scan.shape[2:]
-    sums = np.zeros((particles * KINDS, qy, qx), "f4")
-    lost, squares = np.zeros((particles * 2, qy, qx), "f4"), np.zeros((particles, qy, qx), "f4")
-    gauge = np.zeros((2, qy, qx), "f4")
+    rows, cols = scan.shape[2:]
+    good = (~bad).astype("f4")
+    sums = np.zeros((particles * KINDS, rows, cols), "f4")
+    lost, squares = _lost(todo, particles, bad), np.zeros((particles, rows, cols), "f4")
+    gauge = np.zeros((2, rows, cols), "f4")
     used = ((np.diff(todo.start) > 0) | todo.gauged).reshape(scan.shape[:2])
     index = np.arange(used.size).reshape(used.shape)
-    for tile, patterns in stream(scan, [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]):
-        add_patterns(
-            patterns.reshape(-1, qy, qx),
-            index[tile.window].ravel(),
-            todo.start,
-            todo.sums,
-            todo.coefficient,
-            todo.displaced,
-            todo.gauged,
-            bad,
-            (sums, lost, squares, gauge),
-        )
+    tiles = [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
+    with shared_out(rows) as each_part:
+        for tile, patterns in stream(scan, tiles):
+            flat, probe = patterns.reshape(-1, rows, cols), index[tile.window].ravel()
+            work = _work(todo, probe)
+
+            def add(part: slice, flat: np.ndarray = flat, probe: np.ndarray = probe, work: _Work = work) -> None:
+                add_patterns(flat, *work, good, part.start, part.stop, sums, squares, lost)
+                add_gauge(flat, np.flatnonzero(todo.gauged[probe]), good, part.start, part.stop, gauge)
+
+            each_part(add)
+    shape = (rows, cols)
     return Sums(
-        sums.reshape(particles, KINDS, qy, qx),
-        lost.reshape(particles, 2, qy, qx),
-        squares,
-        gauge,
-        int(todo.gauged.sum()),
+        sums.reshape(particles, KINDS, *shape), lost.reshape(particles, 2, *shape), squares, gauge, todo.gauged.sum()
     )
 
 
-@numba.njit(nogil=True, cache=True)
+class _Work(NamedTuple):
+    """What to do with the patterns of a tile: which of them to move where, and what to add of each to which sum."""
+
+    pattern: np.ndarray  # (moved) number in the tile
+    displaced: np.ndarray  # (moved, 2) whole pixels (column, row)
+    moved: np.ndarray  # (entry) which of the above
+    sum_of: np.ndarray  # (entry), rising
+    coefficient: np.ndarray  # (entry)
+
+
+def _work(todo: Plan, probe: np.ndarray) -> _Work:
+    """The entries of some probes, sum by sum and in each in the probes' order."""
+    n = todo.start[probe + 1] - todo.start[probe]
+    pattern = np.repeat(np.arange(len(probe)), n)
+    entry = np.arange(n.sum()) + np.repeat(todo.start[probe] - (np.cumsum(n) - n), n)
+    order = np.argsort(todo.sums[entry], kind="stable")
+    entry, pattern = entry[order], pattern[order]
+    apart, moved = np.unique(np.column_stack([pattern, todo.displaced[entry]]), axis=0, return_inverse=True)
+    return _Work(apart[:, 0], apart[:, 1:], moved.ravel(), todo.sums[entry], todo.coefficient[entry])
+
+
+def _lost(todo: Plan, particles: int, bad: np.ndarray) -> np.ndarray:
+    """Σ|c| (2 · particle, qy, qx) of what a bad pixel or the detector's edge has taken from own and rest."""
+    rows, cols = bad.shape
+    lost = np.zeros((particles * 2, rows, cols), "f4")
+    kind = todo.sums % KINDS
+    own = kind < 2
+    group = np.column_stack([2 * (todo.sums // KINDS) + kind, todo.displaced])[own]
+    apart, which = np.unique(group, axis=0, return_inverse=True)
+    weight = np.bincount(which.ravel(), np.abs(todo.coefficient[own]), len(apart))
+    for (k, dx, dy), w in zip(apart, weight, strict=True):
+        y, x = np.arange(rows) + dy, np.arange(cols) + dx
+        seen = np.ix_(y.clip(0, rows - 1), x.clip(0, cols - 1))
+        beyond = ((y < 0) | (y >= rows))[:, None] | ((x < 0) | (x >= cols))
+        lost[k][bad[seen] | beyond] += w
+    return lost
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
 def add_patterns(
     patterns: np.ndarray,
-    probe: np.ndarray,
-    start: np.ndarray,
+    pattern: np.ndarray,
+    displaced: np.ndarray,
+    moved: np.ndarray,
     sum_of: np.ndarray,
     coefficient: np.ndarray,
-    displaced: np.ndarray,
-    gauged: np.ndarray,
-    bad: np.ndarray,
-    out: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-) -> None:
-    """Add patterns to the sums, squares and gauge, and the weight of what has no value to ``lost``."""
-    sums, lost, squares, gauge = out
-    rows, cols = patterns.shape[1:]
-    clean = np.empty((rows, cols), np.float32)
-    gone = np.empty((rows * cols, 2), np.int64)
-    for i in range(len(patterns)):
-        p = probe[i]
-        if start[p] == start[p + 1] and not gauged[p]:
-            continue
-        n_gone = _clean(patterns[i], bad, clean, gone)
-        if gauged[p]:
-            gauge[0] += clean
-            gauge[1] += clean * clean
-        for k in range(start[p], start[p + 1]):
-            particle, kind = sum_of[k] // 6, sum_of[k] % 6
-            c, dx, dy = coefficient[k], displaced[k, 0], displaced[k, 1]
-            y0, y1, x0, x1 = max(0, -dy), min(rows, rows - dy), max(0, -dx), min(cols, cols - dx)
-            if kind > 1:
-                _add(clean, c, dy, dx, y0, y1, x0, x1, sums[sum_of[k]])
-                continue
-            _add_both(clean, c, dy, dx, y0, y1, x0, x1, sums[sum_of[k]], squares[particle])
-            missing = lost[2 * particle + kind]
-            for n in range(n_gone):
-                y, x = gone[n, 0] - dy, gone[n, 1] - dx
-                if 0 <= y < rows and 0 <= x < cols:
-                    missing[y, x] += abs(c)
-            if dx or dy:
-                _beyond(missing, abs(c), y0, y1, x0, x1)
-
-
-@numba.njit(nogil=True, cache=True)
-def _clean(pattern: np.ndarray, bad: np.ndarray, clean: np.ndarray, gone: np.ndarray) -> int:
-    """A pattern as floats, zero where it has no value; the places without are listed, and their number returned."""
-    n = 0
-    rows, cols = pattern.shape
-    for y in range(rows):
-        for x in range(cols):
-            value = np.float32(pattern[y, x])
-            if bad[y, x] or not np.isfinite(value):
-                gone[n, 0], gone[n, 1] = y, x
-                n += 1
-                value = np.float32(0)
-            clean[y, x] = value
-    return n
-
-
-@numba.njit(nogil=True, cache=True)
-def _add(clean: np.ndarray, c: float, dy: int, dx: int, y0: int, y1: int, x0: int, x1: int, total: np.ndarray) -> None:
-    for y in range(y0, y1):
-        line, source = total[y, x0:x1], clean[y + dy, x0 + dx : x1 + dx]
-        for x in range(x1 - x0):
-            line[x] += c * source[x]
-
-
-@numba.njit(nogil=True, cache=True)
-def _add_both(
-    clean: np.ndarray,
-    c: float,
-    dy: int,
-    dx: int,
-    y0: int,
-    y1: int,
-    x0: int,
-    x1: int,
-    total: np.ndarray,
+    good: np.ndarray,
+    first: int,
+    last: int,
+    sums: np.ndarray,
     squares: np.ndarray,
+    lost: np.ndarray,
 ) -> None:
-    for y in range(y0, y1):
-        line, source, square = total[y, x0:x1], clean[y + dy, x0 + dx : x1 + dx], squares[y, x0:x1]
-        for x in range(x1 - x0):
-            line[x] += c * source[x]
-            square[x] += c * c * source[x]
+    """Add patterns (n, qy, qx) to rows first … last − 1 of the sums and squares, as `_Work` says.
+
+    A strip of all patterns is moved to the common centre first; it stays in the cache while it is added up. Values
+    that are not finite count as nothing, and go to ``lost``.
+    """
+    cols = patterns.shape[2]
+    height = max(1, _STRIP_BYTES // (4 * cols * max(1, len(pattern))))
+    strip = np.empty((len(pattern), height * cols), np.float32)
+    for top in range(first, last, height):
+        bottom = min(top + height, last)
+        whole = True
+        for i in range(len(pattern)):
+            dx, dy = displaced[i]
+            whole &= _move(patterns[pattern[i]], good, dx, dy, top, bottom, False, strip[i])
+        _add_up(strip, moved, sum_of, coefficient, top * cols, bottom * cols, sums, squares, False)
+        if not whole:
+            for i in range(len(pattern)):
+                dx, dy = displaced[i]
+                _move(patterns[pattern[i]], good, dx, dy, top, bottom, True, strip[i])
+            _add_up(strip, moved, sum_of, coefficient, top * cols, bottom * cols, lost, squares, True)
 
 
 @numba.njit(nogil=True, cache=True)
-def _beyond(missing: np.ndarray, weight: float, y0: int, y1: int, x0: int, x1: int) -> None:
-    """Enter the edges that a displaced pattern does not reach."""
-    rows, cols = missing.shape
-    for y in range(rows):
-        for x in range(cols if y < y0 or y >= y1 else x0):
-            missing[y, x] += weight
-        if y0 <= y < y1:
-            for x in range(x1, cols):
-                missing[y, x] += weight
+def _move(
+    pattern: np.ndarray, good: np.ndarray, dx: int, dy: int, top: int, bottom: int, gaps: bool, out: np.ndarray
+) -> bool:
+    """Rows of a pattern as floats, moved back by (dx, dy), zero beyond its edges and where it is not good or finite.
+
+    With ``gaps`` 1 for good pixels that are not finite instead. Whether all good pixels are finite.
+    """
+    rows, cols = pattern.shape
+    left, right = max(0, -dx), max(min(cols, cols - dx), 0)
+    whole = True
+    for y in range(top, bottom):
+        line = out[(y - top) * cols : (y - top + 1) * cols]
+        if not 0 <= y + dy < rows or left >= right:
+            line[:] = 0
+            continue
+        line[:left] = 0
+        line[right:] = 0
+        source, ok = pattern[y + dy, left + dx : right + dx], good[y + dy, left + dx : right + dx]
+        inside = line[left:right]
+        whole &= _as_gaps(source, ok, inside) if gaps else _as_floats(source, ok, inside)
+    return whole
+
+
+@numba.njit(nogil=True, cache=True)
+def _as_floats(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
+    gone = 0
+    for x in range(len(out)):
+        finite = is_finite(source[x])
+        out[x] = np.float32(source[x]) * ok[x] if finite else np.float32(0)
+        gone += not finite and ok[x] > 0
+    return gone == 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _as_gaps(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
+    for x in range(len(out)):
+        out[x] = ok[x] if not is_finite(source[x]) else np.float32(0)
+    return True
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def _add_up(
+    strip: np.ndarray,
+    moved: np.ndarray,
+    sum_of: np.ndarray,
+    coefficient: np.ndarray,
+    begin: int,
+    end: int,
+    sums: np.ndarray,
+    squares: np.ndarray,
+    gaps: bool,
+) -> None:
+    """Add the strips' pixels, ``begin`` … ``end`` − 1 of a pattern, to the sums; of ``gaps`` the weight alone.
+
+    Four at a time, so that a sum is fetched and put back once for four; short of four, the rest count nothing.
+    """
+    k, n = 0, len(sum_of)
+    zero = np.float32(0)
+    while k < n:
+        to = sum_of[k]
+        m = 1
+        while m < 4 and k + m < n and sum_of[k + m] == to:
+            m += 1
+        k1, k2, k3 = k + min(1, m - 1), k + min(2, m - 1), k + min(3, m - 1)
+        a, b, c, d = strip[moved[k]], strip[moved[k1]], strip[moved[k2]], strip[moved[k3]]
+        ca = coefficient[k]
+        cb = coefficient[k1] if m > 1 else zero
+        cc = coefficient[k2] if m > 2 else zero
+        cd = coefficient[k3] if m > 3 else zero
+        particle, kind = to // 6, to % 6
+        if not gaps:
+            _add(a, b, c, d, ca, cb, cc, cd, _flat(sums[to], begin, end))
+            if kind < 2:
+                _add(a, b, c, d, ca * ca, cb * cb, cc * cc, cd * cd, _flat(squares[particle], begin, end))
+        elif kind < 2:
+            _add(a, b, c, d, abs(ca), abs(cb), abs(cc), abs(cd), _flat(sums[2 * particle + kind], begin, end))
+        k += m
+
+
+@numba.njit(nogil=True, cache=True)
+def _flat(image: np.ndarray, begin: int, end: int) -> np.ndarray:
+    return image.reshape(image.size)[begin:end]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def _add(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    d: np.ndarray,
+    ca: float,
+    cb: float,
+    cc: float,
+    cd: float,
+    total: np.ndarray,
+) -> None:
+    for x in range(len(total)):
+        total[x] = (((total[x] + ca * a[x]) + cb * b[x]) + cc * c[x]) + cd * d[x]
+
+
+@numba.njit(nogil=True, cache=True)
+def add_gauge(
+    patterns: np.ndarray, chosen: np.ndarray, good: np.ndarray, first: int, last: int, gauge: np.ndarray
+) -> None:
+    """Add some patterns to rows first … last − 1 of the sum and the sum of squares, on the detector's own grid."""
+    line = np.empty(patterns.shape[2], np.float32)
+    for i in chosen:
+        for y in range(first, last):
+            _as_floats(patterns[i, y], good[y], line)
+            gauge[0, y] += line
+            gauge[1, y] += line * line

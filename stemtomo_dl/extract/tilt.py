@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from stemtomo_dl.config import ExtractConfig
@@ -11,6 +13,7 @@ from stemtomo_dl.extract.ellipse import stretch
 from stemtomo_dl.extract.finish import COUNTING, Camera, camera_noise, finish
 from stemtomo_dl.extract.separate import Combination
 from stemtomo_dl.records import Instrument, Scan, TiltPatterns
+from stemtomo_dl.stream import THREADS
 
 _ARRAYS = KINDS + 3  # in memory for each particle: sums, two of lost weight, squares
 
@@ -76,7 +79,9 @@ def _patterns(
     shape = sums.squares.shape
     out = {"patterns": np.zeros(shape, "f4"), "variance": np.zeros(shape, "f4"), "measured": np.zeros(shape, bool)}
     bragg, pure = np.zeros(len(chosen), "f4"), np.zeros(len(chosen), "f4")
-    for k, c in enumerate(chosen):
+
+    def complete(k: int) -> None:
+        c = chosen[k]
         squared = np.concatenate([c.own_coefficient, c.rest_coefficient]) ** 2
         floor = float(squared.sum()), float((c.own_coefficient**2).sum()) / max(len(c.own), 1)
         p = finish(sums.sums[k, :2], sums.lost[k], sums.squares[k], todo.total[k], todo.remaining[k], floor, camera)
@@ -84,6 +89,9 @@ def _patterns(
         spots = region.spots(p)
         bragg[k] = signal(p, region, spots)
         pure[k] = _purity(sums, todo, k, region, spots, p.measured, camera)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(complete, range(len(chosen))))
     n_probes = np.array([len(c.own) for c in chosen], "i4")
     n_support = np.array([len(c.support) for c in chosen], "i4")
     separated = np.array([c.separated for c in chosen], bool)

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.geometry import virtual_radii
-from stemtomo_dl.virtual.sectors import SectorMap, add_runs
+from stemtomo_dl.stream import is_finite
+from stemtomo_dl.virtual.sectors import LANES, SectorMap, add_runs
 
 DETECTORS = ("bf", "adf", "haadf", "variance", "maximum")
+
+
+_ROWS = 8  # of a pattern that are worked on at once: they stay in the innermost cache
+
+
+class Window(NamedTuple):
+    """The maps as patterns of one offset meet them, pixel after pixel."""
+
+    maps: np.ndarray  # (4, qy · qx) f4
+    runs: np.ndarray  # (run, 3) i4: first pixel, last pixel + 1, sector
+    first: np.ndarray  # (qy + 1) i4: the first run of each row
+    norm: np.ndarray  # (4) good pixels of the detectors, and the profile's Σ²
+    there: np.ndarray  # (sector) good pixels of the sectors
 
 
 @dataclass(frozen=True)
@@ -70,19 +84,21 @@ class DetectorMaps:
         shift = np.round(centres).astype(int) - self.anchor
         return self.margin - np.clip(shift, -self.margin, self.margin)[:, ::-1]
 
-    def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
-        """Detector images (detector, n) per good pixel, from `detect`'s sums (n, 6)."""
-        qy, qx = good.shape
-        starts, which = np.unique(offset, axis=0, return_inverse=True)
-        norm = np.zeros((len(starts), 4))
-        for k, (oy, ox) in enumerate(starts):
-            window = self.stack[:, oy : oy + qy, ox : ox + qx] * good
-            norm[k, :3], norm[k, 3] = window[:3].sum((1, 2)), (window[3] ** 2).sum()
-        n = np.maximum(norm[which.ravel()], 1e-12)
-        bf, adf, haadf, peak, squares, product = sums.T.astype("f8")
-        # what scatters about the profile whatever the profile's strength in this pattern
-        variance = np.maximum(squares - product**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
-        return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
+    def window(self, offset: np.ndarray, good: np.ndarray) -> Window:
+        """What a pattern of one offset (row, column) meets, ``good`` (qy, qx) pixels alone."""
+        (oy, ox), (qy, qx) = offset, good.shape
+        maps = (self.stack[:, oy : oy + qy, ox : ox + qx] * good).reshape(4, -1)
+        norm = np.array([*maps[:3].sum(1), maps[3] @ maps[3]])
+        return Window(maps, *self.sectors.window(oy, ox, (qy, qx)), norm, self.sectors.there(oy, ox, good > 0))
+
+
+def normalised(sums: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """Detector images (detector, n) per good pixel, from `detect`'s sums (n, 6) and `Window.norm` of each (n, 4)."""
+    n = np.maximum(norm, 1e-12)
+    bf, adf, haadf, peak, squares, product = sums.T.astype("f8")
+    # what scatters about the profile whatever the profile's strength in this pattern
+    variance = np.maximum(squares - product**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
+    return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
 
 
 def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -95,11 +111,14 @@ def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -
     return np.interp(np.arange(len(weight)), filled, counts[filled] / weight[filled])
 
 
-# Reassociation lets the sums run in vector registers; full fastmath would also assume that there are no NaN.
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+# Reassociation lets the sums run in vector registers; that there are no NaN is true of what `_clean` leaves.
+_FAST = {"reassoc", "contract", "nsz", "nnan"}
+
+
+@numba.njit(nogil=True, cache=True)
 def detect(
     patterns: np.ndarray,
-    offset: np.ndarray,
+    chosen: np.ndarray,
     good: np.ndarray,
     maps: np.ndarray,
     runs: np.ndarray,
@@ -109,47 +128,84 @@ def detect(
     total: np.ndarray,
     peak: np.ndarray,
 ) -> None:
-    """Apply the maps to patterns (n, qy, qx) and add them up, in one pass.
+    """Apply the maps to some of the patterns (n, qy · qx), all of one offset, and add them up, in one pass.
 
     ``out`` (n, 6) receives the sums over bright field, dark field and high-angle dark field, then over the dark
     field the maximum and, for what is left of the pattern without the support's profile, the sum of squares and the
     product with that profile: the profile is subtracted first because squares of a detector's offset would leave no
-    digits for the scatter about it. Values that are not finite count as nothing. ``sectors`` (n, sector) takes in
-    the sums over the sectors of `sectors.SectorMap`, ``total`` and ``peak`` (qy, qx) the sum and the maximum over
-    the patterns.
+    digits for the scatter about it. Values that are not finite count as nothing. ``sectors`` (n, sector) receives
+    the sums over the sectors of `sectors.SectorMap`, ``total`` and ``peak`` (qy · qx) take in the sum and the
+    maximum over the patterns. ``maps``, ``runs`` and ``first`` are a `Window`'s.
     """
-    n, rows, cols = patterns.shape
+    rows = len(first) - 1
+    cols = len(good) // rows
+    lines, tops = np.zeros((LANES, _ROWS * cols), np.float32), np.zeros((LANES, _ROWS * cols), np.float32)
+    spread, sums = np.empty((LANES, sectors.shape[1]), np.float32), np.empty((LANES, 6), np.float64)
+    for g in range(0, len(chosen), LANES):
+        there = min(LANES, len(chosen) - g)
+        spread[:], sums[:], lines[:], tops[:] = 0, 0, 0, 0
+        for y in range(0, rows, _ROWS):
+            i, j = y * cols, min(y + _ROWS, rows) * cols
+            n = j - i
+            for k in range(there):
+                _clean(patterns[chosen[g + k], i:j], good[i:j], lines[k, :n])
+                _measure(lines[k, :n], maps[0, i:j], maps[1, i:j], maps[2, i:j], maps[3, i:j], tops[k], sums[k])
+            _add(lines[0], lines[1], lines[2], lines[3], total[i:j])
+            _raise(lines[0], lines[1], lines[2], lines[3], peak[i:j])
+            add_runs(lines, runs, first[y], first[min(y + _ROWS, rows)], i, spread)
+        for k in range(there):
+            sums[k, 3] = tops[k].max()
+            out[chosen[g + k]] = sums[k]
+            sectors[chosen[g + k]] = spread[k]
+
+
+@numba.njit(nogil=True, cache=True)
+def _clean(row: np.ndarray, ok: np.ndarray, line: np.ndarray) -> None:
+    """Rows of a pattern as floats, zero where they are not good or not finite."""
+    for x in range(len(line)):
+        line[x] = np.float32(row[x]) * ok[x] if is_finite(row[x]) else np.float32(0)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FAST)
+def _measure(
+    line: np.ndarray,
+    m_bf: np.ndarray,
+    m_adf: np.ndarray,
+    m_haadf: np.ndarray,
+    m_film: np.ndarray,
+    top: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Add rows to the sums (6) that `detect` tells of; the highest counts so far stay in ``top``."""
     zero: Any = np.float32(0)
-    line = np.empty(cols, np.float32)
-    for i in range(n):
-        oy, ox = offset[i]
-        top = zero
-        bf_all = adf_all = haadf_all = squares_all = product_all = 0.0
-        for y in range(rows):
-            bf = adf = haadf = squares = product = zero
-            row, ok = patterns[i, y], good[y]
-            m_bf, m_adf = maps[0, y + oy, ox : ox + cols], maps[1, y + oy, ox : ox + cols]
-            m_haadf, m_film = maps[2, y + oy, ox : ox + cols], maps[3, y + oy, ox : ox + cols]
-            for x in range(cols):
-                v = np.float32(row[x])
-                use = ok[x] if np.isfinite(v) else zero
-                v = v if use > zero else zero
-                line[x] = v
-                total[y, x] += v
-                peak[y, x] = max(peak[y, x], v)
-                dark = (m_adf[x] + m_haadf[x]) * use
-                rest = (v - m_film[x]) * dark
-                bf += m_bf[x] * v
-                adf += m_adf[x] * v
-                haadf += m_haadf[x] * v
-                squares += rest * rest
-                product += rest * m_film[x]
-                top = max(top, dark * v)
-            add_runs(line, runs, first[y + oy], first[y + oy + 1], ox, sectors[i])
-            bf_all += bf
-            adf_all += adf
-            haadf_all += haadf
-            squares_all += squares
-            product_all += product
-        out[i, 0], out[i, 1], out[i, 2] = bf_all, adf_all, haadf_all
-        out[i, 3], out[i, 4], out[i, 5] = top, squares_all, product_all
+    bf = adf = haadf = squares = product = zero
+    for x in range(len(line)):
+        v = line[x]
+        dark = m_adf[x] + m_haadf[x]
+        rest = v * dark - m_film[x]
+        bf += m_bf[x] * v
+        adf += m_adf[x] * v
+        haadf += m_haadf[x] * v
+        squares += rest * rest
+        product += rest * m_film[x]
+        seen = dark * v
+        top[x] = seen if seen > top[x] else top[x]  # not one number, or the loop would not be vectorised
+    sums[0] += bf
+    sums[1] += adf
+    sums[2] += haadf
+    sums[4] += squares
+    sums[5] += product
+
+
+@numba.njit(nogil=True, cache=True)
+def _add(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, total: np.ndarray) -> None:
+    for x in range(len(total)):
+        total[x] += np.float64((a[x] + b[x]) + (c[x] + d[x]))
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FAST)
+def _raise(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, peak: np.ndarray) -> None:
+    for x in range(len(peak)):
+        ab, cd = a[x] if a[x] > b[x] else b[x], c[x] if c[x] > d[x] else d[x]
+        top = ab if ab > cd else cd
+        peak[x] = top if top > peak[x] else peak[x]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import Instrument, Scan, Tile, VirtualImages
-from stemtomo_dl.stream import sample_blocks, stream
+from stemtomo_dl.stream import THREADS, sample_blocks, stream
 from stemtomo_dl.surfaces import robust_fit
 from stemtomo_dl.virtual.beam import (
     beam_positions,
@@ -23,11 +24,11 @@ from stemtomo_dl.virtual.beam import (
     seed_centres,
     window_radius,
 )
-from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect
+from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect, normalised
 from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
-_THREADS = 2
 _CENTRE_ROUNDS = 4
+_KEPT = 16  # windows of the maps
 _WIDER = 1.6  # how much wider than stated the beam's disk must be to be believed instead
 
 
@@ -81,7 +82,7 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     mean = np.mean([pattern for _, _, pattern in blocks], 0)
     maps = DetectorMaps.around(centre, mean, ~bad, disk, margin, config)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         sums = _Sums(scan.shape, maps, seeds, good, window_radius(disk), pool)
         for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
             sums.take(tile, patterns)
@@ -104,9 +105,12 @@ class _Sums:
     ) -> None:
         self.maps, self.seeds, self.good, self.window, self.pool = maps, seeds, good, window, pool
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
-        self.total = np.zeros((_THREADS, *shape[2:]))
-        self.peak = np.zeros((_THREADS, *shape[2:]), "f4")
+        self.total = np.zeros((THREADS, *shape[2:]))
+        self.peak = np.zeros((THREADS, *shape[2:]), "f4")
         self.together = probes_together((shape[0], shape[1]))
+        self.window_at = lru_cache(_KEPT)(lambda oy, ox: maps.window(np.array([oy, ox]), good))
+        offset = maps.offsets(seeds.reshape(-1, 2))
+        self.area_px = np.where(maps.sectors.enough(offset, good > 0), maps.sectors.area_px, 0)
         self.sectors = np.zeros((-(-shape[0] // self.together), -(-shape[1] // self.together), SECTORS), "f4")
 
     def take(self, tile: Tile, patterns: np.ndarray) -> None:
@@ -121,21 +125,30 @@ class _Sums:
         self._share(len(flat), locate)
         offset = self.maps.offsets(self._smooth(tile, centres))
 
+        starts, which = np.unique(offset, axis=0, return_inverse=True)
+        which = which.ravel()
+        windows = [self.window_at(*start) for start in starts.tolist()]
+        pixels, good = flat.reshape(len(flat), -1), self.good.ravel()
+
         def measure(thread: int, part: slice) -> None:
-            maps, total, peak = self.maps, self.total[thread], self.peak[thread]
-            runs, first = maps.sectors.runs, maps.sectors.first
-            detect(flat[part], offset[part], self.good, maps.stack, runs, first, out[part], spread[part], total, peak)
+            total, peak = self.total[thread].ravel(), self.peak[thread].ravel()
+            for k, window in enumerate(windows):
+                chosen = part.start + np.flatnonzero(which[part] == k)
+                detect(pixels, chosen, good, *window[:3], out, spread, total, peak)
 
         self._share(len(flat), measure)
-        self.images[:, *tile.window] = self.maps.normalise(out, offset, self.good).reshape(-1, *tile.shape)
+        norm = np.array([window.norm for window in windows])[which]
+        self.images[:, *tile.window] = normalised(out, norm).reshape(-1, *tile.shape)
+        # as if all of a sector's pixels were there and good
+        factor = self.area_px / np.maximum([window.there for window in windows], 1)
         y, x = (_positions(tile.shape)[:, ::-1] + (tile.y0, tile.x0)).T // self.together
-        np.add.at(self.sectors, (y, x), self.maps.sectors.normalise(spread, offset, self.good > 0))
+        np.add.at(self.sectors, (y, x), (spread * factor[which]).astype("f4"))
         self.beam[tile.window] = centres.reshape(*tile.shape, 2)
 
     def _share(self, n: int, work: Callable[[int, slice], None]) -> None:
         """Let every thread work on its own part of n patterns."""
-        cuts = [n * t // _THREADS for t in range(_THREADS + 1)]
-        list(self.pool.map(work, range(_THREADS), map(slice, cuts[:-1], cuts[1:])))
+        cuts = [n * t // THREADS for t in range(THREADS + 1)]
+        list(self.pool.map(work, range(THREADS), map(slice, cuts[:-1], cuts[1:])))
 
     def _smooth(self, tile: Tile, centres: np.ndarray) -> np.ndarray:
         """Beam centres within a tile as a smooth change of the seeds: a pattern's own centroid is noisy at low dose."""

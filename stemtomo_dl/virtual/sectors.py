@@ -10,6 +10,7 @@ import numpy as np
 # A sector is about as wide as it is long, and wider than a Bragg disk: few enough for every probe of a scan.
 RINGS, AZIMUTHS = 4, 16
 SECTORS = RINGS * AZIMUTHS
+LANES = 4  # patterns that are added up side by side, so that their runs are gone through once for all
 _LEAST_THERE = 0.5  # share of a sector that must be on the detector and good
 _MOST_BYTES = 16 << 20  # of a tilt; of larger scans, neighbouring probes are added up
 
@@ -56,26 +57,32 @@ class SectorMap:
         everywhere = _sector(*np.meshgrid(whole, whole), inner, reach)
         return cls(sector, runs, first, np.bincount(everywhere[everywhere >= 0], minlength=SECTORS))
 
-    def normalise(self, sums: np.ndarray, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
-        """Counts (n, sector) as if all of a sector's pixels were there and good; 0 for sectors that hardly are.
-
-        Parameters
-        ----------
-        sums : (n, sector) array
-            Over good pixels.
-        offset : (n, 2) int array
-            Where each pattern's window starts in the map.
-        good : (qy, qx) bool array
+    def window(self, oy: int, ox: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Runs (first pixel, last pixel + 1, sector) of a pattern of this shape whose window starts there, and the
+        first run of each of its rows.
         """
+        rows, cols = shape
+        begin = self.first[oy : oy + rows + 1]
+        runs = self.runs[begin[0] : begin[-1]]
+        row = np.repeat(np.arange(rows), np.diff(begin))
+        low, high = np.clip(runs[:, 0] - ox, 0, cols), np.clip(runs[:, 1] - ox, 0, cols)
+        seen = high > low
+        flat = np.stack([row * cols + low, row * cols + high, runs[:, 2]], 1)[seen].astype("i4")
+        return flat, np.searchsorted(row[seen], np.arange(rows + 1)).astype("i4")
+
+    def there(self, oy: int, ox: int, good: np.ndarray) -> np.ndarray:
+        """Good pixels (sector) of each sector for a pattern whose window starts there, ``good`` being (qy, qx)."""
         qy, qx = good.shape
-        starts, which = np.unique(offset, axis=0, return_inverse=True)
-        there = np.empty((len(starts), SECTORS))
-        for k, (oy, ox) in enumerate(starts):
-            seen = self.sector[oy : oy + qy, ox : ox + qx][good]
-            there[k] = np.bincount(seen[seen >= 0], minlength=SECTORS)
-        enough = there.min(0) >= np.maximum(_LEAST_THERE * self.area_px, 1)
-        factor = np.where(enough, self.area_px / np.maximum(there, 1), 0)
-        return np.asarray(sums * factor[which.ravel()], np.float32)
+        seen = self.sector[oy : oy + qy, ox : ox + qx][good]
+        return np.bincount(seen[seen >= 0], minlength=SECTORS)
+
+    def enough(self, offset: np.ndarray, good: np.ndarray) -> np.ndarray:
+        """Whether at least half of a sector (sector) is there and good at every offset (n, 2).
+
+        For a whole scan alike, or a sector would come and go with the beam.
+        """
+        least = np.min([self.there(oy, ox, good) for oy, ox in np.unique(offset, axis=0)], 0)
+        return np.asarray(least >= np.maximum(_LEAST_THERE * self.area_px, 1))
 
 
 def _sector(x: np.ndarray, y: np.ndarray, inner: float, reach: float) -> np.ndarray:
@@ -93,14 +100,23 @@ def probes_together(shape: tuple[int, int]) -> int:
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def add_runs(line: np.ndarray, runs: np.ndarray, begin: int, end: int, ox: int, out: np.ndarray) -> None:
-    """Add one row of a pattern, ``line`` (qx), whose window starts at column ox of the map, to its sectors."""
+def add_runs(lines: np.ndarray, runs: np.ndarray, begin: int, end: int, origin: int, out: np.ndarray) -> None:
+    """Add runs begin … end − 1 of LANES patterns to their sectors (lane, sector).
+
+    ``lines`` (lane, pixel) start at a pattern's pixel ``origin``.
+    """
     for k in range(begin, end):
-        low, high = max(runs[k, 0] - ox, 0), min(runs[k, 1] - ox, len(line))
-        value = np.float32(0)
-        for x in range(low, high):
-            value += line[x]
-        out[runs[k, 2]] += value
+        a = b = c = d = np.float32(0)
+        for x in range(runs[k, 0] - origin, runs[k, 1] - origin):
+            a += lines[0, x]
+            b += lines[1, x]
+            c += lines[2, x]
+            d += lines[3, x]
+        sector = runs[k, 2]
+        out[0, sector] += a
+        out[1, sector] += b
+        out[2, sector] += c
+        out[3, sector] += d
 
 
 def bragg(sectors: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -586,3 +586,12 @@ def test_two_threads_read_one_scan(tmp_path: Path, suffix: str) -> None:
 def test_natural_order() -> None:
     names = ["s_10.h5", "s_2.h5", "s_1b.h5", "10_s.h5", "s_002.h5"]
     assert sorted(names, key=layout.natural) == ["10_s.h5", "s_1b.h5", "s_2.h5", "s_002.h5", "s_10.h5"]
+
+
+@pytest.mark.parametrize("columns", [128, 243, 250])
+def test_formats_are_cut_alike(columns):
+    """Long scan rows too, so that what is estimated tile by tile does not depend on the format."""
+    shape, each = (7, columns, 100, 100), 100 * 100 * 2
+    for budget in (each * 71, each * 130, each * 600):
+        cut = [layout.tiles(shape, 2, budget, (1, chunk)) for chunk in (1, 4, 16)]
+        assert cut[0] == cut[1] == cut[2]

@@ -99,8 +99,15 @@ class HdfScan:
 
 
 def _checked(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
-    """Read a window of a dataset whose chunks are looked through first if its decoder would trust them."""
-    if not dataset.is_virtual and lz4.applies(dataset):
+    """Read a window of a dataset whose chunks are looked through first if its decoder would trust them.
+
+    Data that lie in the file as they are get mapped, so that only patterns that are looked at are read.
+    """
+    if dataset.is_virtual:
+        return np.asarray(dataset[window])
+    if (at := dataset.id.get_offset()) is not None and not dataset.external:
+        return np.asarray(np.memmap(dataset.file.filename, dataset.dtype, "r", at, dataset.shape)[window])
+    if lz4.applies(dataset):
         lz4.check(dataset, window)
     return np.asarray(dataset[window])
 

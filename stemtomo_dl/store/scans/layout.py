@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from math import isqrt
+from math import isqrt, lcm
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,9 @@ import numpy as np
 
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
+
+CACHED_BYTES = 8 << 20  # of a tile
+_PIECE = 16  # patterns: a part of a row holds a multiple of it, so that most layouts are cut alike
 
 
 class Fold(NamedTuple):
@@ -139,7 +142,8 @@ def tiles(shape: tuple[int, int, int, int], itemsize: int, budget: int, step: tu
     """Cut a scan into tiles of at most ``budget`` bytes, along the boundaries of its chunks.
 
     Whole scan rows where they fit, else parts of rows. Chunks larger than the budget are cut as well, since a
-    bound on memory is worth more than decoding each chunk once. A tile holds at least one pattern.
+    bound on memory is worth more than decoding each chunk once. A tile holds at least one pattern, and where chunks
+    allow it no more than the processor's caches, so that what has been read need not be fetched from memory again.
 
     Parameters
     ----------
@@ -153,11 +157,13 @@ def tiles(shape: tuple[int, int, int, int], itemsize: int, budget: int, step: tu
     """
     ny, nx = shape[:2]
     cy, cx = min(step[0], ny), min(step[1], nx)
-    patterns = max(1, budget // (shape[2] * shape[3] * itemsize))
+    each = shape[2] * shape[3] * itemsize
+    patterns = max(1, min(budget, max(CACHED_BYTES, cy * cx * each)) // each)
     if cy * nx <= patterns:
         h, w = patterns // nx // cy * cy, nx
     elif cy * cx <= patterns:
-        h, w = cy, patterns // cy // cx * cx
+        even = lcm(cx, _PIECE)
+        h, w = cy, patterns // cy // even * even or patterns // cy // cx * cx
     else:
         w = min(cx, patterns)
         h = min(cy, patterns // w)
