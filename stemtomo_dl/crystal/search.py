@@ -15,6 +15,7 @@ from scipy import fft, ndimage
 _GRID = 192
 _LONGEST_A = 45.0
 _SHORTEST_A = 2.3
+_PEAKS = 300  # that are refined
 _VECTORS = 24  # that triples are made of
 _COPLANAR = 14  # of them in one plane, at most
 _FLAT = 1.0  # Å from that plane
@@ -109,6 +110,22 @@ def _indexed(q: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def direct_vectors(q: np.ndarray) -> np.ndarray:
     """The direct-lattice vectors (n, 3), Å, that Σ cos(2π q·v) speaks for most, v and −v being one."""
+    refined = peaks(q)
+    height = np.cos(2 * np.pi * q @ refined.T).mean(0)
+    chosen: list[np.ndarray] = []
+    # short ones first among those that are nearly as good: multiples of a vector are as good as itself
+    for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
+        v = refined[n]
+        new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
+        if new and np.linalg.norm(v) > _SHORTEST_A and _in_plane(chosen, v) < _COPLANAR:
+            chosen.append(v)
+        if len(chosen) == _VECTORS:
+            break
+    return np.array(chosen).reshape(-1, 3)
+
+
+def peaks(q: np.ndarray) -> np.ndarray:
+    """The highest maxima (n, 3), Å, of Σ cos(2π q·v), the highest first; one may occur twice, and as −v."""
     step = 1 / (2 * _LONGEST_A)
     near = q[np.abs(q).max(1) < (_GRID / 2 - 2) * step]
     cells = np.rint(near / step).astype(int) % _GRID
@@ -121,19 +138,8 @@ def direct_vectors(q: np.ndarray) -> np.ndarray:
     start = np.stack([axis[i], axis[j], fft.rfftfreq(_GRID, step)[k]], 1)
     length = np.linalg.norm(start, axis=1)
     keep = (length > _SHORTEST_A) & (length < _LONGEST_A)
-    order = np.argsort(-total[i, j, k][keep])[:300]
-    refined = np.array([_climb(near, v) for v in start[keep][order]]).reshape(-1, 3)
-    height = np.cos(2 * np.pi * near @ refined.T).mean(0) if len(refined) else np.zeros(0)
-    chosen: list[np.ndarray] = []
-    # short ones first among those that are nearly as good: multiples of a vector are as good as itself
-    for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
-        v = refined[n]
-        new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
-        if new and np.linalg.norm(v) > _SHORTEST_A and _in_plane(chosen, v) < _COPLANAR:
-            chosen.append(v)
-        if len(chosen) == _VECTORS:
-            break
-    return np.array(chosen).reshape(-1, 3)
+    order = np.argsort(-total[i, j, k][keep])[:_PEAKS]
+    return np.array([_climb(near, v) for v in start[keep][order]]).reshape(-1, 3)
 
 
 def _in_plane(chosen: list[np.ndarray], v: np.ndarray) -> int:
