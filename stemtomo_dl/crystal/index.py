@@ -26,6 +26,7 @@ _LEAST_SPOTS = 25  # of one lattice; with fewer, a lattice is a guess
 _LEAST_OF_CELL = 15  # of a lattice whose cell is known
 _LEAST_OF_KNOWN = 25.0  # nats: of a known cell only orientations are tried
 _LEAST_EVIDENCE = 40.0  # nats: a lattice is one of very many that are tried
+_TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in units of the reach in the plane
 _CANDIDATES = 4  # lattices that are refined before one is chosen
 
 
@@ -62,9 +63,7 @@ def index(
     return max(others, key=lambda f: f[0].n_indexed if f else 0)
 
 
-def _lattices(
-    spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell: np.ndarray | None
-) -> list[Crystal]:
+def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell: np.ndarray | None) -> list[Crystal]:
     """Lattices one after another, each from the spots that those before left."""
     geometry, shift = _sharpest(spots.some(there), stated)
     left, found = there.copy(), list[Crystal]()
@@ -81,7 +80,8 @@ def _lattices(
         _, fits = indices(spots, own, crystal)
         n = int((fits & left).sum())
         found.append(replace(crystal, n_indexed=n, indexed_fraction=n / len(spots)))
-        left &= ~fits
+        # tails of rocking curves lie on rods along the beam: they would make a lattice of their own
+        left &= ~indices(spots, own, crystal, along=_TAILS)[1]
     return sorted(found, key=lambda c: -c.n_indexed)
 
 

@@ -12,9 +12,11 @@ import numpy as np
 
 from stemtomo_dl.crystal.bravais import centring
 from stemtomo_dl.crystal.cells import cell_of
-from stemtomo_dl.crystal.search import explained, peaks
+from stemtomo_dl.crystal.search import explained, peaks, polished
 
-_LENGTH, _ANGLE_DEG = 0.04, 2.5  # by which a basis may differ from the cell
+_LENGTH, _ANGLE_DEG = 0.04, 2.0  # by which a crystal may differ from the cell
+_LOOSE, _LOOSE_DEG = 0.08, 5.0  # by which vectors may that are not refined yet: along the beam they are known badly
+_TRIED = 30  # triples that are fitted
 _PER_AXIS = 40  # vectors of one length
 _SAME = 1e-3  # Å, degrees: of a cell's own values, for its system
 
@@ -24,20 +26,23 @@ def bases_of(q: np.ndarray, cell: np.ndarray, most: int) -> list[np.ndarray]:
 
     Right-handed; the most telling first, empty where the points have no such triple of vectors.
     """
-    vectors = peaks(q)
+    vectors = peaks(q, cell[:3])
     lengths = np.linalg.norm(vectors, axis=1)
-    axes = [vectors[np.abs(lengths / a - 1) < _LENGTH][:_PER_AXIS] for a in cell[:3]]
+    axes = [vectors[np.abs(lengths / a - 1) < _LOOSE][:_PER_AXIS] for a in cell[:3]]
     some: list[tuple[float, np.ndarray]] = []
     for (n, a), b in product(enumerate(axes[0]), [s * v for v in axes[1] for s in (1, -1)]):
-        if abs(_angle(a, b) - cell[5]) > _ANGLE_DEG:
+        if abs(_angle(a, b) - cell[5]) > _LOOSE_DEG:
             continue
         for c in (s * v for v in axes[2] for s in (1, -1)):
             basis = np.array([a, b, c])
-            near = max(abs(_angle(b, c) - cell[3]), abs(_angle(a, c) - cell[4])) < _ANGLE_DEG
+            near = max(abs(_angle(b, c) - cell[3]), abs(_angle(a, c) - cell[4])) < _LOOSE_DEG
             if near and np.linalg.det(basis) > 0:
                 some.append((explained(q, basis) - 1e-6 * n, basis))
     some.sort(key=lambda b: -b[0])
-    return [b for _, b in some[:most]]
+    told = sorted(
+        ((explained(q, b), n, b) for n, b in enumerate(polished(q, b) for _, b in some[:_TRIED])), reverse=True
+    )
+    return [b for _, _, b in told[:most]]
 
 
 def lattice_of(cell: np.ndarray, change: np.ndarray) -> str | None:

@@ -20,10 +20,12 @@ REACH = (0.025, 0.015, 0.012)  # 1/Å in the detector's plane, round by round
 _LEAST = 12
 
 
-def indices(spots: Spots, geometry: Geometry, crystal: Crystal, reach: float = REACH[-1]) -> tuple[np.ndarray, ...]:
+def indices(
+    spots: Spots, geometry: Geometry, crystal: Crystal, reach: float = REACH[-1], along: float = 2.0
+) -> tuple[np.ndarray, ...]:
     """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,).
 
-    Nodes that the lattice's centring forbids are none: every setting of one lattice has the same nodes.
+    Fitting spots are within ``reach``, 1/Å, in the detector's plane and ``along`` times that along the beam. Nodes that the lattice's centring forbids are none: every setting of one lattice has the same nodes.
     """
     geometry = geometry.of(crystal)
     turn = geometry.turns()[spots.frame]
@@ -33,7 +35,7 @@ def indices(spots: Spots, geometry: Geometry, crystal: Crystal, reach: float = R
     nearest = np.rint(real)
     hkl = np.rint(nearest @ np.linalg.inv(primitive).T)
     off = q - np.einsum("nij,nj->ni", turn, hkl @ crystal.ub.T)
-    limit = np.array([reach, reach, 2 * reach])
+    limit = np.array([reach, reach, along * reach])
     fits = (np.abs(off) < limit).all(1) & (np.abs(real - nearest).max(1) < NEAR) & np.any(hkl != 0, axis=1)
     return hkl.astype("i4"), fits
 

@@ -14,6 +14,8 @@ from scipy import fft, ndimage
 
 _GRID = 192
 _LONGEST_A = 45.0
+_GRID_A = 2 * _LONGEST_A / _GRID  # of the grid of v
+_LOOSE = 0.08  # relative, of a known length
 _SHORTEST_A = 2.3
 _PEAKS = 300  # that are refined
 _VECTORS = 24  # that triples are made of
@@ -53,7 +55,7 @@ def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
         if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
             some.append((explained(q, basis) * -np.log(_chance(volume)), basis))
     some.sort(key=lambda b: -b[0])
-    told = sorted(((_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
+    told = sorted(((_told(q, b), b) for b in (polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
     out: list[np.ndarray] = []
     for value, basis in told:
         if value > 0 and len(out) < most and not any(_same(basis, other) for other in out):
@@ -78,7 +80,7 @@ def _told(q: np.ndarray, basis: np.ndarray) -> float:
     return -share * float(np.log(chance)) if enough else 0.0
 
 
-def _polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
+def polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """A basis fitted to the points that it explains, from those nearest to the origin outward."""
     length, b = np.linalg.norm(q, axis=1), np.linalg.inv(basis).T
     for reach in (0.4, 0.6, 0.9, 1.3, np.inf):
@@ -124,8 +126,11 @@ def direct_vectors(q: np.ndarray) -> np.ndarray:
     return np.array(chosen).reshape(-1, 3)
 
 
-def peaks(q: np.ndarray) -> np.ndarray:
-    """The highest maxima (n, 3), Å, of Σ cos(2π q·v), the highest first; one may occur twice, and as −v."""
+def peaks(q: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+    """The highest maxima (n, 3), Å, of Σ cos(2π q·v), the highest first; one may occur twice, and as −v.
+
+    With ``lengths``, Å, of those vectors only that are about as long as one of them.
+    """
     step = 1 / (2 * _LONGEST_A)
     near = q[np.abs(q).max(1) < (_GRID / 2 - 2) * step]
     cells = np.rint(near / step).astype(int) % _GRID
@@ -138,6 +143,8 @@ def peaks(q: np.ndarray) -> np.ndarray:
     start = np.stack([axis[i], axis[j], fft.rfftfreq(_GRID, step)[k]], 1)
     length = np.linalg.norm(start, axis=1)
     keep = (length > _SHORTEST_A) & (length < _LONGEST_A)
+    if lengths is not None:
+        keep &= (np.abs(length[:, None] - lengths) < _GRID_A + _LOOSE * lengths).any(1)
     order = np.argsort(-total[i, j, k][keep])[:_PEAKS]
     return np.array([_climb(near, v) for v in start[keep][order]]).reshape(-1, 3)
 

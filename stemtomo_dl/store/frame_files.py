@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,7 @@ def read_frame(path: Path) -> Frame:
     """
     try:
         frame = READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, tifffile.TiffFileError) as e:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error, tifffile.TiffFileError) as e:
         what = getattr(e, "strerror", None) or f"{type(e).__name__}: {e}"
         raise InputError(f"{path}: cannot be read as a frame ({' '.join(what.split())}); write it anew") from e
     if frame.values.ndim != 2:
