@@ -2,10 +2,11 @@
 
 Modulo a lattice, foreign reflections lie anywhere and its own lie at the origin within the errors of measurement. With
 a share f of its own, a reflection's density over that of chance is 1 - f + f N(r) / V, where r is how far it is from
-the nearest node, N the density of such errors, normal but for the tails of rocking curves, and V the cell's volume: 1 / V is that of a node's surroundings.
-A multiple of the true cell halves N / V for every reflection to explain the few that chance puts on its further nodes;
-a superlattice's weak reflections lie at its nodes more often than chance and closer. So nodes of the one kind and of
-the other get a share each, and further nodes are kept where they raise the likelihood by more than chance would.
+the nearest node, N the density of such errors, normal but for the tails of rocking curves, and V the cell's volume: 1 /
+V is that of a node's surroundings. A multiple of the true cell halves N / V for every reflection to explain the few
+that chance puts on its further nodes; a superlattice's weak reflections lie at its nodes more often than chance and
+closer. So nodes of the one kind and of the other get a share each, and further nodes are kept where they raise the
+likelihood by more than chance would.
 """
 
 from __future__ import annotations

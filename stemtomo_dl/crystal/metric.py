@@ -42,14 +42,14 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
         As refined with that symmetry, the ellipse as stated.
     """
     stated = geometry
-    triclinic = settings(np.linalg.inv(crystal.ub))[-1]
-    here, free = _refined(spots, geometry, crystal, triclinic)
+    # of the metric refined with every tilt's centre; with an ellipse a narrow wedge's cell would go along with it
+    metric = refine_jointly([spots], [crystal], geometry, with_ellipse=False)[1][0].ub
+    options = settings(np.linalg.inv(metric))
+    refined = [_refined(spots, geometry, crystal, o) for o in options]
+    here, free = refined[-1]
     _, fits = indices(spots, here, free)
     if not fits.any():
         return here, free
-    # of the refined metric: the one as indexed is off by what camera and centres are
-    options = settings(np.linalg.inv(free.ub))
-    refined = [*(_refined(spots, geometry, crystal, o) for o in options[:-1]), (here, free)]
     widths = spreads(spots, indices(spots, here, free)[0], here, free, fits)
     loss = [_loss(spots, g, c, widths) for g, c in refined]
     free_of = [len(FREE[c.lattice[0]]) for _, c in refined]
@@ -85,7 +85,8 @@ def _refined(spots: Spots, geometry: Geometry, crystal: Crystal, lattice: Lattic
         length_deviation=lattice.length_deviation,
         angle_deviation_deg=lattice.angle_deviation_deg,
     )
-    here, (out,) = refine_jointly([spots], [start], geometry, with_ellipse=True)
+    # a triclinic cell takes up what an ellipse does; in a narrow wedge the two would run away together
+    here, (out,) = refine_jointly([spots], [start], geometry, with_ellipse=lattice.name != "aP")
     return here, out
 
 

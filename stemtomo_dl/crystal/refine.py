@@ -25,7 +25,8 @@ def indices(
 ) -> tuple[np.ndarray, ...]:
     """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,).
 
-    Fitting spots are within ``reach``, 1/Å, in the detector's plane and ``along`` times that along the beam. Nodes that the lattice's centring forbids are none: every setting of one lattice has the same nodes.
+    Fitting spots are within ``reach``, 1/Å, in the detector's plane and ``along`` times that along the beam. Nodes that
+    the lattice's centring forbids are none: every setting of one lattice has the same nodes.
     """
     geometry = geometry.of(crystal)
     turn = geometry.turns()[spots.frame]
