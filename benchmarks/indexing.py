@@ -202,7 +202,11 @@ def main() -> None:
         todo = (lambda p=p: run_line(p, ubs) for p in sorted(given.run.glob("particles/*/series.h5")))
     else:
         names = [given.case] if given.case else list(CASES)
-        todo = (lambda n=n, s=s: series_line(n, CASES[n], s) for n in names for s in range(given.first, given.first + given.seeds))
+        todo = (
+            lambda n=n, s=s: series_line(n, CASES[n], s)
+            for n in names
+            for s in range(given.first, given.first + given.seeds)
+        )
     for work in todo:
         lines.append(work())
         print(json.dumps(lines[-1]), flush=True)
