@@ -13,7 +13,7 @@ import numpy as np
 
 from stemtomo_dl.crystal.adjust import misfit, spreads
 from stemtomo_dl.crystal.bravais import Lattice, settings
-from stemtomo_dl.crystal.cells import FREE, cell_of, constrained, reciprocal_basis, turn_between
+from stemtomo_dl.crystal.cells import FREE, PRIMITIVE, cell_of, constrained, reciprocal_basis, turn_between
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Spots
@@ -56,10 +56,18 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     bears = [
         all(_borne(loss[n], loss[m], free_of[m] - free_of[n]) for m in range(n, len(loss))) for n in range(len(loss))
     ]
-    close = [o.length_deviation < _LENGTH and o.angle_deviation_deg < _ANGLE_DEG for o in options]
-    chosen = next(n for n in range(len(loss)) if bears[n] or close[n])
+    borne = next(n for n in range(len(loss)) if bears[n])
+    close = _all_but(refined[borne][1])
+    chosen = next(n for n, o in enumerate(options) if n == borne or o.name in close)
     geometry, (crystal,) = refine_jointly([spots], [refined[chosen][1]], stated)
     return geometry, crystal
+
+
+def _all_but(crystal: Crystal) -> set[str]:
+    """The lattices from whose metric a refined one cannot be told."""
+    primitive = PRIMITIVE[crystal.lattice[1]] @ np.linalg.inv(crystal.ub)
+    near = (o for o in settings(primitive) if o.length_deviation < _LENGTH and o.angle_deviation_deg < _ANGLE_DEG)
+    return {o.name for o in near}
 
 
 def _borne(higher: np.ndarray, lower: np.ndarray, parameters: int) -> bool:
