@@ -9,6 +9,7 @@ import numpy as np
 from stemtomo_dl.crystal.adjust import spreads
 from stemtomo_dl.crystal.azimuth import find_azimuth
 from stemtomo_dl.crystal.bravais import reduced
+from stemtomo_dl.crystal.cells import PRIMITIVE
 from stemtomo_dl.crystal.evidence import Points, evidence, settled
 from stemtomo_dl.crystal.friedel import center_shifts
 from stemtomo_dl.crystal.goniometer import Geometry
@@ -18,7 +19,7 @@ from stemtomo_dl.crystal.known_cell import alike, bases_of, lattice_of
 from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices, refine
-from stemtomo_dl.crystal.search import find_bases
+from stemtomo_dl.crystal.search import chance, find_bases
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
@@ -27,6 +28,8 @@ _LEAST_OF_CELL = 15  # of a lattice whose cell is known
 _LEAST_OF_KNOWN = 25.0  # nats: of a known cell only orientations are tried
 _LEAST_EVIDENCE = 40.0  # nats: a lattice is one of very many that are tried
 _TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in units of the reach in the plane
+_TRUSTED = 0.6  # share of the spots on the first lattice, beyond which no other axis is tried
+_BETTER = 1.5  # times as telling must a lattice about another axis be
 _CANDIDATES = 4  # lattices that are refined before one is chosen
 
 
@@ -39,7 +42,7 @@ def index(
     ----------
     spots : Spots
     instrument : Instrument
-        Its tilt axis good to a few degrees; where nothing is found with it, any axis is tried.
+        Its tilt axis good to a few degrees; where little is found with it, any is tried.
     alpha_deg : (frame,) array
     most : int
         Lattices to look for: the spots of one are taken away before the next is searched.
@@ -57,10 +60,19 @@ def index(
     if there.sum() < least:
         return []
     found = _lattices(spots, there, stated, most, cell)
-    if found:
+    if found and found[0].indexed_fraction > _TRUSTED:
         return found
     others = [_lattices(spots, there, o, most, cell) for o in _other_axes(spots.some(there), stated)]
-    return max(others, key=lambda f: f[0].n_indexed if f else 0)
+    best = max(others, key=_telling)
+    return best if _telling(best) > _BETTER * _telling(found) else found
+
+
+def _telling(found: list[Crystal]) -> float:
+    """What the first lattice tells of the spots, nats: about a wrong axis large cells explain many by chance."""
+    if not found:
+        return 0.0
+    primitive = PRIMITIVE[found[0].lattice[1]] @ np.linalg.inv(found[0].ub)
+    return found[0].n_indexed * -float(np.log(chance(abs(float(np.linalg.det(primitive))))))
 
 
 def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell: np.ndarray | None) -> list[Crystal]:

@@ -53,7 +53,7 @@ def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
         basis = vectors[list(triple)]
         volume = abs(float(np.linalg.det(basis)))
         if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
-            some.append((explained(q, basis) * -np.log(_chance(volume)), basis))
+            some.append((explained(q, basis) * -np.log(chance(volume)), basis))
     some.sort(key=lambda b: -b[0])
     told = sorted(((_told(q, b), b) for b in (polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
     out: list[np.ndarray] = []
@@ -74,10 +74,10 @@ def _told(q: np.ndarray, basis: np.ndarray) -> float:
 
     A large cell explains points anywhere: so two lattices together are no lattice, and no supercell is better.
     """
-    chance = _chance(abs(float(np.linalg.det(basis))))
+    by_chance = chance(abs(float(np.linalg.det(basis))))
     share = explained(q, basis)
-    enough = share * len(q) >= _LEAST_POINTS and share >= max(_LEAST_SHARE, _CHANCE * chance)
-    return -share * float(np.log(chance)) if enough else 0.0
+    enough = share * len(q) >= _LEAST_POINTS and share >= max(_LEAST_SHARE, _CHANCE * by_chance)
+    return -share * float(np.log(by_chance)) if enough else 0.0
 
 
 def polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return np.linalg.inv(b).T
 
 
-def _chance(volume: float) -> float:
+def chance(volume: float) -> float:
     """Share of points anywhere that a lattice of this volume, Å³, explains."""
     return float(min(1.0, 4 / 3 * np.pi * _DISTANCE**3 * volume))
 

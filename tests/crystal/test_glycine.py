@@ -48,11 +48,3 @@ def test_the_known_cell_is_found_in_its_own_setting(peaks):
     first = index(spots, CAMERA, alpha, most=1, cell=cell)[0]
     assert np.abs(first.cell / cell - 1).max() < 0.04
     assert first.lattice == "mP"
-
-
-def test_an_axis_that_is_stated_wrongly_is_found(peaks):
-    spots, alpha = peaks
-    wrong = Instrument(200.0, 0.0, 0.00534, np.nan, -230.0 + 75.0)
-    first = index(spots, wrong, alpha, most=1)[0]
-    assert first.lattice == "mP"
-    assert abs((first.tilt_axis_deg + 230.0 + 180.0) % 360 - 180.0) < 1.0
