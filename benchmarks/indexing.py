@@ -1,6 +1,6 @@
 """Are lattices found, and how well, in series of one particle each, whose stage, camera and beam are all a little off.
 
-    python benchmarks/indexing.py [--seeds 2] [--case NAME] [--run RUN --truth truth.h5]
+    python benchmarks/indexing.py [--seeds 2] [--first 0] [--case NAME] [--run RUN --truth truth.h5]
 
 Patterns are drawn here and not by the package's forward model: disks of kinematic intensity with a normal rocking curve
 on a peaked background, counted by Poisson. The stated tilt axis is off by up to 3°, every tilt by 0.1° about any
@@ -191,6 +191,7 @@ def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--truth", type=Path)
@@ -201,7 +202,11 @@ def main() -> None:
         todo = (lambda p=p: run_line(p, ubs) for p in sorted(given.run.glob("particles/*/series.h5")))
     else:
         names = [given.case] if given.case else list(CASES)
-        todo = (lambda n=n, s=s: series_line(n, CASES[n], s) for n in names for s in range(given.seeds))
+        todo = (
+            lambda n=n, s=s: series_line(n, CASES[n], s)
+            for n in names
+            for s in range(given.first, given.first + given.seeds)
+        )
     for work in todo:
         lines.append(work())
         print(json.dumps(lines[-1]), flush=True)

@@ -15,18 +15,51 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.
 
 
 def reduce_series(
-    series: Annotated[Path, typer.Argument(metavar="SERIES.h5", help="One diffraction series, by any program.")],
+    series: Annotated[
+        Path, typer.Argument(metavar="SERIES", help="One series.h5, by any program; or a folder of frames.")
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for crystal.json, .hkl, .ins, .cif_pets.")
     ],
     elements: Annotated[str, typer.Option(metavar="LIST", help="Elements for SFAC, with commas between: Ti,O.")] = "",
+    cell: Annotated[str, typer.Option(metavar="a,b,c,α,β,γ", help="A known cell, Å and degrees: no other.")] = "",
+    tilts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a folder's frames: scan,alpha_deg; or an angle a line.")
+    ] = None,
+    voltage_kv: Annotated[float | None, typer.Option(help="Where neither file nor geometry.toml says it.")] = None,
+    pixel_inv_angstrom: Annotated[float | None, typer.Option(help="Size of a pixel, 1/Å.")] = None,
+    tilt_axis_deg: Annotated[float | None, typer.Option(help="On the detector, columns toward rows.")] = None,
+    convergence_mrad: Annotated[float | None, typer.Option(help="Semi-angle of the beam.")] = None,
+    center_px: Annotated[str, typer.Option(metavar="COLUMN,ROW", help="Where the beam is.")] = "",
 ) -> None:
     """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl, .ins and .cif_pets."""
-    from stemtomo_dl.reduction import reduce
+    from stemtomo_dl.reduction import open_any, reduce
 
-    crystal = reduce(series, output, [e.strip() for e in elements.split(",") if e.strip()])
-    cell = " ".join(f"{v:.3f}" for v in crystal.cell)
-    typer.echo(f"{crystal.lattice} {cell}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
+    given = {
+        "voltage_kv": voltage_kv,
+        "pixel_inv_angstrom": pixel_inv_angstrom,
+        "tilt_axis_deg": tilt_axis_deg,
+        "convergence_mrad": convergence_mrad,
+        "center_px": _numbers("--center-px", center_px, 2),
+    }
+    known = _numbers("--cell", cell, 6)
+    read = open_any(series, tilts, {k: v for k, v in given.items() if v is not None})
+    crystal = reduce(read, series, output, [e.strip() for e in elements.split(",") if e.strip()], known)
+    shown = " ".join(f"{v:.3f}" for v in crystal.cell)
+    typer.echo(f"{crystal.lattice} {shown}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
+
+
+def _numbers(option: str, text: str, n: int) -> list[float] | None:
+    """Numbers with commas between; None where the option is not given."""
+    if not text:
+        return None
+    try:
+        values = [float(v) for v in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != n:
+        raise InputError(f"{option} {text}: give {n} numbers with commas between")
+    return values
 
 
 def simulate(

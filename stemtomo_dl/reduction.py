@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.crystal.cells import is_cell
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
@@ -22,6 +23,7 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument, Record, array
 from stemtomo_dl.store.cif_pets import write_cif_pets
+from stemtomo_dl.store.frames import read_frames
 from stemtomo_dl.store.reflections import write_crystals, write_hkl, write_ins
 from stemtomo_dl.store.results import read_series
 
@@ -53,6 +55,21 @@ class Extent(NamedTuple):
     completeness: float  # of the reflections to there, Friedel mates being one
 
 
+def open_any(path: Path, tilts: Path | None, stated: Mapping[str, Any]) -> DiffractionSeries:
+    """A series.h5 or a folder of frames, with what is stated beside it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or lacks a fact.
+    """
+    if path.is_dir():
+        return in_scan_frame(read_frames(path, tilts, stated), 0.0)
+    if tilts is not None:
+        raise InputError(f"--tilts {tilts}: {path} holds its own angles; give --tilts with a folder of frames only")
+    return in_scan_frame(read_series(path, stated), 0.0)
+
+
 def find_lattices(path: Path, rotation_deg: float = 0.0) -> Indexed:
     """Spots and lattices of a series.h5.
 
@@ -68,10 +85,14 @@ def find_lattices(path: Path, rotation_deg: float = 0.0) -> Indexed:
     InputError
         If the series cannot be read.
     """
-    series = in_scan_frame(read_series(path), rotation_deg)
+    return lattices_of(in_scan_frame(read_series(path), rotation_deg))
+
+
+def lattices_of(series: DiffractionSeries, cell: np.ndarray | None = None) -> Indexed:
+    """Spots and lattices of a series; with ``cell`` (6,), Å and degrees, only lattices that have it."""
     spots = find_spots(series)
     seen = SeriesSpots(series.instrument, spots, series.tilt, series.alpha_deg)
-    return Indexed(seen, index(spots, series.instrument, series.alpha_deg))
+    return Indexed(seen, index(spots, series.instrument, series.alpha_deg, cell=cell))
 
 
 def in_scan_frame(series: DiffractionSeries, rotation_deg: float) -> DiffractionSeries:
@@ -102,16 +123,26 @@ def measure(path: Path, spots: Spots, geometry: Geometry, crystal: Crystal) -> R
     return integrate(series, spots, geometry, crystal)
 
 
-def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
-    """Index and integrate a series.h5; crystal.json, NAME.hkl, .ins and .cif_pets are written to a folder.
+def reduce(
+    series: DiffractionSeries,
+    where: Path,
+    folder: Path,
+    elements: Sequence[str] = (),
+    cell: Sequence[float] | None = None,
+) -> Crystal:
+    """Index and integrate a series; crystal.json, NAME.hkl, .ins and .cif_pets are written to a folder.
 
     Parameters
     ----------
-    path : Path
-        A series as the contract lays it out.
+    series : DiffractionSeries
+        Its sample frame has x along the detector's rows.
+    where : Path
+        What it was read from, for messages.
     folder : Path
     elements : sequence of str
         For SFAC.
+    cell : six numbers or None
+        A known cell, Å and degrees: only a lattice that has it is taken.
 
     Returns
     -------
@@ -121,16 +152,18 @@ def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
     Raises
     ------
     InputError
-        If the series cannot be read, or its spots are not enough to tell a lattice.
+        If the spots are not enough to tell a lattice, or no cell can have these values.
     """
-    seen, crystals = find_lattices(path)
+    if cell is not None and not is_cell(np.asarray(cell, "f8")):
+        raise InputError(f"--cell {','.join(f'{v:g}' for v in cell)}: no cell has these values; give Å and degrees")
+    seen, crystals = lattices_of(series, None if cell is None else np.asarray(cell, "f8"))
     if not crystals:
+        which = "a lattice of this cell" if cell is not None else "a lattice"
         raise InputError(
-            f"{path}: {not_enough(seen.spots)}; use more tilts, or check the attributes pixel_inv_angstrom and "
-            "tilt_axis_deg"
+            f"{where}: {not_enough(seen.spots, which)}; use more tilts, or check pixel_inv_angstrom and tilt_axis_deg"
         )
     geometry, (first,) = refine_jointly([seen.spots], crystals[:1], Geometry(seen.instrument, seen.alpha_deg))
-    reflections, name = measure(path, seen.spots, geometry, first), folder.resolve().name
+    reflections, name = integrate(series, seen.spots, geometry, first), folder.resolve().name
     write_crystals(folder / "crystal.json", [first, *crystals[1:]])
     write_hkl(folder / f"{name}.hkl", reflections)
     voltage = seen.instrument.voltage_kv
@@ -140,9 +173,9 @@ def reduce(path: Path, folder: Path, elements: Sequence[str] = ()) -> Crystal:
     return first
 
 
-def not_enough(spots: Spots) -> str:
+def not_enough(spots: Spots, which: str = "a lattice") -> str:
     """Why there is no lattice, in words."""
-    return f"its {len(spots)} spots are not enough to tell a lattice"
+    return f"its {len(spots)} spots are not enough to tell {which}"
 
 
 def extent(reflections: Reflections, crystal: Crystal) -> Extent:

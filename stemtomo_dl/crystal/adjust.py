@@ -26,7 +26,7 @@ _SIGMA = 1.4826  # of normal errors, over their median absolute value
 _SMALL = 1e-4  # of an unknown's unit: for differences
 _PER_CRYSTAL = 11  # unknowns: three angles, six of the cell, two of the centre
 _PER_TILT = 5
-_SHARED = 5
+_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class Held:
     axis_deg: float = 3.0
     elevation_deg: float = 0.0
     ellipse: float = 0.0
-    scale: float = 0.0
     tilt_turn_rad: float = 0.0
     tilt_shift_px: float = 0.0
     turn_rad: float = 0.1
@@ -112,8 +111,8 @@ def adjust(
 def _rest(geometry: Geometry, held: Held, size: int) -> np.ndarray:
     """What unknowns are held to: what was stated, for those of which refinement before has changed that."""
     rest = np.zeros(size)
-    for k, now in enumerate((geometry.elevation_deg, *geometry.ellipse, geometry.scale - 1), 1):
-        by = (held.elevation_deg, held.ellipse, held.ellipse, held.scale)[k - 1]
+    for k, now in enumerate((geometry.elevation_deg, *geometry.ellipse), 1):
+        by = (held.elevation_deg, held.ellipse, held.ellipse)[k - 1]
         rest[k] = -now / by if by else 0.0
     tilts = rest[_SHARED : _SHARED + _PER_TILT * len(geometry.alpha_deg)].reshape(-1, _PER_TILT)
     if held.tilt_turn_rad and geometry.turn_rad is not None:
@@ -132,7 +131,6 @@ def _made(geometry: Geometry, crystals: Sequence[Crystal], p: np.ndarray, held: 
         new,
         elevation_deg=float(geometry.elevation_deg + held.elevation_deg * p[1]),
         ellipse=(float(geometry.ellipse[0] + held.ellipse * p[2]), float(geometry.ellipse[1] + held.ellipse * p[3])),
-        scale=float(geometry.scale * (1 + held.scale * p[4])),
     )
     if held.tilt_turn_rad:
         old = np.zeros((n, 3)) if geometry.turn_rad is None else geometry.turn_rad
@@ -174,7 +172,7 @@ def _linear(
     g = np.einsum("nij,nj->ni", here.turns()[spots.frame], hkl @ crystal.ub.T)
     tilt = _SHARED + _PER_TILT * spots.frame
     blocks: list[tuple[np.ndarray, np.ndarray | int]] = []
-    for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse", "scale")):
+    for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse")):
         if getattr(held, name):
             moved, it = _made(geometry, [crystal], _unit(_SHARED + _PER_TILT * len(geometry.alpha_deg) + 11, k), held)
             blocks.append(((misfit(spots, hkl, moved, it[0]) - r) / _SMALL, k))

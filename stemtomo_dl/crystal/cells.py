@@ -7,6 +7,20 @@ import numpy as np
 # Which of a, b, c, α, β, γ are free in each system; the dependent ones follow from them.
 FREE = {"a": (0, 1, 2, 3, 4, 5), "m": (0, 1, 2, 4), "o": (0, 1, 2), "t": (0, 2), "h": (0, 2), "c": (0,)}
 
+# Primitive vectors (rows) in fractions of the conventional cell, by centring (ITA 1.5.1; R obverse).
+PRIMITIVE = {
+    letter: np.array(rows, float) / whole
+    for letter, whole, rows in (
+        ("P", 1, ((1, 0, 0), (0, 1, 0), (0, 0, 1))),
+        ("A", 2, ((2, 0, 0), (0, 1, -1), (0, 1, 1))),
+        ("B", 2, ((1, 0, 1), (0, 2, 0), (-1, 0, 1))),
+        ("C", 2, ((1, -1, 0), (1, 1, 0), (0, 0, 2))),
+        ("I", 2, ((-1, 1, 1), (1, -1, 1), (1, 1, -1))),
+        ("F", 2, ((0, 1, 1), (1, 0, 1), (1, 1, 0))),
+        ("R", 3, ((2, 1, 1), (-1, 1, 1), (-1, -2, 1))),
+    )
+}
+
 
 def cell_of(basis: np.ndarray) -> np.ndarray:
     """Lengths and angles (…, 6), Å and degrees, of bases (…, 3, 3) with rows a, b, c."""
@@ -14,6 +28,14 @@ def cell_of(basis: np.ndarray) -> np.ndarray:
     unit = basis / length[..., None]
     cosine = np.stack([(unit[..., i, :] * unit[..., j, :]).sum(-1) for i, j in ((1, 2), (0, 2), (0, 1))], -1)
     return np.concatenate([length, np.degrees(np.arccos(np.clip(cosine, -1, 1)))], -1)
+
+
+def is_cell(cell: np.ndarray) -> bool:
+    """Whether values (6,), Å and degrees, are those of a cell: its volume is real and above 0."""
+    if not (np.isfinite(cell).all() and (cell[:3] > 1).all() and (cell[3:] > 0).all() and (cell[3:] < 180).all()):
+        return False
+    ca, cb, cg = np.cos(np.radians(cell[3:]))
+    return bool(1 - ca**2 - cb**2 - cg**2 + 2 * ca * cb * cg > 1e-4)
 
 
 def reciprocal_basis(cell: np.ndarray) -> np.ndarray:

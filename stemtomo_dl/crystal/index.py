@@ -9,33 +9,45 @@ import numpy as np
 from stemtomo_dl.crystal.adjust import spreads
 from stemtomo_dl.crystal.azimuth import find_azimuth
 from stemtomo_dl.crystal.bravais import reduced
+from stemtomo_dl.crystal.cells import PRIMITIVE
 from stemtomo_dl.crystal.evidence import Points, evidence, settled
 from stemtomo_dl.crystal.friedel import center_shifts
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.group import Seen, grouped
+from stemtomo_dl.crystal.joint import refine_jointly
+from stemtomo_dl.crystal.known_cell import alike, bases_of, lattice_of
 from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import indices, refine
-from stemtomo_dl.crystal.search import find_bases
+from stemtomo_dl.crystal.search import chance, find_bases
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
 _LEAST_SPOTS = 25  # of one lattice; with fewer, a lattice is a guess
+_LEAST_OF_CELL = 15  # of a lattice whose cell is known
+_LEAST_OF_KNOWN = 25.0  # nats: of a known cell only orientations are tried
 _LEAST_EVIDENCE = 40.0  # nats: a lattice is one of very many that are tried
+_TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in units of the reach in the plane
+_TRUSTED = 0.6  # share of the spots on the first lattice, beyond which no other axis is tried
+_BETTER = 1.5  # times as telling must a lattice about another axis be
 _CANDIDATES = 4  # lattices that are refined before one is chosen
 
 
-def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int = 3) -> list[Crystal]:
-    """Find the lattices on which the spots lie, without a known cell.
+def index(
+    spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int = 3, cell: np.ndarray | None = None
+) -> list[Crystal]:
+    """Find the lattices on which the spots lie.
 
     Parameters
     ----------
     spots : Spots
     instrument : Instrument
-        Its tilt axis good to a few degrees.
+        Its tilt axis good to a few degrees; where little is found with it, any is tried.
     alpha_deg : (frame,) array
     most : int
         Lattices to look for: the spots of one are taken away before the next is searched.
+    cell : (6,) array or None
+        A known cell, Å and degrees: only lattices that have it, in this setting; fewer spots are enough then.
 
     Returns
     -------
@@ -43,23 +55,56 @@ def index(spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, most: int
         The one with most spots first; empty where there is not enough to tell a lattice from chance.
     """
     stated = Geometry(instrument, alpha_deg)
-    left = np.isfinite(stated.lab(spots)).all(1)
-    if left.sum() < _LEAST_SPOTS:
+    least = _LEAST_SPOTS if cell is None else _LEAST_OF_CELL
+    there = np.isfinite(stated.lab(spots)).all(1)
+    if there.sum() < least:
         return []
-    geometry, shift = _sharpest(spots.some(left), stated)
-    found: list[Crystal] = []
-    while left.sum() >= _LEAST_SPOTS and len(found) < most:
+    found = _lattices(spots, there, stated, most, cell)
+    if found and found[0].indexed_fraction > _TRUSTED:
+        return found
+    others = [_lattices(spots, there, o, most, cell) for o in _other_axes(spots.some(there), stated)]
+    best = max(others, key=_telling)
+    return best if _telling(best) > _BETTER * _telling(found) else found
+
+
+def _telling(found: list[Crystal]) -> float:
+    """What the first lattice tells of the spots, nats: about a wrong axis large cells explain many by chance."""
+    if not found:
+        return 0.0
+    primitive = PRIMITIVE[found[0].lattice[1]] @ np.linalg.inv(found[0].ub)
+    return found[0].n_indexed * -float(np.log(chance(abs(float(np.linalg.det(primitive))))))
+
+
+def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell: np.ndarray | None) -> list[Crystal]:
+    """Lattices one after another, each from the spots that those before left."""
+    geometry, shift = _sharpest(spots.some(there), stated)
+    left, found = there.copy(), list[Crystal]()
+    while left.sum() >= (_LEAST_SPOTS if cell is None else _LEAST_OF_CELL) and len(found) < most:
         some = spots.some(left)
-        free = _best(some, geometry)
+        free = _best(some, geometry) if cell is None else _best_of_cell(some, geometry, cell)
         if free is None:
             break
         free = replace(free, center_shift_px=free.center_shift_px + shift)
-        own, crystal = with_symmetry(some, stated, free)
+        if cell is None:
+            own, crystal = with_symmetry(some, stated, free)
+        else:
+            own, (crystal,) = refine_jointly([some], [free], stated)
         _, fits = indices(spots, own, crystal)
         n = int((fits & left).sum())
         found.append(replace(crystal, n_indexed=n, indexed_fraction=n / len(spots)))
-        left &= ~fits
+        # tails of rocking curves lie on rods along the beam: they would make a lattice of their own
+        left &= ~indices(spots, own, crystal, along=_TAILS)[1]
     return sorted(found, key=lambda c: -c.n_indexed)
+
+
+def _other_axes(spots: Spots, stated: Geometry) -> list[Geometry]:
+    """The geometry with the axis of any azimuth at which the spots are sharpest, and with its opposite.
+
+    Only the curvature of the Ewald sphere tells the two apart, which lattices show better than directions do.
+    """
+    off, _ = find_azimuth(stated.lab(spots), stated.turns()[spots.frame], spots.intensity, reach_deg=180.0)
+    axis = stated.instrument.tilt_axis_deg + off
+    return [stated.with_axis(azimuth) for azimuth in (axis, axis + 180)]
 
 
 def _sharpest(spots: Spots, stated: Geometry) -> tuple[Geometry, np.ndarray]:
@@ -86,6 +131,28 @@ def _best(spots: Spots, geometry: Geometry) -> Crystal | None:
     if nats < _LEAST_EVIDENCE or crystal.n_indexed < _LEAST_SPOTS:
         return None
     return crystal
+
+
+def _best_of_cell(spots: Spots, geometry: Geometry, cell: np.ndarray) -> Crystal | None:
+    """The lattice of a known cell that the spots speak for most; None where it might be chance."""
+    seen = grouped(spots, geometry)
+    q = seen.vectors(spots, geometry)
+    told: list[tuple[float, Crystal]] = []
+    for basis in bases_of(q, cell, _CANDIDATES):
+        crystal = refine(spots, geometry, np.linalg.inv(basis), "aP")
+        if crystal is None or not alike(crystal.cell, cell):
+            continue
+        direct = np.linalg.inv(crystal.ub)
+        points = _points(spots, seen, geometry, crystal)
+        primitive = settled(points, direct)
+        lattice = lattice_of(cell, direct @ np.linalg.inv(primitive))
+        if lattice is None:  # a multiple of the known cell tells more: so this is another crystal
+            continue
+        own = refine(spots, geometry, crystal.ub, lattice, crystal.center_shift_px)
+        if own is not None:
+            told.append((evidence(points, primitive), own))
+    nats, best = max(told, key=lambda t: t[0], default=(0.0, None))
+    return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= _LEAST_OF_CELL else None
 
 
 def _settled(spots: Spots, seen: Seen, geometry: Geometry, basis: np.ndarray) -> tuple[float, Crystal] | None:

@@ -11,25 +11,33 @@ from dataclasses import replace
 import numpy as np
 
 from stemtomo_dl.crystal.adjust import Held, adjust, misfit
-from stemtomo_dl.crystal.cells import cell_of, constrained, reciprocal_basis, turn_between
+from stemtomo_dl.crystal.cells import PRIMITIVE, cell_of, constrained, reciprocal_basis, turn_between
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 
-NEAR = 0.36  # of a node in units of the indices, at most
+NEAR = 0.36  # of a node in units of the primitive indices, at most
 REACH = (0.025, 0.015, 0.012)  # 1/Å in the detector's plane, round by round
 _LEAST = 12
 
 
-def indices(spots: Spots, geometry: Geometry, crystal: Crystal, reach: float = REACH[-1]) -> tuple[np.ndarray, ...]:
-    """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,)."""
+def indices(
+    spots: Spots, geometry: Geometry, crystal: Crystal, reach: float = REACH[-1], along: float = 2.0
+) -> tuple[np.ndarray, ...]:
+    """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,).
+
+    Fitting spots are within ``reach``, 1/Å, in the detector's plane and ``along`` times that along the beam. Nodes that
+    the lattice's centring forbids are none: every setting of one lattice has the same nodes.
+    """
     geometry = geometry.of(crystal)
     turn = geometry.turns()[spots.frame]
     q = geometry.lab(spots)
-    real = np.nan_to_num(np.einsum("nji,nj->ni", turn, q) @ np.linalg.inv(crystal.ub).T)
-    hkl = np.rint(real)
+    primitive = PRIMITIVE[crystal.lattice[1]]
+    real = np.nan_to_num(np.einsum("nji,nj->ni", turn, q) @ (primitive @ np.linalg.inv(crystal.ub)).T)
+    nearest = np.rint(real)
+    hkl = np.rint(nearest @ np.linalg.inv(primitive).T)
     off = q - np.einsum("nij,nj->ni", turn, hkl @ crystal.ub.T)
-    limit = np.array([reach, reach, 2 * reach])
-    fits = (np.abs(off) < limit).all(1) & (np.abs(real - hkl).max(1) < NEAR) & np.any(hkl != 0, axis=1)
+    limit = np.array([reach, reach, along * reach])
+    fits = (np.abs(off) < limit).all(1) & (np.abs(real - nearest).max(1) < NEAR) & np.any(hkl != 0, axis=1)
     return hkl.astype("i4"), fits
 
 

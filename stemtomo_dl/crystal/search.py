@@ -14,7 +14,10 @@ from scipy import fft, ndimage
 
 _GRID = 192
 _LONGEST_A = 45.0
+_GRID_A = 2 * _LONGEST_A / _GRID  # of the grid of v
+_LOOSE = 0.08  # relative, of a known length
 _SHORTEST_A = 2.3
+_PEAKS = 300  # that are refined
 _VECTORS = 24  # that triples are made of
 _COPLANAR = 14  # of them in one plane, at most
 _FLAT = 1.0  # Å from that plane
@@ -50,9 +53,9 @@ def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
         basis = vectors[list(triple)]
         volume = abs(float(np.linalg.det(basis)))
         if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
-            some.append((explained(q, basis) * -np.log(_chance(volume)), basis))
+            some.append((explained(q, basis) * -np.log(chance(volume)), basis))
     some.sort(key=lambda b: -b[0])
-    told = sorted(((_told(q, b), b) for b in (_polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
+    told = sorted(((_told(q, b), b) for b in (polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
     out: list[np.ndarray] = []
     for value, basis in told:
         if value > 0 and len(out) < most and not any(_same(basis, other) for other in out):
@@ -71,13 +74,13 @@ def _told(q: np.ndarray, basis: np.ndarray) -> float:
 
     A large cell explains points anywhere: so two lattices together are no lattice, and no supercell is better.
     """
-    chance = _chance(abs(float(np.linalg.det(basis))))
+    by_chance = chance(abs(float(np.linalg.det(basis))))
     share = explained(q, basis)
-    enough = share * len(q) >= _LEAST_POINTS and share >= max(_LEAST_SHARE, _CHANCE * chance)
-    return -share * float(np.log(chance)) if enough else 0.0
+    enough = share * len(q) >= _LEAST_POINTS and share >= max(_LEAST_SHARE, _CHANCE * by_chance)
+    return -share * float(np.log(by_chance)) if enough else 0.0
 
 
-def _polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
+def polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """A basis fitted to the points that it explains, from those nearest to the origin outward."""
     length, b = np.linalg.norm(q, axis=1), np.linalg.inv(basis).T
     for reach in (0.4, 0.6, 0.9, 1.3, np.inf):
@@ -90,7 +93,7 @@ def _polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return np.linalg.inv(b).T
 
 
-def _chance(volume: float) -> float:
+def chance(volume: float) -> float:
     """Share of points anywhere that a lattice of this volume, Å³, explains."""
     return float(min(1.0, 4 / 3 * np.pi * _DISTANCE**3 * volume))
 
@@ -109,6 +112,25 @@ def _indexed(q: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def direct_vectors(q: np.ndarray) -> np.ndarray:
     """The direct-lattice vectors (n, 3), Å, that Σ cos(2π q·v) speaks for most, v and −v being one."""
+    refined = peaks(q)
+    height = np.cos(2 * np.pi * q @ refined.T).mean(0)
+    chosen: list[np.ndarray] = []
+    # short ones first among those that are nearly as good: multiples of a vector are as good as itself
+    for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
+        v = refined[n]
+        new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
+        if new and np.linalg.norm(v) > _SHORTEST_A and _in_plane(chosen, v) < _COPLANAR:
+            chosen.append(v)
+        if len(chosen) == _VECTORS:
+            break
+    return np.array(chosen).reshape(-1, 3)
+
+
+def peaks(q: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+    """The highest maxima (n, 3), Å, of Σ cos(2π q·v), the highest first; one may occur twice, and as −v.
+
+    With ``lengths``, Å, of those vectors only that are about as long as one of them.
+    """
     step = 1 / (2 * _LONGEST_A)
     near = q[np.abs(q).max(1) < (_GRID / 2 - 2) * step]
     cells = np.rint(near / step).astype(int) % _GRID
@@ -121,19 +143,10 @@ def direct_vectors(q: np.ndarray) -> np.ndarray:
     start = np.stack([axis[i], axis[j], fft.rfftfreq(_GRID, step)[k]], 1)
     length = np.linalg.norm(start, axis=1)
     keep = (length > _SHORTEST_A) & (length < _LONGEST_A)
-    order = np.argsort(-total[i, j, k][keep])[:300]
-    refined = np.array([_climb(near, v) for v in start[keep][order]]).reshape(-1, 3)
-    height = np.cos(2 * np.pi * near @ refined.T).mean(0) if len(refined) else np.zeros(0)
-    chosen: list[np.ndarray] = []
-    # short ones first among those that are nearly as good: multiples of a vector are as good as itself
-    for n in np.lexsort((np.linalg.norm(refined, axis=1), -np.round(height * 10))):
-        v = refined[n]
-        new = all(min(np.linalg.norm(v - c), np.linalg.norm(v + c)) > 0.3 for c in chosen)
-        if new and np.linalg.norm(v) > _SHORTEST_A and _in_plane(chosen, v) < _COPLANAR:
-            chosen.append(v)
-        if len(chosen) == _VECTORS:
-            break
-    return np.array(chosen).reshape(-1, 3)
+    if lengths is not None:
+        keep &= (np.abs(length[:, None] - lengths) < _GRID_A + _LOOSE * lengths).any(1)
+    order = np.argsort(-total[i, j, k][keep])[:_PEAKS]
+    return np.array([_climb(near, v) for v in start[keep][order]]).reshape(-1, 3)
 
 
 def _in_plane(chosen: list[np.ndarray], v: np.ndarray) -> int:

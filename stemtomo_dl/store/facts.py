@@ -26,7 +26,7 @@ _BEAM_PX = 6.0
 _AXIS = ("rotation_axis", "rotation_axis_xds", "tilt_axis")  # a vector x y z, x right and y down
 
 
-def stated_instrument(attributes: Mapping[str, Any], where: str | Path) -> Instrument:
+def stated_instrument(attributes: Mapping[str, Any], where: str | Path, option: bool = False) -> Instrument:
     """Instrument of a series that stands alone, from its attributes or what others call them.
 
     Parameters
@@ -36,6 +36,8 @@ def stated_instrument(attributes: Mapping[str, Any], where: str | Path) -> Instr
         ``rotation_axis`` "x y z" (x right, y down). ``convergence_mrad`` may lack: the beam then counts as parallel.
     where : str or Path
         The file, for messages.
+    option : bool
+        Whether what is missing is to be given as an option of the command, rather than written into the file.
 
     Raises
     ------
@@ -56,6 +58,8 @@ def stated_instrument(attributes: Mapping[str, Any], where: str | Path) -> Instr
     a.setdefault("convergence_mrad", 0.0)
     for name in ("voltage_kv", "pixel_inv_angstrom", "tilt_axis_deg"):
         if name not in a:
+            if option:
+                raise InputError(f"{where}: the frames do not state {name}; give --{name.replace('_', '-')}")
             raise InputError(f"{where}: has no attribute '{name}'; add it, see the contract's series.h5")
     voltage, pixel, axis, cone = (_number(a, n, where) for n in (*_CALLED,))
     for name, value in (("voltage_kv", voltage), ("pixel_inv_angstrom", pixel)):

@@ -8,9 +8,10 @@ probes along y and x each of its own is the sum of; series.h5 also has /measured
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  (importing it registers the filters that other programs store patterns with)
@@ -161,10 +162,10 @@ def write_series(path: Path, series: DiffractionSeries) -> None:
         f.attrs.update(facts)
 
 
-def read_series(path: Path) -> DiffractionSeries:
+def read_series(path: Path, stated: Mapping[str, Any] | None = None) -> DiffractionSeries:
     """Read a series.h5; its tilt axis is the one on the detector, its scan rotation 0.
 
-    Without /center_px the beam is where the mean pattern is brightest.
+    Without /center_px the beam is where the mean pattern is brightest; what ``stated`` says counts before the file.
 
     Raises
     ------
@@ -179,16 +180,17 @@ def read_series(path: Path) -> DiffractionSeries:
                 f"{path}: /patterns {f['patterns'].shape} and /alpha_deg {f['alpha_deg'].shape} do not fit each other; "
                 "patterns (frame, row, column) and an angle a frame are needed"
             )
-        instrument = stated_instrument(f.attrs, path)
+        known = {**f.attrs, **(stated or {})}
+        center = known.get("center_px", f["center_px"][:] if "center_px" in f else None)
         return DiffractionSeries(
-            instrument=instrument,
+            instrument=stated_instrument(known, path),
             patterns=patterns,
             measured=f["measured"][:] if "measured" in f else np.ones(patterns.shape, bool),
             alpha_deg=f["alpha_deg"][:].astype("f8"),
             tilt=f["tilt"][:].astype("i4") if "tilt" in f else np.arange(n, dtype="i4"),
             n_probes=f["n_probes"][:].astype("i4") if "n_probes" in f else np.ones(n, "i4"),
             n_support=f["n_support"][:].astype("i4") if "n_support" in f else np.zeros(n, "i4"),
-            center_px=f["center_px"][:].astype("f8") if "center_px" in f else brightest(patterns),
+            center_px=brightest(patterns) if center is None else np.asarray(center, "f8"),
             variance=f["variance"][:].astype("f4", copy=False) if "variance" in f else None,
             **{name: f[name][:].astype(kind) for name, kind in _MAY_LACK.items() if name in f},
         )

@@ -1,0 +1,73 @@
+"""Reciprocal vectors and a known cell -> the bases that have it.
+
+Direct-lattice vectors of the known lengths are taken from the maxima of Σ cos(2π q·v), and triples of them with the
+known angles (Gildea et al. 2014). Far fewer lattices are tried than without a cell, so fewer points are enough.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from stemtomo_dl.crystal.bravais import centring
+from stemtomo_dl.crystal.cells import cell_of
+from stemtomo_dl.crystal.search import explained, peaks, polished
+
+_LENGTH, _ANGLE_DEG = 0.04, 2.0  # by which a crystal may differ from the cell
+_LOOSE, _LOOSE_DEG = 0.08, 5.0  # by which vectors may that are not refined yet: along the beam they are known badly
+_TRIED = 30  # triples that are fitted
+_PER_AXIS = 40  # vectors of one length
+_SAME = 1e-3  # Å, degrees: of a cell's own values, for its system
+
+
+def bases_of(q: np.ndarray, cell: np.ndarray, most: int) -> list[np.ndarray]:
+    """Bases (rows a, b, c in Å) of a known cell (6,), Å and degrees, on which most points q (n, 3) lie.
+
+    Right-handed; the most telling first, empty where the points have no such triple of vectors.
+    """
+    vectors = peaks(q, cell[:3])
+    lengths = np.linalg.norm(vectors, axis=1)
+    axes = [vectors[np.abs(lengths / a - 1) < _LOOSE][:_PER_AXIS] for a in cell[:3]]
+    some: list[tuple[float, np.ndarray]] = []
+    for (n, a), b in product(enumerate(axes[0]), [s * v for v in axes[1] for s in (1, -1)]):
+        if abs(_angle(a, b) - cell[5]) > _LOOSE_DEG:
+            continue
+        for c in (s * v for v in axes[2] for s in (1, -1)):
+            basis = np.array([a, b, c])
+            near = max(abs(_angle(b, c) - cell[3]), abs(_angle(a, c) - cell[4])) < _LOOSE_DEG
+            if near and np.linalg.det(basis) > 0:
+                some.append((explained(q, basis) - 1e-6 * n, basis))
+    some.sort(key=lambda b: -b[0])
+    told = sorted(
+        ((explained(q, b), n, b) for n, b in enumerate(polished(q, b) for _, b in some[:_TRIED])), reverse=True
+    )
+    return [b for _, _, b in told[:most]]
+
+
+def lattice_of(cell: np.ndarray, change: np.ndarray) -> str | None:
+    """Pearson's letters of a known cell that is ``change`` (integer, rows) times a primitive basis; None: of none.
+
+    Its system is the highest that its values are those of, exactly: what is stated equal is taken to be so.
+    """
+    letter = centring(np.rint(change).astype(int))
+    equal = np.abs(np.diff(cell[:3])) < _SAME
+    right = np.abs(cell[3:] - 90) < _SAME
+    system = "a"
+    if right.all():
+        system = "c" if equal.all() else "t" if equal[0] else "o"
+    elif right[0] and right[1] and equal[0] and abs(cell[5] - 120) < _SAME:
+        system = "h"
+    elif right[0] and right[2]:
+        system = "m"
+    return None if letter is None else system + letter
+
+
+def alike(found: np.ndarray, cell: np.ndarray) -> bool:
+    """Whether a cell (6,) is the known one within the tolerances of the search."""
+    lengths, angles = np.abs(found[:3] / cell[:3] - 1), np.abs(found[3:] - cell[3:])
+    return bool(lengths.max() < _LENGTH and angles.max() < _ANGLE_DEG)
+
+
+def _angle(a: np.ndarray, b: np.ndarray) -> float:
+    return float(cell_of(np.array([a, b, a]))[5])
