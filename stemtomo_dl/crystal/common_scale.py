@@ -65,7 +65,8 @@ def _mean_cell(placed: Sequence[Placed], laue: LaueClass) -> tuple[np.ndarray, n
     if len(placed) < 2:
         return mean, np.full(6, np.nan)
     effective = (share**2).sum()
-    return mean, np.sqrt(share @ (cells - mean) ** 2 * effective / (1 - effective))
+    spread = np.sqrt(share @ (cells - mean) ** 2 * effective / (1 - effective))
+    return mean, np.where(spread < 1e-9, 0.0, spread)  # of what the class fixes only rounding is left
 
 
 def _symmetric(cell: np.ndarray, laue: LaueClass) -> np.ndarray:
