@@ -8,14 +8,14 @@ from solve.synthetic import known, measured
 
 from stemtomo_dl import resources
 from stemtomo_dl.solve.naming import Known, name_phase
-from stemtomo_dl.structures import _known
+from stemtomo_dl.phases import known_phase
 
 TITANIA = ("anatase", "brookite", "rutile")
 
 
 @pytest.fixture(scope="module")
 def candidates() -> list[Known]:
-    return [_known(resources.synthetic() / f"structures/{n}.cif", 0.7) for n in (*TITANIA, "zirconia")]
+    return [known_phase(resources.synthetic() / f"structures/{n}.cif", 0.7) for n in (*TITANIA, "zirconia")]
 
 
 @pytest.mark.parametrize("name", TITANIA)
