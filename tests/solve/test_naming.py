@@ -7,8 +7,8 @@ import pytest
 from solve.synthetic import known, measured
 
 from stemtomo_dl import resources
-from stemtomo_dl.solve.naming import Known, name_phase
 from stemtomo_dl.phases import known_phase
+from stemtomo_dl.solve.naming import Known, name_phase
 
 TITANIA = ("anatase", "brookite", "rutile")
 
