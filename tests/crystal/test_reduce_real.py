@@ -10,7 +10,7 @@ from stemtomo_dl.crystal.equivalents import equivalents
 from stemtomo_dl.crystal.merge import merge_particles
 from stemtomo_dl.crystal.nouns import Reflections
 from stemtomo_dl.crystal.phase import Member
-from stemtomo_dl.reduction import reduce
+from stemtomo_dl.reduction import open_any, reduce
 from stemtomo_dl.store.intensities import read_intensities
 from stemtomo_dl.store.reflections import read_crystals
 
@@ -26,7 +26,8 @@ def means(group, values, n):
 
 def test_cinchonine_from_raw_frames_is_what_its_authors_found(tmp_path):
     """405 frames, about a minute; the camera length is theirs and not refined."""
-    reduce(REAL / "cinchonine.h5", tmp_path / "one", ["C", "H", "N", "O"])
+    where = REAL / "cinchonine.h5"
+    reduce(open_any(where, None, {}), where, tmp_path / "one", ["C", "H", "N", "O"])
     (crystal, *_) = read_crystals(tmp_path / "one" / "crystal.json")
     theirs = read_intensities(REAL / "cinchonine.hkl")
     assert crystal.lattice == "mP"
