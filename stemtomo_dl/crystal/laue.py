@@ -6,6 +6,9 @@ Acta Cryst. D62, 72; there μ is known). Dynamical scattering lowers μ, for all
 class is right where its operations agree about as well as each other, not as well as repeated measurements do. A
 class is out where a subgroup's operations all leave far less disagreement, 1 − cc, than all its others: those are
 pseudo-symmetry, as of perovskites, whose images agree much better than chance but not as well as equivalents.
+
+Classes that do not ask for the lattice's metric are the less likely beforehand: few crystals have right angles and
+equal axes that no symmetry asks for. So the lattice decides where too few reflections have an image to test.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ _FALSE = 0.3  # spread of the correlation of false operations about 0
 _PSEUDO = 0.3  # of the false operations, those of pseudo-symmetry, with any correlation from 0 to 1
 _WORSE = 2.0  # times 1 − cc of equivalents that pseudo-symmetry leaves at the least
 _SURE = 2.0  # standard deviations by which it must besides
+_BY_CHANCE = 0.05  # beforehand, of a class of a lower crystal system than the lattice's, against one of its own
 
 
 class LaueClass(NamedTuple):
@@ -154,7 +158,7 @@ def find_laue(
     Returns
     -------
     LaueClass
-        The likeliest; of equally likely ones the lowest.
+        The likeliest; of equally likely ones, the lowest of the lattice's crystal system.
     list of OperationTest
     list of ClassTest
         The likeliest first.
@@ -167,6 +171,7 @@ def find_laue(
     holds = np.array([[any(np.array_equal(g, r) for r in c.rotations) for g in operations] for c in classes])
     holds = holds.reshape(len(classes), len(operations)).astype(bool)
     log = np.array([_log_likelihood(cc[known], pairs[known], h[known], repeated) for h in holds])
+    log += np.log([1.0 if _metric(c) == _metric(classes[-1]) else _BY_CHANCE for c in classes])
     log[_pseudo(cc[known], pairs[known], holds[:, known])] = -np.inf
     best = int(np.argmax(log))
     share = np.exp(log - log.max())
@@ -240,6 +245,12 @@ def triplet(r: np.ndarray) -> str:
     op = gemmi.Op("x,y,z")
     op.rot = np.rint(r * gemmi.Op.DEN).astype(int).tolist()
     return str(op.triplet())
+
+
+def _metric(laue: LaueClass) -> str:
+    """The crystal system whose metric a class asks for: a trigonal one asks for the hexagonal axes."""
+    system: str = gemmi.SpaceGroup(laue.symbol).crystal_system_str()
+    return "hexagonal" if system == "trigonal" else system
 
 
 def _order(r: np.ndarray) -> int:

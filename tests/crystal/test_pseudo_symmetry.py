@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stemtomo_dl.crystal.laue import Repeated, find_laue
+from stemtomo_dl.crystal.laue import Repeated, find_laue, unique_codes
 from stemtomo_dl.crystal.merge import merge_particles
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.crystal.phase import Member
@@ -58,9 +58,19 @@ def test_a_class_that_no_group_of_the_centring_has_is_merged_all_the_same():
     ub = np.linalg.inv(direct_basis(cell))
     hkl = np.stack(np.meshgrid(*[np.arange(-9, 10)] * 3, indexing="ij"), -1).reshape(-1, 3)
     hkl = hkl[((-hkl[:, 0] + hkl[:, 1] + hkl[:, 2]) % 3 == 0) & hkl.any(1)].astype("i4")
-    intensity = rng.exponential(size=len(hkl))
+    _, pair = np.unique(unique_codes(hkl, np.array([np.eye(3), -np.eye(3)], "i4")), return_inverse=True)
+    intensity = rng.exponential(size=len(hkl))[pair]
     reflections = Reflections(hkl, intensity, 0.05 + 0 * intensity, rng.uniform(-50, 50, len(hkl)))
     crystal = Crystal("hR", 0.7, 380, 0.002, 0.0, 0.0, 0.0, ub=ub, cell=cell, center_shift_px=np.zeros(2))
     (phase,) = merge_particles([Member(7, crystal, reflections)])
     assert phase.laue.name == "-1"
     assert phase.space_groups == ()
+
+
+def test_where_few_reflections_have_an_image_the_metric_decides():
+    """Five pairs tell nothing of an operation; an orthorhombic cell with right angles by chance is rare."""
+    hkl, value = amplitudes("brookite.cif")
+    some = np.random.default_rng(5).permutation(len(hkl))[:40]
+    laue, tests, _ = find_laue(hkl[some], value[some], np.ones(40), Repeated(0.9, True), "oP")
+    assert all(np.isnan(t.cc) for t in tests)
+    assert laue.name == "mmm"
