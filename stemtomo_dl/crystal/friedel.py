@@ -11,6 +11,7 @@ _REACH_PX = 8.0  # how far the stated centre may be off
 _GRID = 4  # bins a pixel
 _WIDTH_PX = 0.7
 _LIKELY_PX = 4.0  # by how much it usually is, at most
+_NEAR_PX = 1.0  # of the stated centre: hardly another place
 _LEAST_MATES = 8
 _SECOND = 0.7  # of the highest gathering of midpoints, at most, for the next one
 _STRONGEST = 60  # spots of a frame
@@ -20,7 +21,8 @@ def center_shifts(spots: Spots) -> list[np.ndarray]:
     """What is perhaps to be added (2,) px to the centres of all frames, the likeliest first.
 
     The midpoints of all pairs of spots of a frame are counted about its stated centre: those of mates gather where the
-    beam is in every frame. One candidate where they gather clearly at one place; the stated centre is one where not.
+    beam is in every frame, but where a lattice is nearly centred, on other nodes' midpoints too. So one candidate is
+    given only where they gather clearly at one place and that is near the stated centre, which is one itself if not.
     """
     middle = []
     for f in np.unique(spots.frame):
@@ -46,7 +48,7 @@ def center_shifts(spots: Spots) -> list[np.ndarray]:
         smooth[near] = 0
         x, y = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
         if smooth[x, y] < _SECOND * highest:
-            return out[:1] if k == 0 else out
+            return out[:1] if k == 0 and np.linalg.norm(out[0]) < _NEAR_PX else out
     return out
 
 
