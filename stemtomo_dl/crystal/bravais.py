@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
+import gemmi
 import numpy as np
 
 from stemtomo_dl.crystal.cells import cell_of
@@ -34,17 +35,11 @@ class Lattice(NamedTuple):
 
 
 def reduced(basis: np.ndarray) -> np.ndarray:
-    """A right-handed basis of the three shortest vectors that span the same lattice."""
-    coefficients = np.array([c for c in product(range(-3, 4), repeat=3) if c > (0, 0, 0)])
-    while True:
-        order = np.argsort(np.linalg.norm(coefficients @ basis, axis=1), kind="stable")
-        first = coefficients[order[0]]
-        second = next(c for c in coefficients[order] if np.gcd.reduce(np.cross(first, c)) == 1)
-        third = next(c for c in coefficients[order] if abs(round(np.linalg.det([first, second, c]))) == 1)
-        shorter = np.array([first, second, third]) @ basis
-        if np.linalg.norm(shorter, axis=1).sum() > np.linalg.norm(basis, axis=1).sum() - 1e-9:
-            return basis if np.linalg.det(basis) > 0 else -basis
-        basis = shorter
+    """A right-handed basis of the same lattice that is Niggli's (gemmi: Křivý & Gruber 1976)."""
+    basis = basis if np.linalg.det(basis) > 0 else -basis
+    vector = gemmi.GruberVector(gemmi.UnitCell(*cell_of(basis)), "P", track_change_of_basis=True)
+    vector.niggli_reduce()
+    return np.asarray(np.array(vector.change_of_basis.rot).T / gemmi.Op.DEN @ basis)
 
 
 def conventional(basis: np.ndarray) -> Lattice:
@@ -73,7 +68,7 @@ def settings(basis: np.ndarray) -> list[Lattice]:
         _of_system(primitive, coefficients, triples, system, equal, np.array(angles))
         for system, (equal, angles) in _SYSTEMS.items()
     ]
-    return [*(f for f in found if f is not None), Lattice(_niggli_signs(primitive), "aP", 0.0, 0.0)]
+    return [*(f for f in found if f is not None), Lattice(primitive, "aP", 0.0, 0.0)]
 
 
 def _worth_trying(primitive: np.ndarray) -> np.ndarray:
@@ -148,12 +143,3 @@ def centring(change: np.ndarray) -> str | None:
         thirds = {tuple(t) for t in (np.rint(3 * points).astype(int) % 3).tolist()} - {(0, 0, 0)}
         return "R" if thirds <= {(2, 1, 1), (1, 2, 2)} else None
     return None
-
-
-def _niggli_signs(basis: np.ndarray) -> np.ndarray:
-    """Signs by which all angles of a reduced basis are acute, or none is (ITA 9.2.2)."""
-    options = [np.diag(s) @ basis for s in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1))]
-    for cell, option in ((cell_of(o), o) for o in options):
-        if np.all(cell[3:] < 90) or np.all(cell[3:] >= 90):
-            return option
-    return basis
