@@ -20,6 +20,7 @@ _SIDES = 1.5  # widths on both sides of the sphere that a sum must reach
 _HOLE = 1.6  # widths between measurements that it may leave
 _SUMMED = 3.5  # widths that it takes in
 _LEAST_PROFILE = 0.3  # of the peak squared, summed over a passage: less tells too little
+_LEAST_SHARE = 1e-9  # of the peak: far from the sphere a Gaussian is 0, which no intensity explains
 _MOST_DOUBT = 0.3  # of an intensity, from orientation alone
 _LEAST_PAIRS = 20
 _SHARES = np.linspace(0.0, 0.5, 51)  # of an intensity
@@ -75,13 +76,14 @@ def fitted(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking, tur
     Weights are those of the intensity that is found, so that a count that is low by chance weighs no more; ``turn``
     is how well orientations are known, radians.
     """
-    profile, n = rocking.at(at.s, at.length), int(passage.max(initial=-1)) + 1
+    peak, n = rocking.peak(at.length), int(passage.max(initial=-1)) + 1
+    profile = np.maximum(rocking.at(at.s, at.length), _LEAST_SHARE * peak)
     total = np.full(n, np.maximum(np.median(sums.net / profile), 0) if len(profile) else 0.0)
     for _ in range(3):
         spread = variance(at, sums, rocking, total[passage], turn)
         norm = np.maximum(np.bincount(passage, profile**2 / spread, n), 1e-300)
         total = np.bincount(passage, profile * sums.net / spread, n) / norm
-    seen = np.bincount(passage, (profile / rocking.peak(at.length)) ** 2, n)
+    seen = np.bincount(passage, (profile / peak) ** 2, n)
     relative = (rocking.slope(at.s, at.length) / profile * np.linalg.norm(at.turning, axis=1) * turn) ** 2
     doubt = 1 / np.maximum(np.bincount(passage, 1 / np.maximum(relative, 1e-6), n), 1e-12)
     return _made(at, passage, total, 1 / norm, (seen > _LEAST_PROFILE) & (doubt < _MOST_DOUBT**2))
