@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 from scipy.spatial.transform import Rotation
 
 from stemtomo_dl.crystal.cells import FREE, constrained, reciprocal_basis, turn_between
@@ -86,6 +86,7 @@ def adjust(
     Returns
     -------
     Geometry, list of Crystal
+        Cells with their standard deviations.
     """
     n_tilts = len(geometry.alpha_deg)
     p = np.zeros(_SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * len(crystals))
@@ -103,9 +104,27 @@ def adjust(
             gradient += j.T @ (r * robust)
             normal = normal + j.T @ j
         active = np.flatnonzero(normal.diagonal() > 0)
-        system = normal[active][:, active].toarray() + np.eye(len(active))
-        p[active] -= np.linalg.solve(system, (gradient + p - rest)[active])
-    return _made(geometry, crystals, p, held)
+        factor = linalg.cho_factor(normal[active][:, active].toarray() + np.eye(len(active)), lower=True)
+        p[active] -= linalg.cho_solve(factor, (gradient + p - rest)[active])
+    new, them = _made(geometry, crystals, p, held)
+    place = np.full(len(p), -1)
+    place[active] = np.arange(len(active))
+    firsts = _SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * np.arange(len(them)) + 3
+    return new, [
+        replace(c, cell_esd=_cell_esd(c, factor, place[f : f + 6], held)) for c, f in zip(them, firsts, strict=True)
+    ]
+
+
+def _cell_esd(crystal: Crystal, factor: tuple[np.ndarray, bool], place: np.ndarray, held: Held) -> np.ndarray:
+    """Standard deviations (6,) of a cell, Å and degrees, from the factored normal matrix; 0 of what symmetry fixes.
+
+    ``place`` (6,) is where the cell's unknowns are among the matrix's rows, -1 where they are none.
+    """
+    free = np.flatnonzero(place >= 0)
+    rows = np.eye(len(factor[0]))[place[free]]
+    covariance = rows @ linalg.cho_solve(factor, rows.T)
+    slope = np.stack([(_moved_cell(crystal, _unit(6, k), held) - crystal.cell) / _SMALL for k in free], 1)
+    return np.sqrt(np.einsum("ij,jk,ik->i", slope, covariance, slope))
 
 
 def _rest(geometry: Geometry, held: Held, size: int) -> np.ndarray:
@@ -169,18 +188,22 @@ def _linear(
     """Derivatives (3 spots, unknowns) of the misfits by the unknowns, and the misfits (spot, 3)."""
     r = misfit(spots, hkl, geometry, crystal)
     here = geometry.of(crystal)
-    g = np.einsum("nij,nj->ni", here.turns()[spots.frame], hkl @ crystal.ub.T)
+    turns = here.turns()[spots.frame]
+    # At the sphere, where the node is when its spot is brightest: by how much s changes would else grow with s itself,
+    # and least squares would shrink the lattice for smaller s (as noise in a regressor lowers its slope).
+    g = np.einsum("nij,nj->ni", turns, hkl @ crystal.ub.T) + r[:, 2:] * [0.0, 0.0, 1.0]
+    in_sample = np.einsum("nji,nj->ni", turns, g)
+    hkl = in_sample @ np.linalg.inv(crystal.ub).T
+    at = misfit(spots, hkl, geometry, crystal)
     tilt = _SHARED + _PER_TILT * spots.frame
     blocks: list[tuple[np.ndarray, np.ndarray | int]] = []
     for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse")):
         if getattr(held, name):
             moved, it = _made(geometry, [crystal], _unit(_SHARED + _PER_TILT * len(geometry.alpha_deg) + 11, k), held)
-            blocks.append(((misfit(spots, hkl, moved, it[0]) - r) / _SMALL, k))
+            blocks.append(((misfit(spots, hkl, moved, it[0]) - at) / _SMALL, k))
     for k in range(3):
         if held.tilt_turn_rad:
             blocks.append((_moved(here, g, held.tilt_turn_rad * np.cross(np.eye(3)[k], g)), tilt + k))
-    in_sample = hkl @ crystal.ub.T
-    turns = here.turns()[spots.frame]
     changes = [held.turn_rad * np.cross(np.eye(3)[k], in_sample) for k in range(3)]
     u = _turn(crystal)
     for k in range(6):

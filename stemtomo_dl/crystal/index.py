@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,8 @@ from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.known_cell import alike, bases_of, lattice_of
 from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
-from stemtomo_dl.crystal.refine import indices, refine
-from stemtomo_dl.crystal.search import chance, find_bases
+from stemtomo_dl.crystal.refine import REACH, indices, refine
+from stemtomo_dl.crystal.search import DISTANCE, chance, find_bases
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
@@ -31,6 +32,10 @@ _TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in unit
 _TRUSTED = 0.6  # share of the spots on the first lattice, beyond which no other axis is tried
 _BETTER = 1.5  # times as telling must a lattice about another axis be
 _CANDIDATES = 4  # lattices that are refined before one is chosen
+# How far from a lattice's nodes its spots may be at first, 1/Å: of a small cell there are few, and from few spots axis
+# and centre are known badly before there is a lattice; but nodes are far apart.
+_APART = ((DISTANCE, REACH), (2 * DISTANCE, (0.06, 0.03, *REACH)))
+_FEW = 150  # reflections, up to which the second is tried
 
 
 def index(
@@ -124,13 +129,13 @@ def _best(spots: Spots, geometry: Geometry) -> Crystal | None:
     q = seen.vectors(spots, geometry)
     strength = np.bincount(seen.label, spots.intensity)
     strongest = np.argsort(-strength, kind="stable")[:_MOST_REFLECTIONS]
-    told = [t for b in find_bases(q[strongest], _CANDIDATES) if (t := _settled(spots, seen, geometry, b)) is not None]
-    if not told:
-        return None
-    nats, crystal = max(told, key=lambda t: t[0])
-    if nats < _LEAST_EVIDENCE or crystal.n_indexed < _LEAST_SPOTS:
-        return None
-    return crystal
+    for distance, reach in _APART if len(q) <= _FEW else _APART[:1]:
+        bases = find_bases(q[strongest], _CANDIDATES, distance)
+        told = [t for b in bases if (t := _settled(spots, seen, geometry, b, reach)) is not None]
+        nats, crystal = max(told, key=lambda t: t[0], default=(0.0, None))
+        if crystal is not None and nats >= _LEAST_EVIDENCE and crystal.n_indexed >= _LEAST_SPOTS:
+            return crystal
+    return None
 
 
 def _best_of_cell(spots: Spots, geometry: Geometry, cell: np.ndarray) -> Crystal | None:
@@ -155,9 +160,11 @@ def _best_of_cell(spots: Spots, geometry: Geometry, cell: np.ndarray) -> Crystal
     return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= _LEAST_OF_CELL else None
 
 
-def _settled(spots: Spots, seen: Seen, geometry: Geometry, basis: np.ndarray) -> tuple[float, Crystal] | None:
+def _settled(
+    spots: Spots, seen: Seen, geometry: Geometry, basis: np.ndarray, reach: Sequence[float]
+) -> tuple[float, Crystal] | None:
     """Evidence and crystal, triclinic, of a basis or of that multiple or fraction of it that the spots speak for."""
-    crystal = refine(spots, geometry, np.linalg.inv(reduced(basis)), "aP")
+    crystal = refine(spots, geometry, np.linalg.inv(reduced(basis)), "aP", reach=reach)
     for _ in range(3):
         if crystal is None:
             return None

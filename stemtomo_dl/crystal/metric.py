@@ -39,7 +39,7 @@ def with_symmetry(spots: Spots, geometry: Geometry, crystal: Crystal) -> tuple[G
     Returns
     -------
     Geometry, Crystal
-        As refined with that symmetry, the ellipse as stated.
+        As refined with that symmetry.
     """
     stated = geometry
     # of the metric refined with every tilt's centre; with an ellipse a narrow wedge's cell would go along with it

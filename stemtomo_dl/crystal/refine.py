@@ -6,6 +6,7 @@ Ewald sphere, to within its rocking curve and the step of the tilt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,7 +48,7 @@ def refine(
     ub: np.ndarray,
     lattice: str,
     shift: np.ndarray | None = None,
-    held: Held | None = None,
+    reach: Sequence[float] = REACH,
 ) -> Crystal | None:
     """Fit cell, orientation, tilt axis and centre to the spots that a lattice explains.
 
@@ -61,8 +62,9 @@ def refine(
         Pearson's letters.
     shift : (2,) array or None
         Start of the centre's shift, px.
-    held : Held or None
-        What the start is good to; None: axis 3°, cell 5 %, centre 2 px, the rest as it is.
+    reach : sequence of float
+        Of spots from their nodes in the detector's plane, 1/Å, round by round. The start is taken to be good to 3° of
+        the axis, 5 % of the cell and 2 px of the centre.
 
     Returns
     -------
@@ -73,12 +75,12 @@ def refine(
     start = turn_between(reciprocal_basis(cell), ub) @ reciprocal_basis(cell)
     shift = np.zeros(2) if shift is None else shift
     crystal = Crystal(lattice, 0.0, 0, 0.0, geometry.instrument.tilt_axis_deg, 0.0, 0.0, start, cell, shift.copy())
-    for reach in REACH:
-        hkl, fits = indices(spots, geometry, crystal, reach)
+    for limit in reach:
+        hkl, fits = indices(spots, geometry, crystal, limit)
         if fits.sum() < _LEAST:
             return None
         _, (crystal,) = adjust(
-            [spots.some(fits)], [hkl[fits]], geometry.with_axis(crystal.tilt_axis_deg), [crystal], held or Held()
+            [spots.some(fits)], [hkl[fits]], geometry.with_axis(crystal.tilt_axis_deg), [crystal], Held()
         )
     return scored(spots, geometry, crystal)
 

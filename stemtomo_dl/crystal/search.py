@@ -23,14 +23,14 @@ _COPLANAR = 14  # of them in one plane, at most
 _FLAT = 1.0  # Å from that plane
 _LEAST_VOLUME = 20.0  # Å³
 _FLATTEST = 0.15  # V / abc of a triple
-_DISTANCE = 0.02  # 1/Å between a point and the node that explains it
+DISTANCE = 0.02  # 1/Å between a point and the node that explains it
 _TRIED = 40  # triples that are fitted
 _LEAST_POINTS = 12
 _LEAST_SHARE = 0.25  # of the points, in one lattice
 _CHANCE = 3.0  # times what chance would explain
 
 
-def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
+def find_bases(q: np.ndarray, most: int, distance: float = DISTANCE) -> list[np.ndarray]:
     """Primitive bases of lattices on which many points lie.
 
     Parameters
@@ -39,6 +39,8 @@ def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
         Reciprocal vectors, 1/Å, up to half of them foreign.
     most : int
         How many to give; multiples of one lattice are among them.
+    distance : float
+        1/Å between a point and the node that explains it, at most.
 
     Returns
     -------
@@ -53,9 +55,10 @@ def find_bases(q: np.ndarray, most: int) -> list[np.ndarray]:
         basis = vectors[list(triple)]
         volume = abs(float(np.linalg.det(basis)))
         if volume > max(_LEAST_VOLUME, _FLATTEST * np.prod(np.linalg.norm(basis, axis=1))):
-            some.append((explained(q, basis) * -np.log(chance(volume)), basis))
+            some.append((explained(q, basis, distance) * -np.log(chance(volume, distance)), basis))
     some.sort(key=lambda b: -b[0])
-    told = sorted(((_told(q, b), b) for b in (polished(q, b) for _, b in some[:_TRIED])), key=lambda b: -b[0])
+    fitted = (polished(q, b, distance) for _, b in some[:_TRIED])
+    told = sorted(((_told(q, b, distance), b) for b in fitted), key=lambda b: -b[0])
     out: list[np.ndarray] = []
     for value, basis in told:
         if value > 0 and len(out) < most and not any(_same(basis, other) for other in out):
@@ -69,45 +72,39 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(np.abs(change - np.rint(change)).max() < 0.1 and abs(abs(np.linalg.det(change)) - 1) < 0.1)
 
 
-def _told(q: np.ndarray, basis: np.ndarray) -> float:
+def _told(q: np.ndarray, basis: np.ndarray, distance: float) -> float:
     """What a lattice tells of the points, nats a point: share explained · −ln(chance); 0 where it tells too little.
 
     A large cell explains points anywhere: so two lattices together are no lattice, and no supercell is better.
     """
-    by_chance = chance(abs(float(np.linalg.det(basis))))
-    share = explained(q, basis)
+    by_chance = chance(abs(float(np.linalg.det(basis))), distance)
+    share = explained(q, basis, distance)
     enough = share * len(q) >= _LEAST_POINTS and share >= max(_LEAST_SHARE, _CHANCE * by_chance)
     return -share * float(np.log(by_chance)) if enough else 0.0
 
 
-def polished(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
+def polished(q: np.ndarray, basis: np.ndarray, distance: float = DISTANCE) -> np.ndarray:
     """A basis fitted to the points that it explains, from those nearest to the origin outward."""
     length, b = np.linalg.norm(q, axis=1), np.linalg.inv(basis).T
     for reach in (0.4, 0.6, 0.9, 1.3, np.inf):
         near = q[length < reach]
         hkl = np.rint(near @ np.linalg.inv(b))
         off = near - hkl @ b
-        fits = (np.linalg.norm(off, axis=1) < 1.5 * _DISTANCE) & np.any(hkl != 0, axis=1)
+        fits = (np.linalg.norm(off, axis=1) < 1.5 * distance) & np.any(hkl != 0, axis=1)
         if fits.sum() >= _LEAST_POINTS and np.linalg.matrix_rank(hkl[fits]) == 3:
             b = np.linalg.lstsq(hkl[fits], near[fits], rcond=None)[0]
     return np.linalg.inv(b).T
 
 
-def chance(volume: float) -> float:
+def chance(volume: float, distance: float = DISTANCE) -> float:
     """Share of points anywhere that a lattice of this volume, Å³, explains."""
-    return float(min(1.0, 4 / 3 * np.pi * _DISTANCE**3 * volume))
+    return float(min(1.0, 4 / 3 * np.pi * distance**3 * volume))
 
 
-def explained(q: np.ndarray, basis: np.ndarray) -> float:
-    """Share of the points that lie within 0.02 1/Å of a node of the lattice with this basis (rows, Å)."""
-    return float(_indexed(q, basis)[1].mean())
-
-
-def _indexed(q: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest node (n, 3) of every point, and whether it explains the point (n,)."""
-    hkl = np.rint(q @ basis.T)
-    off = q - hkl @ np.linalg.inv(basis).T
-    return hkl, np.einsum("ij,ij->i", off, off) < _DISTANCE**2
+def explained(q: np.ndarray, basis: np.ndarray, distance: float = DISTANCE) -> float:
+    """Share of the points that lie within a distance, 1/Å, of a node of the lattice with this basis (rows, Å)."""
+    off = q - np.rint(q @ basis.T) @ np.linalg.inv(basis).T
+    return float((np.einsum("ij,ij->i", off, off) < distance**2).mean())
 
 
 def direct_vectors(q: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Lattices found in spots of known crystals."""
 
+import gemmi
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -124,6 +125,28 @@ def test_bravais_lattices_from_primitive_vectors(cell, points, name):
     found = conventional(skew)
     assert found.name == name
     assert cell_of(found.basis) == pytest.approx(cell, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_lattice_symmetry_is_that_of_gemmi(seed):
+    rng = np.random.default_rng(seed)
+    a, b, c = np.sort(rng.uniform(4, 12, 3))
+    system = "cthomatm"[seed]
+    cell = {
+        "c": [a, a, a, 90, 90, 90],
+        "t": [a, a, c, 90, 90, 90],
+        "h": [a, a, c, 90, 90, 120],
+        "o": [a, b, c, 90, 90, 90],
+        "m": [a, b, c, 90, rng.uniform(95, 115), 90],
+        "a": [a, b, c, 83, 77, 68],
+    }[system]
+    letter = {"c": "F", "t": "I", "o": "C", "m": "C"}.get(system, "P")
+    primitive = np.array(gemmi.UnitCell(*cell).primitive_orth_matrix(letter).tolist()).T
+    skew = np.array([[1, 2, 0], [0, 1, -1], [0, 0, 1]]) @ primitive
+    found = conventional(skew)
+    rotations = {"a": 1, "m": 2, "o": 4, "t": 8, "h": 12, "c": 24}[found.name[0]]
+    assert found.name[0] == system
+    assert len(gemmi.find_lattice_symmetry(gemmi.UnitCell(*cell), letter, 0.5).sym_ops) == rotations
 
 
 def _spanning(vectors, volume, name):

@@ -87,6 +87,26 @@ def test_refining_jointly_leaves_what_is_right():
     assert same.indexed_fraction > 0.97
 
 
+@pytest.mark.parametrize(
+    ("lattice", "cell", "told"),
+    [("oP", CELL, True), ("tP", np.array([4.6, 4.6, 2.96, 90.0, 90.0, 90.0]), True), ("aP", CELL + 3.0, False)],
+)
+def test_one_crystals_errors_say_whether_its_metric_tells_the_ellipse(lattice, cell, told):
+    off, percent = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        ub = Rotation.random(random_state=seed).as_matrix() @ reciprocal_basis(cell)
+        crystal = Crystal(lattice, 1.0, 500, 0.0, 30.0, 0.0, 0.0, ub, cell, np.zeros(2))
+        there = replace(STATED, ellipse=(0.003, 0.002), shift_px=np.zeros((len(ALPHA), 2)))
+        _, (found,) = refine_jointly([spots_of(there, ub, rng, 500)], [crystal], STATED)
+        free = found.cell_esd > 0
+        assert (free == [True, True, True, not told, not told, not told]).all()
+        off.append(((found.cell - cell)[free] / found.cell_esd[free])[:3])
+        percent.append(100 * (found.cell_esd / found.cell)[:3].max())
+    assert 0.3 < np.sqrt(np.mean(np.square(off))) < 2.0
+    assert (max(percent) < 0.25) if told else (min(percent) > 0.25)
+
+
 def test_a_seen_place_and_a_node_go_back_and_forth():
     geometry = bent(np.random.default_rng(0))
     px = CENTER + np.random.default_rng(1).uniform(-100, 100, (50, 2))

@@ -82,6 +82,26 @@ def test_the_beam_is_between_friedel_mates():
     assert min(near) < 0.2
 
 
+def test_the_stated_centre_stays_a_candidate_where_midpoints_gather_elsewhere():
+    # a row of nodes beside the beam: its midpoints gather 4 px away in every frame
+    row = CENTER + [4.0, 0.0] + np.array([[0.0, 12.0]]) * np.arange(-3, 4)[:, None]
+    n = len(ALPHA)
+    frame, px, ones = np.repeat(np.arange(n, dtype="i4"), len(row)), np.tile(row, (n, 1)), np.ones(n * len(row))
+    told = center_shifts(Spots(2.0, frame, px, 100 * ones, ones, np.tile(CENTER, (n, 1))))
+    assert told[0] == pytest.approx([4.0, 0.0], abs=0.2)
+    assert any(not s.any() for s in told)
+
+
+def test_few_spots_of_a_small_cell_with_axis_and_centre_off():
+    gold = np.array([4.078 / np.sqrt(2)] * 3 + [60.0] * 3)
+    axis = GEOMETRY.instrument.tilt_axis_deg - 1.3
+    shift = np.array([2.0, -1.8])
+    spots = spots_of(crystal(5, gold), np.random.default_rng(3), GEOMETRY.with_axis(axis), shift=shift, keep=110)
+    found = index(spots, GEOMETRY.instrument, ALPHA, most=1)
+    assert found[0].lattice == "cF"
+    assert found[0].cell[0] == pytest.approx(4.078, rel=2e-3)
+
+
 def test_the_axis_is_found_before_the_lattice():
     spots = spots_of(crystal(4), np.random.default_rng(2), GEOMETRY.with_axis(43.1))
     off, _ = find_azimuth(GEOMETRY.lab(spots), GEOMETRY.turns()[spots.frame], spots.intensity)
