@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gemmi
@@ -15,9 +16,9 @@ from stemtomo_dl.solve.symmetry import Candidate, Merged, absence_likelihood, ab
 from stemtomo_dl.solve.trials import Trial, build_trial
 
 _LIGHTEST_HEAVY = 11  # atomic number from which flipping finds an atom by itself
-_STARTS = 400
+STARTS = 400  # of recycling, at most
 _GROUPS = 3  # that are tried in turn
-_STANDS_OUT = 0.04  # by so much must a merit exceed all before it, to be built
+_STANDS_OUT = 0.04  # by so much must a merit exceed all others of its group, to be built
 _FOUND = 0.27  # R1 of a built model at which the search ends
 ROOM = 18.0  # Å³ that an atom but hydrogen takes in a molecular crystal
 
@@ -43,25 +44,29 @@ def add_recycled(
 ) -> int:
     """Draw starts until a model fits or they are spent; keep in ``found`` the models, and return how many starts.
 
-    A start whose merit stands out of all before it is built; so is the best one at the end.
+    The best start is built as soon as its merit stands out of all others of its group, and so is the best one at the
+    end.
     """
     likely = _by_absences(merged, groups)[:_GROUPS]
     engines = [_recycler(data, merged, c) for c in likely]
     merits: list[list[float]] = [[] for _ in likely]
-    best: tuple[float, np.ndarray, int] | None = None
-    for start in range(_STARTS):
+    best: list[tuple[float, np.ndarray]] = [(0.0, np.zeros(0))] * len(likely)
+    built: set[float] = set()
+    for start in range(STARTS):
         which = start % len(likely)
         phases, merit = engines[which].start(rng)
-        seen = max(merits[which], default=1.0)
         merits[which].append(merit)
+        best[which] = max(best[which], (merit, phases), key=lambda b: b[0])
         advance()
-        if best is None or merit > best[0]:
-            best = merit, phases, which
-        if merit > seen + _STANDS_OUT and _built(found, data, merged, likely[which], phases):
-            return start + 1
-    if best is not None:
-        _built(found, data, merged, likely[best[2]], best[1])
-    return _STARTS
+        top, second = best[which][0], max([m for m in merits[which] if m < best[which][0]], default=1.0)
+        if top > second + _STANDS_OUT and top not in built:
+            built.add(top)
+            if _built(found, data, merged, likely[which], best[which][1]):
+                return start + 1
+    which = int(np.argmax([b[0] for b in best]))
+    if best[which][0] not in built:
+        _built(found, data, merged, likely[which], best[which][1])
+    return STARTS
 
 
 def _built(
@@ -74,7 +79,7 @@ def _built(
     trial = build_trial(data, merged, candidate, everywhere)
     name = candidate.group.xhm()
     if trial and (name not in found or trial.misfit < found[name].misfit):
-        found[name] = trial
+        found[name] = replace(trial, recycled=True)
     return trial is not None and trial.fit.r1 < _FOUND
 
 

@@ -41,6 +41,8 @@ class Trial:
         That the structure is said to hold.
     times : int
         Starts that led to it.
+    recycled : bool
+        Whether its phases came of dual-space recycling rather than of charge flipping.
     """
 
     candidate: Candidate
@@ -50,6 +52,7 @@ class Trial:
     r1_total: float
     elements: tuple[str, ...]
     times: int = 1
+    recycled: bool = False
 
     @property
     def misfit(self) -> float:

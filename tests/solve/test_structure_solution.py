@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from solve.synthetic import known, measured, number_of, worst_distance
 
-from stemtomo_dl.export.structure import ccp4_map, cif_text, four_gaussians, shelx_files, with_esd
+from stemtomo_dl.export.cif import cif_text, with_esd
+from stemtomo_dl.export.structure import ccp4_map, four_gaussians, shelx_files
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.simulate.cif import read_contents
 from stemtomo_dl.simulate.crystal import structure_factors
@@ -132,7 +133,7 @@ def solved():
 
 def test_cif_reads_back_with_the_same_structure_factors(solved):
     best = solved.best
-    text = cif_text(best, "solution", 0.0251)
+    text = cif_text(best, replace(solved.intensities, name="my phase", cell_esd=(0.0004, 0.0011, 0.0, 0.0, 0.0, 0.0)))
     contents = read_contents("solution", text)
     assert len(contents.operations) == 8
     theirs, ours = np.abs(structure_factors(contents, best.data.hkl)), np.abs(best.fit.fc)
@@ -150,7 +151,7 @@ def test_map_has_its_highest_peak_at_titanium(solved):
 
 
 def test_shelx_files_are_solved_again_by_the_verb(solved, command, tmp_path):
-    for name, text in shelx_files(solved.best, "again", 0.0251).items():
+    for name, text in shelx_files(solved.best, solved.intensities, "again").items():
         (tmp_path / name).write_text(text)
     read = read_intensities(tmp_path / "again.hkl")
     assert len(read.operations) == 8
@@ -174,7 +175,7 @@ def test_verb_solves_the_merged_phases_of_a_run(solved, tiny, command, tmp_path)
     assert "integrate" in done.stderr
     place = run / "phases/first"
     place.mkdir(parents=True)
-    for name, text in shelx_files(solved.best, "merged", 0.0251).items():
+    for name, text in shelx_files(solved.best, solved.intensities, "merged").items():
         (place / name).write_text(text)
     (place / "stats.json").write_text('{"cc_half": 0.9}')
     assert "first: solved" in command("solve", run).stdout
