@@ -139,8 +139,29 @@ def test_cif_reads_back_with_the_same_structure_factors(solved):
     theirs, ours = np.abs(structure_factors(contents, best.data.hkl)), np.abs(best.fit.fc)
     assert np.abs(theirs - ours).sum() < 0.01 * ours.sum()
     block = gemmi.cif.read_string(text).sole_block()
+    assert block.name == "my_phase"
     assert gemmi.cif.as_string(block.find_value("_chemical_formula_sum")) == "O2 Ti"
     assert int(block.find_value("_cell_formula_units_Z")) == 8
+    assert block.find_value("_cell_length_b").endswith("(11)")
+    assert block.find_value("_cell_angle_beta") == "90"
+    assert 4.0 < float(block.find_value("_exptl_crystal_density_diffrn")) < 4.3  # brookite's is 4.13
+    assert float(block.find_value("_refine_ls_shift/su_max")) < 0.05
+    assert "inversion centre" in gemmi.cif.as_string(block.find_value("_refine_ls_abs_structure_details"))
+
+
+def test_bonds_of_the_cif_are_those_of_its_atoms_and_symmetry_codes(solved):
+    block = gemmi.cif.read_string(cif_text(solved.best, solved.intensities)).sole_block()
+    cell = gemmi.UnitCell(*solved.intensities.cell)
+    operations = [gemmi.Op(gemmi.cif.as_string(r[0])) for r in block.find(["_space_group_symop_operation_xyz"])]
+    columns = ["_atom_site_label", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z"]
+    atoms = {r[0]: [gemmi.cif.as_number(v) for v in (r[1], r[2], r[3])] for r in block.find(columns)}
+    bonds = block.find("_geom_bond_", ["atom_site_label_1", "atom_site_label_2", "distance", "site_symmetry_2"])
+    assert sum({r[0], r[1]} == {"Ti1", "O1"} for r in bonds) >= 2
+    for first, second, length, code in bonds:
+        number, _, cells = ("1_555" if code == "." else code).partition("_")
+        image = np.array(operations[int(number) - 1].apply_to_xyz(atoms[second])) + [int(c) - 5 for c in cells]
+        away = cell.orthogonalize(gemmi.Fractional(*(image - atoms[first])))
+        assert abs(away.length() - gemmi.cif.as_number(length)) < 0.01
 
 
 def test_map_has_its_highest_peak_at_titanium(solved):
