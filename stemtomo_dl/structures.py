@@ -18,6 +18,7 @@ from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
 from stemtomo_dl.solve.naming import Known, likenesses
+from stemtomo_dl.solve.rivals import rivals
 from stemtomo_dl.solve.solution import most_starts
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.intensities import read_intensities
@@ -29,7 +30,7 @@ _OF_A_MODEL = (
     *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction"),
     "absolute_structure",
 )
-_LISTS = ("space_group_trials", "likeness", "bonds", "warnings")
+_LISTS = ("space_group_trials", "likeness", "assignment", "bonds", "warnings")
 # of stats.json before a phase is tried, so that nothing of an earlier try stays
 _NOTHING: dict[str, Any] = {**dict.fromkeys((*_OF_A_TRY, *_OF_A_MODEL)), **{k: [] for k in _LISTS}}
 _NO_ELEMENTS = "[sample] elements is not stated"
@@ -191,6 +192,8 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         return out
     fit, names = best.fit, labels(best.fit.model)
     units, z = formula(fit.model)
+    elements = rivals(best) if solution.solved else []
+    unsure = [f"{names[r.atom]} may be {r.element}: R1 rises by {r.rise:.4f}" for r in elements if not r.sure]
     return out | {
         "space_group": best.candidate.group.xhm(),
         "formula": "".join(f"{e}{n:g}" if n != 1 else e for e, n in units.items()),
@@ -204,5 +207,8 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         "extinction": fit.extinction,
         "absolute_structure": hand(fit.model.symmetry),
         "bonds": [[names[b.first], names[b.second], round(b.length, 4), round(b.esd, 4)] for b in bonds(fit)],
-        "warnings": warnings(fit, names),
+        "assignment": [
+            {"atom": names[r.atom], "rival": r.element, "r1_all_rise": r.rise, "sure": r.sure} for r in elements
+        ],
+        "warnings": [*warnings(fit, names), *unsure],
     }
