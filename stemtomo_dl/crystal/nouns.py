@@ -43,6 +43,7 @@ class Crystal(Record):
     ub: np.ndarray = array("f8", "3 3", "1/Å, sample frame at α = 0; columns a*, b*, c*")
     cell: np.ndarray = array("f8", "6", "Å, deg")
     center_shift_px: np.ndarray = array("f8", "2", "px (column, row), to be added to the spots' centres")
+    cell_esd: np.ndarray | None = array("f8", "6", "Å, deg, but for the camera length", optional=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,6 +67,8 @@ def crystal_of(entry: dict[str, Any]) -> Crystal:
     known: dict[str, Any] = {}
     for f in fields(Crystal):
         value = entry.get(f.name, np.nan)
+        if f.metadata.get("optional") and entry.get(f.name) is None:
+            continue
         known[f.name] = (
             np.array(value, f.metadata["dtype"]) if "dtype" in f.metadata else np.nan if value is None else value
         )
