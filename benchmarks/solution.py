@@ -1,6 +1,6 @@
 """How often known structures are solved from imperfect intensities, and how well.
 
-    python benchmarks/solution.py [--sets kinematic,dynamical] [--only NAME] [--seeds 3]
+    python benchmarks/solution.py [--sets kinematic,dynamical,broken] [--only NAME,NAME] [--seeds 3]
 
 Prints a row for each set: whether the program calls it solved, whether it is (every atom within 0.15 Å of its own
 element, nothing extra), the worst distance, atoms too many, the space group, R1 and the seconds of CPU.
@@ -44,6 +44,9 @@ KNOWN = {
 }
 SHIPPED = ("brookite", "anatase", "rutile", "cspbbr3", "zirconia", "kyanite")
 THICK = (200.0, 500.0)  # Å
+# what a user may take for the elements that are there
+_HEAVIER = {"O": "S", "Ti": "Zr", "Zr": "Ce", "Si": "Ti", "Al": "Fe", "Mg": "Ca", "Zn": "Cd", "Ca": "Sr", "Cs": "Na",
+            "Pb": "Sn", "Br": "Cl"}  # fmt: skip
 
 
 def contents_of(name: str) -> Contents:
@@ -71,10 +74,26 @@ def row(what: str, contents: Contents, data: Intensities, seed: int) -> tuple[bo
     print(
         f"{what:44} {'solved' if solution.solved else 'unsolved':8} {'right' if right else 'WRONG':5} "
         f"{match.worst:6.3f} Å  {match.extra:2d} extra  {group:12} {'=' if same else '≠'}  R1 {best.fit.r1:.3f}  "
-        f"{spent:6.1f} s",
+        f"{len(best.data.hkl)}/{best.fit.n_parameters} refl./par.  {spent:6.1f} s",
         flush=True,
     )
     return solution.solved, right
+
+
+def broken(data: Intensities, rng: np.random.Generator) -> dict[str, Intensities]:
+    """Data that something is wrong with; of the first three nothing may be called solved."""
+    order = np.argsort(np.linalg.norm(data.hkl @ data.reciprocal, axis=1))
+    shells = np.concatenate([rng.permutation(s) for s in np.array_split(order, max(1, len(order) // 30))])
+    shuffled = np.empty_like(data.intensity)
+    shuffled[order] = data.intensity[shells]
+    some = rng.random(len(data.hkl)) < 0.4
+    heavier = tuple((_HEAVIER[e], n) for e, n in data.composition)
+    return {
+        "shuffled": replace(data, intensity=shuffled),
+        "indexed in another cell": replace(data, hkl=np.ascontiguousarray(data.hkl[:, [1, 2, 0]])),
+        "other elements": replace(data, composition=heavier),
+        "40 % of it": replace(data, hkl=data.hkl[some], intensity=data.intensity[some], sigma=data.sigma[some]),
+    }
 
 
 def main() -> None:
@@ -99,10 +118,10 @@ def main() -> None:
                 for thickness in THICK:
                     data = dynamical(contents, 0.7, thickness, 0.1, rng)
                     counts.append(row(f"{name} {seed} Bloch {thickness:.0f} Å", contents, data, seed))
-            if "random" in asked.sets:  # nothing may be called solved
-                data = kinematic(contents, 0.8, 0.8, 0.2, rng)
-                data = replace(data, intensity=rng.permutation(data.intensity))
-                counts.append(row(f"{name} {seed} shuffled", contents, data, seed))
+            if "broken" in asked.sets:
+                data = dynamical(contents, 0.7, THICK[0], 0.1, rng)
+                for what, worse in broken(data, rng).items():
+                    counts.append(row(f"{name} {seed} {what}", contents, worse, seed))
     said, right = np.array(counts).T
     print(
         f"{len(counts)} sets: {said.sum()} called solved, {right.sum()} right, {(said & ~right).sum()} falsely solved"

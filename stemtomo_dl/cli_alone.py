@@ -108,7 +108,7 @@ def export(
         str | None, typer.Option(metavar="LIST", help="Tracks, with commas between: 1,2. Without it, all.")
     ] = None,
     tracks: Annotated[
-        str | None, typer.Option(metavar="FORM", help="The tracks instead, for napari or ctc (RUN/export).")
+        str | None, typer.Option(metavar="FORM", help="The tracks instead: napari, ctc or geff (RUN/export).")
     ] = None,
 ) -> None:
     """Particles' series for PETS2, DIALS and XDS, or as plain TIFF (particles/p0001/pets …); or the tracks."""

@@ -12,6 +12,7 @@ import numpy as np
 from stemtomo_dl.crystal.goniometer import Geometry, placed
 from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.crystal.stretch import with_one_cell
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.reduction import Indexed, SeriesSpots, extent, find_lattices, measure, not_enough
@@ -109,7 +110,7 @@ def _refine_shared(
         alpha[np.searchsorted(tilts, s.tilt)] = s.alpha_deg
     start = Geometry(next(iter(seen.values())).instrument, alpha)
     spots = [placed(s.spots, np.searchsorted(tilts, s.tilt), len(tilts)) for s in seen.values()]
-    geometry, first = refine_jointly(spots, [found[k][0] for k in seen], start)
+    geometry, first = with_one_cell(spots, *refine_jointly(spots, [found[k][0] for k in seen], start))
     return SharedGeometry(tilts, geometry), {k: [c, *found[k][1:]] for k, c in zip(seen, first, strict=True)}
 
 

@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stemtomo_dl.export.structure import ccp4_map, cif_text, formula, labels, shelx_files
+from stemtomo_dl.export.cif import cif_text
+from stemtomo_dl.export.structure import ccp4_map, formula, labels, shelx_files
 from stemtomo_dl.phases import known_phase, merged_phases
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
-from stemtomo_dl.solve.checks import bonds, warnings
+from stemtomo_dl.solve.checks import bonds, hand, warnings
 from stemtomo_dl.solve.naming import Known, likenesses
-from stemtomo_dl.solve.solution import STARTS
+from stemtomo_dl.solve.rivals import rivals
+from stemtomo_dl.solve.solution import most_starts
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.intensities import read_intensities
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
 _OF_A_TRY = ("starts", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections", "mean_abs_e2_minus_1")
-_OF_A_MODEL = ("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction")
-_LISTS = ("space_group_trials", "likeness", "bonds", "warnings")
+_OF_A_MODEL = (
+    *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction"),
+    "absolute_structure",
+)
+_LISTS = ("space_group_trials", "likeness", "assignment", "bonds", "warnings")
 # of stats.json before a phase is tried, so that nothing of an earlier try stays
 _NOTHING: dict[str, Any] = {**dict.fromkeys((*_OF_A_TRY, *_OF_A_MODEL)), **{k: [] for k in _LISTS}}
 _NO_ELEMENTS = "[sample] elements is not stated"
@@ -62,8 +68,9 @@ def phase(
         If a file cannot be understood, or something is missing.
     """
     data = read_intensities(path, cell, space_group, elements)
-    with progress.stage("solve", STARTS) as advance:
-        return _write(folder, _solved(data, known or [], seed, advance))
+    with progress.stage("solve", most_starts(data)) as advance:
+        said = _write(folder, _solved(data, known or [], seed, advance))
+    return f"{said}: {folder / 'solution.cif'}" if said.startswith("solved") else said
 
 
 def solve_phases(run: Run, key: str) -> list[str]:
@@ -116,7 +123,10 @@ class Outcome(NamedTuple):
 
 def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> Outcome:
     """Solve one phase, on whatever process."""
-    return _solved(read_intensities(place / "merged.hkl", elements=elements), known, 0)
+    data = read_intensities(place / "merged.hkl", elements=elements)
+    stats = json.loads((place / "stats.json").read_text(encoding="utf-8")) if (place / "stats.json").exists() else {}
+    merging = {"observations": stats.get("n_observations"), "rint": stats.get("r_int")}
+    return _solved(replace(data, name=place.name, **merging), known, 0)
 
 
 def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None) -> Outcome:
@@ -124,8 +134,7 @@ def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[
     solution = solve(data, np.random.default_rng(seed), advance)
     best, files = solution.best, dict[str, bytes]()
     if best is not None and solution.solved:
-        texts = {"solution.cif": cif_text(best, "solution", data.wavelength)}
-        texts |= shelx_files(best, "solution", data.wavelength)
+        texts = {"solution.cif": cif_text(best, data), **shelx_files(best, data, "solution")}
         files = {name: text.encode() for name, text in texts.items()}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "solution.ccp4")
@@ -146,7 +155,7 @@ def _write(folder: Path, found: Outcome) -> str:
         return f"unsolved: {'; '.join(stats['missing'])}"
     names = [n["name"] for n in stats["likeness"] if n["named"]]
     what = f" ({names[0]})" if names else ""
-    return f"solved: {stats['formula']}{what}, {stats['space_group']}, R1 {stats['r1']:.3f}: {folder / 'solution.cif'}"
+    return f"solved: {stats['formula']}{what}, {stats['space_group']}, R1 {stats['r1']:.3f}"
 
 
 def _enter(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +192,8 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         return out
     fit, names = best.fit, labels(best.fit.model)
     units, z = formula(fit.model)
+    elements = rivals(best) if solution.solved else []
+    unsure = [f"{names[r.atom]} may be {r.element}: R1 rises by {r.rise:.4f}" for r in elements if not r.sure]
     return out | {
         "space_group": best.candidate.group.xhm(),
         "formula": "".join(f"{e}{n:g}" if n != 1 else e for e, n in units.items()),
@@ -194,6 +205,10 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         "parameters": fit.n_parameters,
         "anisotropic": fit.model.anisotropic,
         "extinction": fit.extinction,
+        "absolute_structure": hand(fit.model.symmetry),
         "bonds": [[names[b.first], names[b.second], round(b.length, 4), round(b.esd, 4)] for b in bonds(fit)],
-        "warnings": warnings(fit, names),
+        "assignment": [
+            {"atom": names[r.atom], "rival": r.element, "r1_all_rise": r.rise, "sure": r.sure} for r in elements
+        ],
+        "warnings": [*warnings(fit, names), *unsure],
     }

@@ -3,6 +3,8 @@
 Where the Laue class is lower than the lattice's symmetry, or the lattice only nearly has a symmetry, particles may be
 indexed in ways that their intensities tell apart (Brehm & Diederichs 2014, Acta Cryst. D70, 101). A particle is
 compared with the mean of all others in every way its cell allows; means and choices are renewed until none changes.
+One that shares too few reflections to be compared belongs to the others by its cell, where that is theirs in one way
+only and the few do not speak against it: narrow wedges of a triclinic crystal hardly overlap.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from stemtomo_dl.crystal.settings import Change, reindexed
 
 LEAST_COMMON = 12  # reflections that two sets must share to be compared
 LEAST_CC = 0.3  # of a particle with all others of its phase
+_LEAST_TO_REFUTE = 5  # reflections in common, for a correlation to speak against a cell
+_SURE = 1.5  # standard errors, of such a correlation
+_CELL_NEAR, _CELL_APART = 0.3, 0.6  # of the cells' tolerances: the way that fits, and all others, where a cell tells
 _OF_TYPICAL = 0.55  # of the phase's median correlation: a particle below does not agree
+_BY_CELL = 0.01  # of a correlation: what a particle that only its cell brings adds to an alignment
 _SEEDS = 4
 _SWEEPS = 8
 _PER_SHELL = 40
@@ -52,7 +58,7 @@ class Aligned:
     choice : int
         Of its changes of basis.
     cc : float
-        Correlation of its normalised amplitudes with those of all others; NaN where it is alone.
+        Correlation of its normalised amplitudes with those of all others; NaN where it shares fewer than 12.
     common : int
         Reflections compared.
     second : float
@@ -123,13 +129,20 @@ class _Pool:
         self.sum[table.code] += times * table.weight * table.value
 
     def compare(self, table: Table) -> tuple[float, int]:
-        """Correlation with the mean of what is in it, 0 where too little is common, and the reflections in common."""
+        """Correlation with the mean of what is in it, NaN where next to nothing is common, and how many are common."""
         both = np.flatnonzero(self.count[table.code])
-        if len(both) < LEAST_COMMON:
-            return 0.0, len(both)
+        if len(both) < _LEAST_TO_REFUTE:
+            return np.nan, len(both)
         weight, mine = self.weight[table.code[both]], table.weight[both]
         mean = self.sum[table.code[both]] / weight
         return weighted_cc(table.value[both], mean, 1 / (1 / mine + 1 / weight)), len(both)
+
+    def refutes(self, table: Table) -> bool:
+        """Whether what is common is surely less alike than a phase's."""
+        cc, common = self.compare(table)
+        if common < _LEAST_TO_REFUTE:
+            return False
+        return bool(np.arctanh(np.clip(cc, -0.999, 0.999)) + _SURE / np.sqrt(common - 3) < np.arctanh(LEAST_CC))
 
     def score(self, table: Table) -> float:
         """Lower bound of the correlation; −1 where too little is common."""
@@ -168,12 +181,13 @@ def align(
     ]
     options, size = _ranked(options)
     penalty = [np.array([_CELL_PENALTY * c.misfit**2 for c in one]) for one in changes]
+    by_cell = {n: k for n, one in enumerate(changes) if (k := _told_by_cell(one, rotations)) is not None}
     observations = np.array([len(a.hkl) for a in amplitudes])
     best: tuple[float, list[Aligned]] = (-1.0, [])
     for seed in np.argsort(-observations, kind="stable")[:_SEEDS]:
-        choices = _settled(options, penalty, int(seed), _Pool(size))
+        choices = _settled(options, penalty, by_cell, int(seed), _Pool(size))
         outcome = _judged(options, choices, _Pool(size), changes, rotations)
-        total = sum(np.nan_to_num(o.cc) for o in outcome if o.agrees)
+        total = sum(max(np.nan_to_num(o.cc), _BY_CELL) for o in outcome if o.agrees)
         if total > best[0] + 1e-6:
             best = total, outcome
     return best[1]
@@ -185,25 +199,59 @@ def turned(amplitudes: Amplitudes, matrix: np.ndarray) -> Amplitudes:
     return Amplitudes(hkl[whole], amplitudes.value[whole], amplitudes.weight[whole])
 
 
-def _settled(options: list[list[Table]], penalty: list[np.ndarray], seed: int, pool: _Pool) -> dict[int, int]:
-    """Choices that grow from one particle: those that agree join the pool, and all are compared with it again."""
+def _told_by_cell(options: Sequence[Change], rotations: np.ndarray) -> int | None:
+    """The one change of basis, but for rotations of the Laue class, that the cells allow; None: they do not tell."""
+    if not options:
+        return None
+    best = min(range(len(options)), key=lambda k: options[k].misfit)
+    others = [c.misfit for c in options if not _equivalent(c, options[best], rotations)]
+    told = options[best].misfit < _CELL_NEAR and min(others, default=np.inf) > _CELL_APART
+    return best if told else None
+
+
+def _settled(
+    options: list[list[Table]], penalty: list[np.ndarray], by_cell: dict[int, int], seed: int, pool: _Pool
+) -> dict[int, int]:
+    """Choices that grow from one particle: those that agree join the pool, and all are compared with it again.
+
+    Where no more do, of those that share too few reflections the one joins that shares most, by its cell, if cells have
+    told how one of the pool lies.
+    """
     choices = {seed: int(np.argmin(penalty[seed]))}
     pool.add(options[seed][choices[seed]])
+    while True:
+        _swept(options, penalty, choices, seed, pool)
+        left = {n: options[n][k] for n, k in by_cell.items() if n not in choices and not pool.refutes(options[n][k])}
+        left = {n: table for n, table in left.items() if pool.compare(table)[1] < LEAST_COMMON}
+        if not left or not any(choices.get(n) == k for n, k in by_cell.items()):
+            return choices
+        joins = max(left, key=lambda n: pool.compare(left[n])[1])
+        choices[joins] = by_cell[joins]
+        pool.add(left[joins])
+
+
+def _swept(
+    options: list[list[Table]], penalty: list[np.ndarray], choices: dict[int, int], seed: int, pool: _Pool
+) -> None:
+    """Renew the choices of all that can be compared with the others, until none changes."""
     for _ in range(_SWEEPS):
         before = dict(choices)
         for n, tables in enumerate(options):
             if n == seed:
                 continue
-            if n in choices:
-                pool.add(tables[choices.pop(n)], -1)
+            old = choices.pop(n, None)
+            if old is not None:
+                pool.add(tables[old], -1)
             scores = np.array([pool.score(t) for t in tables]) - penalty[n]
             k = int(np.argmax(scores))
             if scores[k] > LEAST_CC / 2:
                 choices[n] = k
-                pool.add(tables[k])
+            elif old is not None and pool.compare(tables[old])[1] < LEAST_COMMON:
+                choices[n] = old  # its cell has brought it
+            if n in choices:
+                pool.add(tables[choices[n]])
         if choices == before:
             break
-    return choices
 
 
 def _judged(
@@ -229,22 +277,24 @@ def _judged(
 
     limit = LEAST_CC
     while len(kept) > 1:
-        agreement = {n: without(n, [options[n][c]])[0][0] for n, c in kept.items()}
-        limit = max(LEAST_CC, _OF_TYPICAL * float(np.median(list(agreement.values()))))
-        worst = min(agreement, key=lambda n: agreement[n])
-        if agreement[worst] >= limit:
+        agreement = {n: without(n, [options[n][c]])[0] for n, c in kept.items()}
+        told = {n: cc for n, (cc, common) in agreement.items() if common >= LEAST_COMMON}
+        if not told:
+            break
+        limit = max(LEAST_CC, _OF_TYPICAL * float(np.median(list(told.values()))))
+        worst = min(told, key=lambda n: told[n])
+        if told[worst] >= limit:
             break
         pool.add(options[worst][kept.pop(worst)], -1)
     out = []
     for n, tables in enumerate(options):
-        found = without(n, tables)
-        choice = kept[n] if n in kept else int(np.argmax([cc for cc, _ in found]))
+        found = [(cc if common >= LEAST_COMMON else np.nan, common) for cc, common in without(n, tables)]
+        known = np.nan_to_num([cc for cc, _ in found], nan=-1.0)
+        choice = kept[n] if n in kept else int(np.argmax(known))
         same = [_equivalent(c, changes[n][choice], rotations) for c in changes[n]]
-        second = max((cc for (cc, _), s in zip(found, same, strict=True) if not s), default=np.nan)
+        second = max((cc for (cc, _), s in zip(found, same, strict=True) if not s and cc == cc), default=np.nan)
         cc, common = found[choice]
-        if n in kept and len(kept) == 1:
-            cc, second = np.nan, np.nan  # there is nothing to compare it with
-        out.append(Aligned(choice, cc, common, second, n in kept or (cc >= limit and common >= LEAST_COMMON)))
+        out.append(Aligned(choice, cc, common, second, n in kept or cc >= limit))
     return out
 
 

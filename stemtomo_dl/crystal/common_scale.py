@@ -14,6 +14,7 @@ from stemtomo_dl.crystal.phase import Joined, Member
 from stemtomo_dl.crystal.settings import changed_cell, direct_basis, reindexed
 
 _CURVE_POINTS = 25
+_ROUNDING = 1e-9  # Å, degrees
 
 
 class Placed(NamedTuple):
@@ -56,17 +57,36 @@ def on_one_scale(placed: Sequence[Placed], laue: LaueClass, rng: np.random.Gener
 
 
 def _mean_cell(placed: Sequence[Placed], laue: LaueClass) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean of the cells (6,), with the metric of the Laue class, and its standard deviation."""
+    """Weighted mean of the cells (6,), with the metric of the Laue class, and its standard deviation.
+
+    The larger of what the cells' own deviations and their scatter tell, NaN where neither does.
+    """
     crystals = [p.member.crystal for p in placed]
     cells = np.array([_symmetric(changed_cell(p.member.crystal.cell, p.matrix), laue) for p in placed])
     weight = np.array([max(c.n_indexed, 1) / max(c.rms_inv_angstrom, 1e-4) ** 2 for c in crystals])
     share = weight / weight.sum()
     mean = share @ cells
+    own = np.sqrt(share**2 @ np.array([_own_esd(p, laue) for p in placed]) ** 2)
     if len(placed) < 2:
-        return mean, np.full(6, np.nan)
+        return mean, own
     effective = (share**2).sum()
     spread = np.sqrt(share @ (cells - mean) ** 2 * effective / (1 - effective))
-    return mean, np.where(spread < 1e-9, 0.0, spread)  # of what the class fixes only rounding is left
+    spread = np.where(spread < _ROUNDING, 0.0, spread)  # of what the class fixes only rounding is left
+    return mean, np.fmax(own, spread)
+
+
+def _own_esd(placed: Placed, laue: LaueClass) -> np.ndarray:
+    """Standard deviations (6,) of a crystal's cell in the common setting; its parameters' correlations are left out."""
+    crystal = placed.member.crystal
+    if crystal.cell_esd is None:
+        return np.full(6, np.nan)
+
+    def there(cell: np.ndarray) -> np.ndarray:
+        return _symmetric(changed_cell(cell, placed.matrix), laue)
+
+    steps = np.diag(crystal.cell_esd)
+    variance = sum(((there(crystal.cell + d) - there(crystal.cell - d)) / 2) ** 2 for d in steps)
+    return np.asarray(np.where(variance < _ROUNDING**2, 0.0, np.sqrt(variance)))
 
 
 def _symmetric(cell: np.ndarray, laue: LaueClass) -> np.ndarray:

@@ -50,7 +50,8 @@ def lattice_of(cell: np.ndarray, change: np.ndarray) -> str | None:
 
     Its system is the highest that its values are those of, exactly: what is stated equal is taken to be so.
     """
-    letter = centring(np.rint(change).astype(int))
+    whole = np.rint(change).astype(int)
+    letter = centring(whole) if np.rint(np.linalg.det(whole)) else None
     equal = np.abs(np.diff(cell[:3])) < _SAME
     right = np.abs(cell[3:] - 90) < _SAME
     system = "a"

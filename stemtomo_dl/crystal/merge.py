@@ -39,12 +39,13 @@ from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.crystal.phase import LeftOut, Member, Phase
 from stemtomo_dl.crystal.settings import Change, changes, direct_basis
 
-_LEAST_REFLECTIONS = 30  # of a particle that is merged
+_LEAST_REFLECTIONS = 30  # of a particle that a phase begins with
 _LEAST_SHARE = 0.3  # of the reflections, of particles whose lattice is to be the phase's
 _REPEATED_CC = 0.9  # where hardly any reflection was measured twice
 _RESOLVED = 0.3  # CC1/2 of the outermost shell that tells something
 _WORST_MISFIT = 3.0  # times its errors that a particle may be off the others
 _LEAST_TO_JUDGE = 4  # particles, for one of them to be left out as unlike the others
+_CLASS_ROUNDS = 3  # of aligning in a class and finding the class of what agrees
 _FRIEDEL = np.array([np.eye(3), -np.eye(3)], "i4")
 
 
@@ -63,7 +64,8 @@ def merge_particles(members: Sequence[Member], rng: np.random.Generator | None =
     Parameters
     ----------
     members : sequence of Member
-        Those with fewer than 30 reflections of finite intensity and positive sigma are passed over.
+        Those with fewer than 12 reflections of finite intensity and positive sigma are passed over; so are those with
+        fewer than 30, where they belong to no other's phase.
     rng : numpy.random.Generator or None
         For halves and folds; None: always the same.
 
@@ -74,9 +76,9 @@ def merge_particles(members: Sequence[Member], rng: np.random.Generator | None =
     """
     rng = rng or np.random.default_rng(0)
     usable = [m._replace(reflections=_usable(m.reflections)) for m in members]
-    left = [m for m in usable if len(m.reflections.hkl) >= _LEAST_REFLECTIONS]
+    left = [m for m in usable if len(m.reflections.hkl) >= LEAST_COMMON]
     phases = []
-    while left:
+    while any(len(m.reflections.hkl) >= _LEAST_REFLECTIONS for m in left):
         cluster = _cluster(left)
         tracks = {m.track for m in cluster.members}
         left = [m for m in left if m.track not in tracks]
@@ -127,10 +129,7 @@ def _phases(cluster: _Cluster, rng: np.random.Generator) -> list[Phase]:
 
 def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     amplitudes = [normalised(m.reflections, np.linalg.inv(direct_basis(m.crystal.cell))) for m in cluster.members]
-    first = align(amplitudes, cluster.changes, _FRIEDEL)
-    laue, operations, classes = _symmetry(cluster, amplitudes, first)
-    options = [_distinct(c, laue) for c in cluster.changes]
-    aligned = align(amplitudes, options, laue.rotations)
+    laue, operations, classes, options, aligned = _in_one_setting(cluster, amplitudes)
     left_out = [LeftOut(m.track, _reason(a)) for m, a in zip(cluster.members, aligned, strict=True) if not a.agrees]
     matrices = [o[a.choice].matrix for o, a in zip(options, aligned, strict=True)]
     kept = [n for n, a in enumerate(aligned) if a.agrees]
@@ -173,6 +172,29 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     )
 
 
+class _Setting(NamedTuple):
+    """The Laue class, what speaks for it, and how particles are brought into its setting."""
+
+    laue: LaueClass
+    operations: list[OperationTest]
+    classes: list[ClassTest]
+    options: list[list[Change]]
+    aligned: list[Aligned]
+
+
+def _in_one_setting(cluster: _Cluster, amplitudes: Sequence[Amplitudes]) -> _Setting:
+    """Align particles and find their Laue class, again where more agree with its equivalents: they may tell another."""
+    options, aligned = cluster.changes, align(amplitudes, cluster.changes, _FRIEDEL)
+    for _ in range(_CLASS_ROUNDS):
+        agreed = sum(a.agrees for a in aligned)
+        laue, operations, classes = _symmetry(options, amplitudes, aligned, cluster.lattice)
+        options = [_distinct(c, laue) for c in cluster.changes]
+        aligned = align(amplitudes, options, laue.rotations)
+        if sum(a.agrees for a in aligned) <= agreed:
+            break
+    return _Setting(laue, operations, classes, options, aligned)
+
+
 def _standard_turn(sets: Sequence[Amplitudes], laue: LaueClass, lattice: str) -> np.ndarray:
     """The rotation, h' = h · rotation, to the setting in which the groups of the tables suit best, as Pa-3 needs it.
 
@@ -194,16 +216,16 @@ def _standard_turn(sets: Sequence[Amplitudes], laue: LaueClass, lattice: str) ->
 
 
 def _symmetry(
-    cluster: _Cluster, amplitudes: Sequence[Amplitudes], aligned: Sequence[Aligned]
+    options: Sequence[Sequence[Change]], amplitudes: Sequence[Amplitudes], aligned: Sequence[Aligned], lattice: str
 ) -> tuple[LaueClass, list[OperationTest], list[ClassTest]]:
     """The Laue class from all particles that agree, brought into one setting."""
     sets = [
         turned(a, change[outcome.choice].matrix)
-        for a, change, outcome in zip(amplitudes, cluster.changes, aligned, strict=True)
+        for a, change, outcome in zip(amplitudes, options, aligned, strict=True)
         if outcome.agrees
     ]
     table = tabulated(sets, _FRIEDEL)
-    return find_laue(unpacked(table.code), table.value, table.weight, _repeated(sets), cluster.lattice)
+    return find_laue(unpacked(table.code), table.value, table.weight, _repeated(sets), lattice)
 
 
 def _repeated(sets: Sequence[Amplitudes]) -> Repeated:

@@ -101,7 +101,7 @@ class Phase(Record):
     n_rejected : int
         Observations far from their equivalents.
     cell_esd : (6,) f8
-        Of the weighted mean over members, from their spread; NaN with fewer than two.
+        Of the weighted mean over members, from their spread and their own deviations; NaN where neither is known.
     """
 
     lattice: str

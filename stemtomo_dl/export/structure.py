@@ -1,4 +1,4 @@
-"""A solved structure for other programs: CIF, SHELX .res/.ins/.hkl for electrons, CCP4 map."""
+"""A solved structure for other programs: SHELX .res/.ins/.hkl for electrons, CCP4 map."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from scipy.optimize import least_squares
 
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.model import Model
+from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.peaks import potential
 from stemtomo_dl.solve.trials import Trial
 
 _LARGEST = 9999.0  # F² of the strongest reflection: a blank is left between columns, which some programs split at
-_PRECISE = 19  # an esd is written with two digits up to this
-
-
-def with_esd(value: float, esd: float, digits: int = 5) -> str:
-    """A number with its esd in brackets, as CIFs write it: 0.1289(4)."""
-    if not 0 < esd < 1e3:
-        return f"{value:.{digits}f}".rstrip("0").rstrip(".") or "0"
-    places = max(0, int(np.ceil(np.log10(_PRECISE / esd) - 1e-9)) - 1)
-    return f"{value:.{places}f}({round(esd * 10**places)})"
 
 
 def labels(model: Model) -> list[str]:
@@ -45,96 +37,8 @@ def formula(model: Model) -> tuple[dict[str, float], int]:
     return {e: total[e] / z for e in order}, z
 
 
-def cif_text(trial: Trial, name: str, wavelength: float) -> str:
-    """CIF of a refined model, with esds; the cell's are not known and left out."""
-    fit, model = trial.fit, trial.fit.model
-    group = gemmi.find_spacegroup_by_ops(model.symmetry.operations)
-    units, z = formula(model)
-    block = gemmi.cif.Block(name)
-    tags = {
-        "_chemical_formula_sum": gemmi.cif.quote(" ".join(f"{e}{n:g}" if n != 1 else e for e, n in units.items())),
-        "_cell_formula_units_Z": str(z),
-        "_space_group_IT_number": str(group.number) if group else "?",
-        "_space_group_name_H-M_alt": gemmi.cif.quote(group.xhm()) if group else "?",
-        **_measured(trial, wavelength),
-        "_refine_ls_structure_factor_coef": "Fsqd",
-        "_refine_ls_R_factor_gt": f"{fit.r1:.4f}",
-        "_refine_ls_R_factor_all": f"{fit.r1_all:.4f}",
-        "_refine_ls_wR_factor_ref": f"{fit.wr2:.4f}",
-        "_refine_ls_goodness_of_fit_ref": f"{fit.goof:.3f}",
-        "_refine_ls_number_reflns": str(len(trial.data.hkl)),
-        "_refine_ls_number_parameters": str(fit.n_parameters),
-        "_reflns_number_gt": str(fit.n_strong),
-        "_reflns_threshold_expression": gemmi.cif.quote("I>2\\s(I)"),
-        "_refine_ls_weighting_details": gemmi.cif.quote(
-            f"w=1/[\\s^2^(Fo^2^)+({fit.weight:g}P)^2^] where P=(Fo^2^+2Fc^2^)/3"
-        ),
-        "_refine_ls_extinction_coef": f"{fit.extinction:.4g}",
-    }
-    cell = model.symmetry.cell.parameters
-    for tag, value in zip(("a", "b", "c", "alpha", "beta", "gamma"), cell, strict=True):
-        block.set_pair(
-            f"_cell_{'angle' if tag.startswith(('alpha', 'beta', 'gamma')) else 'length'}_{tag}", f"{value:.4f}"
-        )
-    block.set_pair("_cell_volume", f"{model.symmetry.cell.volume:.3f}")
-    for tag, value in tags.items():
-        block.set_pair(tag, value)
-    loop = block.init_loop("_space_group_symop_", ["id", "operation_xyz"])
-    for i, op in enumerate(model.symmetry.operations, 1):
-        loop.add_row([str(i), gemmi.cif.quote(op.triplet())])
-    _atoms(block, trial)
-    document = gemmi.cif.Document()
-    document.add_copied_block(block)
-    return str(document.as_string())
-
-
-def _measured(trial: Trial, wavelength: float) -> dict[str, str]:
-    """What the CIF says of the measurement and of the reflections."""
-    merged, cell = trial.merged, trial.fit.model.symmetry.cell
-    hkl = np.ascontiguousarray(trial.data.hkl, "i4")
-    d = 1 / np.sqrt(cell.calculate_1_d2_array(hkl))
-    theta = np.degrees(np.arcsin(wavelength / 2 / np.array([d.max(), d.min()])))
-    strength = np.abs(merged.sigma).sum() / max(float(np.abs(merged.intensity).sum()), 1e-30)
-    tags = {
-        "_diffrn_source": gemmi.cif.quote("transmission electron microscope"),
-        "_diffrn_radiation_probe": "electron",
-        "_diffrn_radiation_type": "electron",
-        "_diffrn_radiation_wavelength": f"{wavelength:.5f}",
-        "_diffrn_measurement_method": gemmi.cif.quote("4D-STEM tilt series, patterns summed over a particle"),
-        "_diffrn_reflns_number": str(len(merged.index)),
-        "_diffrn_reflns_av_R_equivalents": "?" if np.isnan(merged.rint) else f"{merged.rint:.4f}",
-        "_diffrn_reflns_av_unetI/netI": f"{strength:.4f}",
-        "_diffrn_reflns_theta_min": f"{theta[0]:.3f}",
-        "_diffrn_reflns_theta_max": f"{theta[1]:.3f}",
-        "_reflns_number_total": str(len(hkl)),
-        "_reflns_d_resolution_high": f"{d.min():.3f}",
-        "_reflns_d_resolution_low": f"{d.max():.3f}",
-        "_refine_ls_hydrogen_treatment": "undef",
-    }
-    for axis, indices in zip("hkl", hkl.T, strict=True):
-        tags[f"_diffrn_reflns_limit_{axis}_min"] = str(indices.min())
-        tags[f"_diffrn_reflns_limit_{axis}_max"] = str(indices.max())
-    return tags
-
-
-def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:
-    fit, model = trial.fit, trial.fit.model
-    columns = ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "U_iso_or_equiv", "adp_type", "occupancy"]
-    loop = block.init_loop("_atom_site_", [*columns, "site_symmetry_multiplicity"])
-    for i, label in enumerate(labels(model)):
-        xyz = [with_esd(x, e) for x, e in zip(model.sites[i], fit.site_esd[i], strict=True)]
-        u = with_esd(float(model.u[i]), float(fit.u_esd[i]))
-        kind = "Uani" if model.anisotropic else "Uiso"
-        loop.add_row([label, model.elements[i], *xyz, u, kind, "1", f"{model.multiplicities[i]:.0f}"])
-    if not model.anisotropic:
-        return
-    loop = block.init_loop("_atom_site_aniso_", ["label", "U_11", "U_22", "U_33", "U_23", "U_13", "U_12"])
-    for label, u in zip(labels(model), _cif_tensors(model), strict=True):
-        loop.add_row([label, *(f"{u[i, j]:.5f}" for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)))])
-
-
-def _cif_tensors(model: Model) -> np.ndarray:
-    """U (atom, 3, 3), Å², as CIFs define it: M over the lengths of a*, b*, c*."""
+def cif_tensors(model: Model) -> np.ndarray:
+    """U (atom, 3, 3), Å², as CIFs and SHELX define it: M over the lengths of a*, b*, c*."""
     lengths = np.linalg.norm(model.symmetry.reciprocal, axis=1)
     return np.asarray(model.tensors / np.outer(lengths, lengths))
 
@@ -165,7 +69,7 @@ def sfac_line(element: str) -> str:
     return f"SFAC {element.upper()} {' '.join(terms[:6])} =\n     {' '.join(terms[6:])} {tail}"
 
 
-def shelx_files(trial: Trial, name: str, wavelength: float) -> dict[str, str]:
+def shelx_files(trial: Trial, data: Intensities, name: str) -> dict[str, str]:
     """NAME.res, NAME.ins (the same, to refine on) and NAME.hkl (HKLF 4)."""
     model = trial.fit.model
     group = model.symmetry.operations
@@ -182,9 +86,9 @@ def shelx_files(trial: Trial, name: str, wavelength: float) -> dict[str, str]:
     factor = _LARGEST / strongest
     scale = np.sqrt(trial.fit.scale * factor)
     head = [
-        f"TITL {name}",
-        f"CELL {wavelength:.5f} {cell}",
-        f"ZERR {z} 0 0 0 0 0 0",
+        f"TITL {data.name}",
+        f"CELL {data.wavelength:.5f} {cell}",
+        f"ZERR {z} {' '.join(f'{v:.4f}' for v in data.cell_esd)}",
         f"LATT {centring if inverse else -centring}",
         *symm,
         *(sfac_line(e) for e in units),
@@ -218,7 +122,7 @@ def _shelx_atoms(model: Model, order: list[str]) -> list[str]:
         xyz = " ".join(f"{v:9.5f}" for v in model.sites[i])
         occupancy = 10 + model.multiplicities[i] / n
         if model.anisotropic:
-            u = _cif_tensors(model)[i]
+            u = cif_tensors(model)[i]
             six = [f"{u[j, k]:.5f}" for j, k in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
             shown = f"{' '.join(six[:2])} =\n     {' '.join(six[2:])}"
         else:

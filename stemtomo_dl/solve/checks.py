@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import gemmi
 import numpy as np
 
+from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.refine import Fit
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
@@ -31,6 +32,7 @@ class Bond:
     second: int
     length: float  # Å
     esd: float  # Å
+    symmetry: str  # of the image as CIFs write it: 3_655 is operation 3, and a added; . is the atom itself
 
 
 def distances(fit: Fit, reach: float) -> list[Bond]:
@@ -41,13 +43,23 @@ def distances(fit: Fit, reach: float) -> list[Bond]:
     found = []
     for i, site in enumerate(model.sites):
         for j, other in enumerate(model.sites):
-            away = (symmetry.rotations @ other + symmetry.shifts - site + 0.5) % 1 - 0.5
-            vectors = (away[:, None] + steps).reshape(-1, 3) @ symmetry.direct.T
-            vectors = np.unique(np.round(vectors, 3), axis=0)  # images of special positions coincide
-            for length in np.sort(np.linalg.norm(vectors, axis=1)):
+            images = symmetry.rotations @ other + symmetry.shifts
+            cells = np.floor(0.5 + site - images)[:, None] + steps
+            vectors = (images[:, None] + cells - site).reshape(-1, 3) @ symmetry.direct.T
+            _, first = np.unique(np.round(vectors, 3), axis=0, return_index=True)  # special positions coincide
+            lengths = np.linalg.norm(vectors[first], axis=1)
+            for place, length in zip(first, lengths, strict=True):
                 if 0.01 < length <= reach:
-                    found.append(Bond(i, j, float(length), float(np.hypot(sigma[i], sigma[j]))))
+                    code = _code(int(place) // len(steps), cells.reshape(-1, 3)[place])
+                    found.append(Bond(i, j, float(length), float(np.hypot(sigma[i], sigma[j])), code))
     return sorted(found, key=lambda b: b.length)
+
+
+def _code(operation: int, cell: np.ndarray) -> str:
+    """As 3_655; . for the identity."""
+    if operation == 0 and not cell.any():
+        return "."
+    return f"{operation + 1}_{''.join(str(round(5 + c)) for c in cell)}"
 
 
 def bonds(fit: Fit) -> list[Bond]:
@@ -108,3 +120,11 @@ def warnings(fit: Fit, names: list[str]) -> list[str]:
     u = fit.model.u
     said += [f"{names[i]}: Uiso is {u[i]:.3f} Å², which is no atom's" for i in np.flatnonzero((u > 0.2) | (u < 0.001))]
     return said
+
+
+def hand(symmetry: Symmetry) -> str:
+    """What is known of the absolute structure, in words: kinematical intensities do not tell it."""
+    if symmetry.is_centric:
+        return "the structure has an inversion centre"
+    what = "hand" if symmetry.is_chiral else "direction of the polar axes"
+    return f"{what} not determined: kinematical intensities of a structure and of its inverse are equal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gemmi
@@ -15,10 +16,14 @@ from stemtomo_dl.solve.symmetry import Candidate, Merged, absence_likelihood, ab
 from stemtomo_dl.solve.trials import Trial, build_trial
 
 _LIGHTEST_HEAVY = 11  # atomic number from which flipping finds an atom by itself
-_STARTS = 400
+STARTS = 400  # of recycling, at most
 _GROUPS = 3  # that are tried in turn
-_STANDS_OUT = 0.04  # by so much must a merit exceed all before it, to be built
+_STANDS_OUT = 5.0  # standard deviations of the crowd above its median, from which a start is built
+_CROWD = 10  # starts that make one
+_KEPT = 3  # best starts of a group whose phases are kept until then
 _FOUND = 0.27  # R1 of a built model at which the search ends
+_PROMISING = 0.45  # R1 of a built model whose phases are worth to be built from again
+_BETTER = 0.98  # of the R1 before, at which that goes on
 ROOM = 18.0  # Å³ that an atom but hydrogen takes in a molecular crystal
 
 
@@ -43,39 +48,57 @@ def add_recycled(
 ) -> int:
     """Draw starts until a model fits or they are spent; keep in ``found`` the models, and return how many starts.
 
-    A start whose merit stands out of all before it is built; so is the best one at the end.
+    Wrong starts are a crowd of like merits. Those that stand out of it are built, and the best one at the end.
     """
     likely = _by_absences(merged, groups)[:_GROUPS]
     engines = [_recycler(data, merged, c) for c in likely]
     merits: list[list[float]] = [[] for _ in likely]
-    best: tuple[float, np.ndarray, int] | None = None
-    for start in range(_STARTS):
+    waiting: list[list[tuple[float, np.ndarray]]] = [[] for _ in likely]
+    for start in range(STARTS):
         which = start % len(likely)
         phases, merit = engines[which].start(rng)
-        seen = max(merits[which], default=1.0)
         merits[which].append(merit)
+        best = sorted([*waiting[which], (merit, phases)], key=lambda w: -w[0])[:_KEPT]
+        waiting[which] = [w for w in best if w[0] <= _crowd(merits[which])]
         advance()
-        if best is None or merit > best[0]:
-            best = merit, phases, which
-        if merit > seen + _STANDS_OUT and _built(found, data, merged, likely[which], phases):
-            return start + 1
-    if best is not None:
-        _built(found, data, merged, likely[best[2]], best[1])
-    return _STARTS
+        for promising in [w[1] for w in best if w[0] > _crowd(merits[which])]:
+            if _built(found, data, merged, likely[which], promising):
+                return start + 1
+    left = [(w[0], candidate) for w, candidate in zip(waiting, likely, strict=True) if w]
+    if left:
+        (_, phases), candidate = max(left, key=lambda pair: pair[0][0])
+        _built(found, data, merged, candidate, phases)
+    return STARTS
+
+
+def _crowd(merits: list[float]) -> float:
+    """Merit above which a start is none of the crowd: median and median deviation do not heed the few good ones."""
+    if len(merits) < _CROWD:
+        return np.inf
+    middle = float(np.median(merits))
+    return middle + _STANDS_OUT * 1.4826 * float(np.median(np.abs(np.array(merits) - middle)))
 
 
 def _built(
     found: dict[str, Trial], data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray
 ) -> bool:
-    """Build a model and keep it if it is the best of its group; whether it fits."""
+    """Build a model, again from its own phases while that helps, and keep it if it is the best of its group.
+
+    Returns whether it fits.
+    """
     allowed = ~absences(candidate.group.operations(), merged.hkl)
-    everywhere = np.zeros(len(merged.hkl))
-    everywhere[allowed] = phases
-    trial = build_trial(data, merged, candidate, everywhere)
-    name = candidate.group.xhm()
-    if trial and (name not in found or trial.misfit < found[name].misfit):
-        found[name] = trial
-    return trial is not None and trial.fit.r1 < _FOUND
+    name, before = candidate.group.xhm(), _PROMISING
+    while True:
+        everywhere = np.zeros(len(merged.hkl))
+        everywhere[allowed] = phases
+        trial = build_trial(data, merged, candidate, everywhere)
+        if trial is None:
+            return False
+        if name not in found or trial.misfit < found[name].misfit:
+            found[name] = replace(trial, recycled=True)
+        if trial.fit.r1 < _FOUND or trial.fit.r1 > _BETTER * before:
+            return trial.fit.r1 < _FOUND
+        phases, before = np.angle(trial.fit.fc), trial.fit.r1
 
 
 def _recycler(data: Intensities, merged: Merged, candidate: Candidate) -> Recycler:

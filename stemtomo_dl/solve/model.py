@@ -32,6 +32,16 @@ class Symmetry:
         self.rotations = np.array([op.rot for op in operations]) // gemmi.Op.DEN
         self.shifts = np.array([op.tran for op in operations]) / gemmi.Op.DEN
 
+    @property
+    def is_centric(self) -> bool:
+        """Whether it holds an inversion."""
+        return bool((self.rotations == -np.eye(3, dtype=int)).all((1, 2)).any())
+
+    @property
+    def is_chiral(self) -> bool:
+        """Whether all its operations keep a hand a hand."""
+        return bool((np.linalg.det(self.rotations) > 0).all())
+
     def images(self, site: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (operation, 3), cell edges, from a site to the nearest image of another; their lengths, Å."""
         away = self.rotations @ other + self.shifts - site

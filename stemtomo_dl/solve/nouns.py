@@ -25,6 +25,12 @@ class Intensities(Record):
         Triplets of the space group where it is stated; None where it is to be found.
     composition : tuple of (str, float)
         Elements with their number in the cell; 0 where only the element is known.
+    cell_esd : tuple of float
+        Standard deviations of ``cell``; 0 where symmetry fixes a value, or nothing is known.
+    observations : int or None
+        That the intensities were merged from, where the file says no more of them than their means.
+    rint : float or None
+        Of those observations.
     """
 
     name: str
@@ -35,6 +41,9 @@ class Intensities(Record):
     hkl: np.ndarray = array("i4", "reflection 3")
     intensity: np.ndarray = array("f8", "reflection")
     sigma: np.ndarray = array("f8", "reflection")
+    cell_esd: tuple[float, ...] = (0.0,) * 6
+    observations: int | None = None
+    rint: float | None = None
 
     @cached_property
     def reciprocal(self) -> np.ndarray:

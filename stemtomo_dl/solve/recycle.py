@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.model import Symmetry
@@ -21,7 +21,9 @@ _FILLED = 0.8  # of the calculated amplitude, given to reflections that were not
 _SPACING = 0.3  # Å, of the map
 _APART = 1.0  # Å, between atoms
 _SHELLS = 12
-_MORE = 6  # peaks looked at, for each atom
+_MORE = 6  # peaks looked at, for each atom and place
+_NEIGHBOURS = sorted(np.argwhere(np.ones((3, 3, 3))) - 1, key=lambda s: int(np.abs(s).sum()))[1:]
+_HIGH = 0.15  # share of the map's points, among which peaks are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +86,12 @@ class Recycler:
     def __init__(self, data: Normalised, atoms: int) -> None:
         symmetry = data.symmetry
         self.symmetry, self.e, self.atoms = symmetry, data.e, atoms
-        self.turned = np.array([data.hkl @ r for r in symmetry.rotations]).astype(float)
+        self.turned = np.array([data.hkl @ r for r in symmetry.rotations])
+        self.highest = np.abs(self.turned).max((0, 1))
         self.waves = np.exp(2j * np.pi * np.array([data.hkl @ t for t in symmetry.shifts]))
         lengths = np.array(symmetry.cell.parameters[:3])
         self.shape = tuple(fft.next_fast_len(int(np.ceil(n))) for n in lengths / _SPACING)
-        images = np.concatenate([s * self.turned.astype(int) for s in (1, -1)]).reshape(-1, 3)
+        images = np.concatenate([s * self.turned for s in (1, -1)]).reshape(-1, 3)
         mates = np.repeat([False, True], self.turned[..., 0].size)
         source = np.tile(np.arange(len(data.hkl)), 2 * len(symmetry.rotations))
         factor = np.concatenate([self.waves.conj().ravel(), self.waves.ravel()])
@@ -125,8 +128,13 @@ class Recycler:
         return best
 
     def _factors(self, sites: np.ndarray) -> np.ndarray:
-        """Structure factors (reflection,) of equal point atoms."""
-        return np.asarray((np.exp(2j * np.pi * (self.turned @ sites.T)).sum(-1) * self.waves).sum(0))
+        """Structure factors (reflection,) of equal point atoms; exp 2πi h·x is looked up axis by axis."""
+        x, y, z = (
+            np.exp(2j * np.pi * np.multiply.outer(np.arange(-n, n + 1), place)).astype(np.complex64)
+            for n, place in zip(self.highest, sites.T, strict=True)
+        )
+        h, k, m = np.moveaxis(self.turned + self.highest, -1, 0)
+        return np.asarray((np.einsum("ona,ona,ona->on", x[h], y[k], z[m]) * self.waves).sum(0))
 
     def _map(self, value: np.ndarray) -> np.ndarray:
         half = np.zeros((*self.shape[:2], self.shape[2] // 2 + 1), complex)
@@ -136,10 +144,8 @@ class Recycler:
 
     def _peaks(self, density: np.ndarray) -> np.ndarray:
         """The highest peaks (atom, 3), no two of which are the same atom."""
-        top = np.argwhere((density == ndimage.maximum_filter(density, 3, mode="wrap")) & (density > 0))
+        top = self._tops(density)
         height = density[tuple(top.T)]
-        order = np.argsort(-height)[: _MORE * self.atoms * 2]
-        top, height = top[order], height[order]
         place = top.astype(float)
         for axis in range(3):
             step = np.eye(3, dtype=int)[axis]
@@ -157,3 +163,10 @@ class Recycler:
                 if len(kept) == self.atoms:
                     break
         return np.asarray(sites[kept] % 1)
+
+    def _tops(self, density: np.ndarray) -> np.ndarray:
+        """Points (peak, 3) that no neighbour exceeds, highest first; only among the highest of the map, to be quick."""
+        at = np.argwhere(density > np.quantile(density, 1 - _HIGH))
+        for step in _NEIGHBOURS:
+            at = at[density[tuple(at.T)] >= density[tuple(((at + step) % self.shape).T)]]
+        return at[np.argsort(-density[tuple(at.T)])][: 2 * _MORE * self.atoms]

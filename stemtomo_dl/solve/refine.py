@@ -59,6 +59,10 @@ class Fit:
         Cell edges; 0 where symmetry fixes a coordinate.
     u_esd : (atom,) f8
         Å², of the equivalent isotropic displacement.
+    tensor_esd : (atom, 3, 3) f8
+        Of the model's tensors.
+    shift : float
+        Largest of the last shifts, in esds.
     """
 
     model: Model
@@ -75,6 +79,8 @@ class Fit:
     n_strong: int
     site_esd: np.ndarray
     u_esd: np.ndarray
+    tensor_esd: np.ndarray
+    shift: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +113,7 @@ def refine(
     factors = Factors(model.symmetry, data.hkl)
     f2 = np.abs(factors.of(model)) ** 2
     state = _State(model, float((data.fo2 * f2).sum() / max((f2**2).sum(), 1e-30)), 0.0)
-    damping, cost, normal = 1e-3, np.inf, None
+    damping, shift = 1e-3, 0.0
     for _ in range(cycles):
         predicted, jacobian = _linearise(state, data, factors, extinction)
         w = _weights(data, predicted, weight)
@@ -125,9 +131,10 @@ def refine(
         else:
             break
         state, damping = trial, damping / 4
-        if np.abs(step * np.sqrt(np.diag(normal))).max() < _SMALL * np.sqrt(max(cost / len(w), 1e-30)):
+        shift = float(np.abs(step * np.sqrt(np.diag(normal))).max() / np.sqrt(max(cost / len(w), 1e-30)))
+        if shift < _SMALL:
             break
-    return _figures(state, data, factors, extinction, weight)
+    return _figures(state, data, factors, extinction, weight, shift)
 
 
 def _weights(data: Reflections, predicted: np.ndarray, a: float) -> np.ndarray:
@@ -177,7 +184,7 @@ def _in_range(tensors: np.ndarray, symmetry: Symmetry) -> np.ndarray:
     return np.asarray(symmetry.reciprocal @ clipped @ symmetry.reciprocal.T)
 
 
-def _figures(state: _State, data: Reflections, factors: Factors, extinction: bool, weight: float) -> Fit:
+def _figures(state: _State, data: Reflections, factors: Factors, extinction: bool, weight: float, shift: float) -> Fit:
     predicted, jacobian = _linearise(state, data, factors, extinction)
     w = _weights(data, predicted, weight)
     n, free = len(w), len(jacobian)
@@ -185,11 +192,13 @@ def _figures(state: _State, data: Reflections, factors: Factors, extinction: boo
     goof = float(np.sqrt(chi2 / max(n - free, 1)))
     variance = np.maximum(np.diag(np.linalg.pinv((jacobian * w) @ jacobian.T, hermitian=True)), 0) * goof**2
     site_esd, u_esd, at = np.zeros_like(state.model.sites), np.zeros(len(state.model.elements)), 1
+    tensor_esd = np.zeros_like(state.model.tensors)
     for atom in range(len(u_esd)):
         basis = state.model.site_basis(atom)
         site_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ basis**2)
         at += len(basis)
         basis = state.model.tensor_basis(atom)
+        tensor_esd[atom] = np.sqrt(np.tensordot(variance[at : at + len(basis)], basis**2, 1))
         d = state.model.symmetry.direct
         u_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ (np.einsum("ij,kjl,il->k", d, basis, d) / 3) ** 2)
         at += len(basis)
@@ -210,6 +219,8 @@ def _figures(state: _State, data: Reflections, factors: Factors, extinction: boo
         n_strong=int(strong.sum()),
         site_esd=site_esd,
         u_esd=u_esd,
+        tensor_esd=tensor_esd,
+        shift=shift,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from stemtomo_dl.solve.checks import missing_elements, overlaps
 from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.symmetry import (
@@ -65,6 +66,11 @@ class Solution:
     centric_statistic: float
     completeness: float
     missing: tuple[str, ...]
+
+
+def most_starts(data: Intensities) -> int:
+    """Starts that `solve` makes at most."""
+    return _FLIPS + RECYCLED if is_light(data) else STARTS
 
 
 def solve(

@@ -9,7 +9,7 @@ import numpy as np
 
 from stemtomo_dl.solve.build import ABSENT, build, penalised
 from stemtomo_dl.solve.flip import Amplitudes
-from stemtomo_dl.solve.model import Symmetry
+from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
@@ -41,6 +41,8 @@ class Trial:
         That the structure is said to hold.
     times : int
         Starts that led to it.
+    recycled : bool
+        Whether its phases came of dual-space recycling rather than of charge flipping.
     """
 
     candidate: Candidate
@@ -50,6 +52,7 @@ class Trial:
     r1_total: float
     elements: tuple[str, ...]
     times: int = 1
+    recycled: bool = False
 
     @property
     def misfit(self) -> float:
@@ -171,3 +174,8 @@ def finish(trial: Trial) -> Trial:
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
     return replace(trial, fit=fit)
+
+
+def refined_as(trial: Trial, model: Model) -> Fit:
+    """Another model refined with a finished trial's data, weights and extinction."""
+    return refine(model, trial.data, cycles=8, extinction=trial.fit.extinction > 0, weight=trial.fit.weight)

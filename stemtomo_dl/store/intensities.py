@@ -14,6 +14,7 @@ from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.nouns import Intensities
 
 _LATTICE = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}  # SHELX's LATT
+_ENDS, _WIDTH = 28, 8  # column where σ ends in HKLF 4, and its width
 _WAVELENGTH = 0.0251  # Å, 200 kV, where no file says
 
 
@@ -25,7 +26,8 @@ def read_intensities(
     Parameters
     ----------
     path : Path
-        .hkl (HKLF 4), with the .ins of the same name beside it where there is one, or .cif_pets.
+        .hkl (HKLF 4, or h k l F² σ with blanks between), with the .ins of the same name beside it where there is
+        one, or .cif_pets.
     cell : str or None
         a,b,c,α,β,γ in Å and degrees.
     space_group : str or None
@@ -73,27 +75,50 @@ def read_intensities(
         hkl=table[:, :3].astype("i4"),
         intensity=np.ascontiguousarray(table[:, 3]),
         sigma=np.ascontiguousarray(sigma),
+        cell_esd=(0.0,) * 6 if cell is not None else stated.get("cell_esd", (0.0,) * 6),
     )
     _check_symmetry(path, data)
     return replace(data, operations=None) if _holosymmetric(data) and space_group is None else data
 
 
 def _hklf4(path: Path, text: str) -> np.ndarray:
-    """H k l F² σ (reflection, 5), up to the line of zeros."""
+    """H k l F² σ (reflection, 5), up to the line of zeros: in SHELX's columns (3I4,2F8), or with blanks between.
+
+    Numbers wider than SHELX's columns are cut by them without notice, so blanks decide where they part every line
+    into five numbers or more; columns without blanks between them do not.
+    """
     rows: list[list[float]] = []
+    by_columns = False
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             break
-        try:
-            row = [int(line[0:4]), int(line[4:8]), int(line[8:12]), float(line[12:20]), float(line[20:28])]
-        except ValueError:
-            if rows:
-                break  # some programs write remarks after the reflections
-            raise InputError(f"{path}: line {number} is not HKLF 4 (3I4,2F8): '{line[:40]}'") from None
-        if not any(row[:3]):
-            break
+        by_columns = by_columns or _by_blanks(line) is None
+        row = _by_columns(line) if by_columns else _by_blanks(line)
+        if row is None and not rows:
+            raise InputError(
+                f"{path}: line {number} is not HKLF 4 (3I4,2F8) nor h k l F² σ with blanks between: '{line[:40]}'"
+            )
+        if row is None or not any(row[:3]):
+            break  # some programs write remarks after the reflections
         rows.append(row)
     return _finite(np.array(rows, float).reshape(-1, 5))
+
+
+def _by_columns(line: str) -> list[float] | None:
+    try:
+        return [int(line[0:4]), int(line[4:8]), int(line[8:12]), float(line[12:20]), float(line[20:28])]
+    except ValueError:
+        return None
+
+
+def _by_blanks(line: str) -> list[float] | None:
+    words = list(re.finditer(r"\S+", line))[:5]
+    if len(words) < 5 or (words[3].end() == _ENDS and len(words[3][0]) > _WIDTH):  # F² and σ touch
+        return None
+    try:
+        return [*(int(w[0]) for w in words[:3]), *(float(w[0]) for w in words[3:])]
+    except ValueError:
+        return None
 
 
 def _finite(table: np.ndarray) -> np.ndarray:
@@ -113,6 +138,7 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
     values = [block.find_value(t) for t in tags]
     if all(v is not None for v in values):
         stated["cell"] = _cell(str(path), [re.sub(r"\(.*\)", "", str(v)) for v in values])
+        stated["cell_esd"] = tuple(_esd(str(v)) for v in values)
     wavelength = block.find_value("_diffrn_radiation_wavelength")
     if wavelength is not None and 0 < (number := gemmi.cif.as_number(wavelength)) < 1:
         stated["wavelength"] = number
@@ -120,6 +146,12 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
     if formula is not None and not gemmi.cif.is_null(formula):
         stated["composition"] = _composition(gemmi.cif.as_string(formula))
     return stated, _finite(np.array(rows, float).reshape(-1, 5))
+
+
+def _esd(value: str) -> float:
+    """0.0004 of 0.1289(4); 0 where none is written."""
+    parts = re.fullmatch(r"[-+]?\d*(?:\.(\d*))?\((\d+)\)", value)
+    return int(parts[2]) * 10.0 ** -len(parts[1] or "") if parts else 0.0
 
 
 def _ins(path: Path, text: str) -> dict:
@@ -133,6 +165,8 @@ def _ins(path: Path, text: str) -> dict:
             case "CELL":
                 stated["wavelength"] = float(words[1])
                 stated["cell"] = _cell(f"{path}: CELL", words[2:8])
+            case "ZERR" if len(words) >= 8:
+                stated["cell_esd"] = tuple(max(float(w), 0.0) for w in words[2:8])
             case "LATT":
                 lattice = int(words[1])
             case "SYMM":
@@ -142,8 +176,9 @@ def _ins(path: Path, text: str) -> dict:
                 symbols += [w.capitalize() for w in (words[1:] if short else words[1:2])]
             case "UNIT":
                 counts = [float(w) for w in words[1:]]
+                counts = [] if set(counts) == {1.0} else counts  # a list of elements, as files that are not solved have
                 stated["composition"] = tuple(zip(symbols, counts, strict=False))
-    if symbols and "composition" not in stated:
+    if symbols and not stated.get("composition"):
         stated["composition"] = tuple((s, 0.0) for s in symbols)
     if "cell" in stated:
         stated["operations"] = _operations(path, lattice, triplets)

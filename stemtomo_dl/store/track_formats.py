@@ -1,4 +1,4 @@
-"""Tracks in the forms of other programs: napari's tracks layer, and results of the Cell Tracking Challenge."""
+"""Tracks in the forms of other programs: napari's tracks layer, the Cell Tracking Challenge, GEFF."""
 
 from __future__ import annotations
 
@@ -61,6 +61,45 @@ def write_ctc(folder: Path, masks: Masks, tracks: Tracks) -> Path:
     return out
 
 
+def write_geff(folder: Path, _masks: Masks, tracks: Tracks) -> Path:
+    """Write tracks.geff, a graph in the Graph Exchange File Format: a node for each sighting, edges along the tracks.
+
+    Nodes have t (tilt), y, x (px), track, instance, alpha_deg and area_px.
+
+    Raises
+    ------
+    InputError
+        If the package geff is not installed.
+    """
+    try:
+        from geff.core_io import write_arrays
+        from geff_spec import Axis, GeffMetadata
+    except ModuleNotFoundError:
+        raise InputError("--tracks geff needs the package geff: pip install 'stemtomo_dl[geff]'") from None
+    out = folder / "tracks.geff"
+    order = np.lexsort((tracks.tilt, tracks.track))
+    node = np.arange(len(order), dtype="u8")
+    follows = np.diff(tracks.track[order]) == 0
+    values = {"t": tracks.tilt, "y": tracks.y_px, "x": tracks.x_px, "alpha_deg": tracks.alpha_deg[tracks.tilt]}
+    values |= {"track": tracks.track, "instance": tracks.instance, "area_px": tracks.area_px}
+    about = GeffMetadata(
+        directed=True,
+        axes=[
+            Axis(name="t", type="time", unit="frame"),
+            Axis(name="y", type="space", unit="pixel"),
+            Axis(name="x", type="space", unit="pixel"),
+        ],
+        node_props_metadata={},
+        edge_props_metadata={},
+        track_node_props={"tracklet": "track"},
+    )
+    with writing(out) as temporary:
+        properties = {k: {"values": v[order], "missing": None} for k, v in values.items()}
+        write_arrays(temporary, node, properties, np.stack([node[:-1], node[1:]], 1)[follows], {}, about)
+        shutil.rmtree(out, ignore_errors=True)
+    return out
+
+
 def _largest_first(tracks: Tracks, rows: np.ndarray) -> np.ndarray:
     """Sightings in the order in which they are drawn."""
     return np.asarray(rows[np.argsort(-tracks.area_px[rows], kind="stable")])
@@ -89,4 +128,5 @@ def _pieces(masks: Masks, tracks: Tracks) -> np.ndarray:
 WRITERS: dict[str, Callable[[Path, Masks, Tracks], Path]] = {
     "napari": write_napari,
     "ctc": write_ctc,
+    "geff": write_geff,
 }

@@ -151,7 +151,7 @@ def test_other_lattices_are_other_phases_and_few_reflections_none():
     one, two = Truth("P -1", (7, 8, 9, 85, 95, 105)), Truth("P b c a", (9.18, 5.45, 5.15, 90, 90, 90))
     rng = np.random.default_rng(6)
     known = table(one, 1.2)
-    few = particle(one, 3, "aP", rng, table=(known[0][:20], known[1][:20]), wedge_deg=90)
+    few = particle(one, 3, "aP", rng, table=(known[0][:10], known[1][:10]), wedge_deg=90)
     members = [
         particle(one, 1, "aP", rng, table=known),
         particle(two, 2, "oP", rng, table=table(two)),

@@ -1,9 +1,12 @@
 """Light-atom structures by dual-space recycling, and comparison with known atoms."""
 
+from types import SimpleNamespace
+
 import gemmi
 import numpy as np
 from solve.synthetic import known
 
+from stemtomo_dl.solve import light
 from stemtomo_dl.solve.compare import compare
 from stemtomo_dl.solve.model import Factors, Model, Symmetry
 from stemtomo_dl.solve.recycle import Normalised, Recycler
@@ -71,3 +74,20 @@ def test_a_structure_is_itself_at_any_origin_and_hand():
     assert match.worst < 0.01
     assert match.extra == 1
     assert match.share == 1
+
+
+def test_starts_that_stand_out_of_the_crowd_are_built_until_one_fits(monkeypatch):
+    crowd = [0.50, 0.51, 0.49, 0.52, 0.48, 0.50, 0.53, 0.47, 0.51, 0.50, 0.49]
+    merits = iter([0.66, *crowd, 0.65, *crowd, 0.67, *crowd])
+    engine = SimpleNamespace(start=lambda rng: (lambda m: (np.array([m]), m))(next(merits)))
+    built: list[float] = []
+
+    def build(found, data, merged, candidate, phases):
+        built.append(float(phases[0]))
+        return built[-1] > 0.665
+
+    monkeypatch.setattr(light, "_by_absences", lambda merged, groups: ["P 1"])
+    monkeypatch.setattr(light, "_recycler", lambda *_: engine)
+    monkeypatch.setattr(light, "_built", build)
+    assert light.add_recycled({}, None, None, [], np.random.default_rng(0), lambda: None) == 25
+    assert built == [0.66, 0.65, 0.67]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from solve.synthetic import known, measured, number_of, worst_distance
 
-from stemtomo_dl.export.structure import ccp4_map, cif_text, four_gaussians, shelx_files, with_esd
+from stemtomo_dl.export.cif import cif_text, with_esd
+from stemtomo_dl.export.structure import ccp4_map, four_gaussians, shelx_files
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.simulate.cif import read_contents
 from stemtomo_dl.simulate.crystal import structure_factors
@@ -132,14 +133,35 @@ def solved():
 
 def test_cif_reads_back_with_the_same_structure_factors(solved):
     best = solved.best
-    text = cif_text(best, "solution", 0.0251)
+    text = cif_text(best, replace(solved.intensities, name="my phase", cell_esd=(0.0004, 0.0011, 0.0, 0.0, 0.0, 0.0)))
     contents = read_contents("solution", text)
     assert len(contents.operations) == 8
     theirs, ours = np.abs(structure_factors(contents, best.data.hkl)), np.abs(best.fit.fc)
     assert np.abs(theirs - ours).sum() < 0.01 * ours.sum()
     block = gemmi.cif.read_string(text).sole_block()
+    assert block.name == "my_phase"
     assert gemmi.cif.as_string(block.find_value("_chemical_formula_sum")) == "O2 Ti"
     assert int(block.find_value("_cell_formula_units_Z")) == 8
+    assert block.find_value("_cell_length_b").endswith("(11)")
+    assert block.find_value("_cell_angle_beta") == "90"
+    assert 4.0 < float(block.find_value("_exptl_crystal_density_diffrn")) < 4.3  # brookite's is 4.13
+    assert float(block.find_value("_refine_ls_shift/su_max")) < 0.05
+    assert "inversion centre" in gemmi.cif.as_string(block.find_value("_refine_ls_abs_structure_details"))
+
+
+def test_bonds_of_the_cif_are_those_of_its_atoms_and_symmetry_codes(solved):
+    block = gemmi.cif.read_string(cif_text(solved.best, solved.intensities)).sole_block()
+    cell = gemmi.UnitCell(*solved.intensities.cell)
+    operations = [gemmi.Op(gemmi.cif.as_string(r[0])) for r in block.find(["_space_group_symop_operation_xyz"])]
+    columns = ["_atom_site_label", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z"]
+    atoms = {r[0]: [gemmi.cif.as_number(v) for v in (r[1], r[2], r[3])] for r in block.find(columns)}
+    bonds = block.find("_geom_bond_", ["atom_site_label_1", "atom_site_label_2", "distance", "site_symmetry_2"])
+    assert sum({r[0], r[1]} == {"Ti1", "O1"} for r in bonds) >= 2
+    for first, second, length, code in bonds:
+        number, _, cells = ("1_555" if code == "." else code).partition("_")
+        image = np.array(operations[int(number) - 1].apply_to_xyz(atoms[second])) + [int(c) - 5 for c in cells]
+        away = cell.orthogonalize(gemmi.Fractional(*(image - atoms[first])))
+        assert abs(away.length() - gemmi.cif.as_number(length)) < 0.01
 
 
 def test_map_has_its_highest_peak_at_titanium(solved):
@@ -150,7 +172,7 @@ def test_map_has_its_highest_peak_at_titanium(solved):
 
 
 def test_shelx_files_are_solved_again_by_the_verb(solved, command, tmp_path):
-    for name, text in shelx_files(solved.best, "again", 0.0251).items():
+    for name, text in shelx_files(solved.best, solved.intensities, "again").items():
         (tmp_path / name).write_text(text)
     read = read_intensities(tmp_path / "again.hkl")
     assert len(read.operations) == 8
@@ -174,7 +196,7 @@ def test_verb_solves_the_merged_phases_of_a_run(solved, tiny, command, tmp_path)
     assert "integrate" in done.stderr
     place = run / "phases/first"
     place.mkdir(parents=True)
-    for name, text in shelx_files(solved.best, "merged", 0.0251).items():
+    for name, text in shelx_files(solved.best, solved.intensities, "merged").items():
         (place / name).write_text(text)
     (place / "stats.json").write_text('{"cc_half": 0.9}')
     assert "first: solved" in command("solve", run).stdout
