@@ -27,6 +27,7 @@ from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
+from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.export import FORMATS
 from stemtomo_dl.records import DiffractionSeries, Truth
@@ -198,8 +199,9 @@ def ours(series: DiffractionSeries, truth: Truth) -> Found | str:
     crystals = index(spots, series.instrument, series.alpha_deg, most=1)
     if not crystals:
         return "no lattice"
-    r = integrate(series, spots, Geometry(series.instrument, series.alpha_deg), crystals[0])
-    return found(r.method, (r.hkl, r.intensity, r.sigma), crystals[0].ub, truth)
+    geometry, (crystal,) = refine_jointly([spots], crystals, Geometry(series.instrument, series.alpha_deg))
+    r = integrate(series, spots, geometry, crystal)
+    return found(r.method, (r.hkl, r.intensity, r.sigma), crystal.ub, truth)
 
 
 def by_dials(series: DiffractionSeries, truth: Truth) -> Found | str:
