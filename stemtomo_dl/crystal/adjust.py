@@ -123,7 +123,7 @@ def _cell_esd(crystal: Crystal, factor: tuple[np.ndarray, bool], place: np.ndarr
     free = np.flatnonzero(place >= 0)
     rows = np.eye(len(factor[0]))[place[free]]
     covariance = rows @ linalg.cho_solve(factor, rows.T)
-    slope = np.stack([(_moved_cell(crystal, _unit(6, k), held) - crystal.cell) / _SMALL for k in free], 1)
+    slope = np.stack([(_moved_cell(crystal, _unit(6, int(k)), held) - crystal.cell) / _SMALL for k in free], 1)
     return np.sqrt(np.einsum("ij,jk,ik->i", slope, covariance, slope))
 
 

@@ -2,8 +2,8 @@
 
 The camera length is not among it unless cells are known: everything larger by one factor looks the same but for the
 curvature of the Ewald sphere, and cells would take up what it is wrong. What an ellipse does along the tilt axis and
-across it is told from a cell by the metric that the cell's system has, or by crystals that lie otherwise: a single
-triclinic crystal tells neither, and the standard deviations of its cell say so.
+across it is told from a cell by the metric that the cell's system has, or by crystals that lie otherwise. A single
+triclinic crystal does not tell it, and a monoclinic one so badly that small errors of the stage tell more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stemtomo_dl.crystal.refine import indices, scored
 
 _OWN = 4.0  # widths that a spot may be off its node
 _ELLIPSE = 0.004
+_SEVERAL = 3  # crystals
 _CAMERA = Held(elevation_deg=0.5, ellipse=_ELLIPSE, tilt_shift_px=1.0)
 _ALL = replace(_CAMERA, tilt_turn_rad=1.5e-3)
 _ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å and px
@@ -32,7 +33,7 @@ _ROUNDS = (  # what is free, from what all spots tell to what few do; and the re
 
 
 def refine_jointly(
-    spots: Sequence[Spots], crystals: Sequence[Crystal], geometry: Geometry, with_ellipse: bool = True
+    spots: Sequence[Spots], crystals: Sequence[Crystal], geometry: Geometry, with_ellipse: bool | None = None
 ) -> tuple[Geometry, list[Crystal]]:
     """Refine the geometry that particles share, and each one's cell and orientation with it.
 
@@ -44,8 +45,8 @@ def refine_jointly(
         As indexed one by one.
     geometry : Geometry
         Of the whole tilt series, as stated.
-    with_ellipse : bool
-        Whether the ellipse is free.
+    with_ellipse : bool or None
+        Whether the ellipse is free; None: from three crystals on, or with a cell of right angles.
 
     Returns
     -------
@@ -60,6 +61,8 @@ def refine_jointly(
     counts = [c.n_indexed for c in crystals]
     azimuth = [c.tilt_axis_deg for c in crystals]
     now, them = geometry.with_axis(_median(azimuth, counts)), list(crystals)
+    if with_ellipse is None:
+        with_ellipse = len(crystals) >= _SEVERAL or any(c.lattice[0] not in "am" for c in crystals)
     for held, reach, pixels in _ROUNDS:
         held = held if with_ellipse else replace(held, ellipse=0.0)
         now, them = _round(spots, now, them, held, max(reach, pixels * now.pixel))

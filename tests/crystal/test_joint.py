@@ -98,7 +98,7 @@ def test_one_crystals_errors_say_whether_its_metric_tells_the_ellipse(lattice, c
         ub = Rotation.random(random_state=seed).as_matrix() @ reciprocal_basis(cell)
         crystal = Crystal(lattice, 1.0, 500, 0.0, 30.0, 0.0, 0.0, ub, cell, np.zeros(2))
         there = replace(STATED, ellipse=(0.003, 0.002), shift_px=np.zeros((len(ALPHA), 2)))
-        _, (found,) = refine_jointly([spots_of(there, ub, rng, 500)], [crystal], STATED)
+        _, (found,) = refine_jointly([spots_of(there, ub, rng, 500)], [crystal], STATED, with_ellipse=True)
         free = found.cell_esd > 0
         assert (free == [True, True, True, not told, not told, not told]).all()
         off.append(((found.cell - cell)[free] / found.cell_esd[free])[:3])
