@@ -47,11 +47,11 @@ def sightings(run):
 
 
 def test_a_gap_is_filled_by_an_outline_of_its_own(gap):
-    (filled,) = [s for s in sightings(gap) if s["source"] != "found"]
+    (filled,) = [s for s in sightings(gap) if s["source"] != "found" and s["tilt"] == "1"]
     assert (filled["source"], filled["tilt"], filled["detected"]) == ("projected", "1", "-1")
     with h5py.File(gap / "masks.h5") as f:
         row = int(filled["instance"])
-        assert row == len(f["masks"]) - 1
+        assert (f["source"][: np.count_nonzero(f["source"][:] == 0)] == 0).all()  # what was found comes first
         assert f["source"][row] == 2
         assert f["tilt"][row] == 1
         assert f["masks"][row].sum() == pytest.approx(float(filled["area_px"]))
@@ -80,7 +80,7 @@ def test_outlines_found_anew_take_those_filled_in_with_them(gap):
     with reopen(gap, Silent()) as r:
         assert pipeline.do_stage(r, "segment", again=True)
         assert pipeline.do_stage(r, "track")
-    assert {s["source"] for s in sightings(gap)} == {"found"}
+    assert {s["source"] for s in sightings(gap) if s["tilt"] == "1"} == {"found"}
     assert len(read_linked(gap)[1].particle)
 
 

@@ -16,11 +16,21 @@ _WANDER = 0.5  # of the noise: what a particle may move per tilt besides the fie
 
 def plain_labels(series: Series, gap: int, steps: np.ndarray, noise: float) -> np.ndarray:
     """Labels by linking tilt to tilt, gaps closed; steps and noise as `measure_steps` gives them without an axis."""
-    stretch, noise = stretches(series, None), max(noise, _LEAST_NOISE_PX)
+    stretch, noise = stretches(series, None), max(noise, _LEAST_NOISE_PX, _unvoted(series))
     free = series.rank >= 0
     sure = link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, 1, 3.0), Likeness())
     likeness = learn_likeness(series, sure)
     return link_nearest(series, free, stretch, steps, Rules(noise, _WANDER * noise, gap, 0.0), likeness)
+
+
+def _unvoted(series: Series) -> float:
+    """By how much few sightings a tilt may be off the field's motion, px: each is a large part of the vote on it.
+
+    One by itself may move by about its width, and a vote of two follows one of them. The measured noise knows neither,
+    since what was voted for fits.
+    """
+    count = [len(g) for g in series.groups if len(g)]
+    return float(np.median(series.narrow) / np.mean(count)) if count else 0.0
 
 
 def plain_solution(
