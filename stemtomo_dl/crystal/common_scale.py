@@ -9,6 +9,7 @@ import numpy as np
 
 from stemtomo_dl.crystal import scale
 from stemtomo_dl.crystal.ambiguity import Aligned
+from stemtomo_dl.crystal.error_shells import interpolated, shell_factors
 from stemtomo_dl.crystal.laue import LaueClass, unique_codes, unpacked
 from stemtomo_dl.crystal.phase import Joined, Member
 from stemtomo_dl.crystal.settings import changed_cell, direct_basis, reindexed
@@ -117,7 +118,10 @@ def _observed(placed: Sequence[Placed], cell: np.ndarray, laue: LaueClass) -> tu
 def _errors(
     observed: scale.Observed, n_members: int, n: int
 ) -> tuple[scale.ErrorModel, np.ndarray, np.ndarray, np.ndarray]:
-    """Error model, corrected sigmas, outliers, and particles' misfits, by which sigmas of the worse ones are raised."""
+    """Error model, corrected sigmas, outliers, and particles' misfits, by which sigmas of the worse ones are raised.
+
+    What is left is corrected by shells of resolution.
+    """
     group, intensity = observed.group, observed.intensity
     bad = np.zeros(len(group), bool)
     for _ in range(2):
@@ -125,6 +129,8 @@ def _errors(
         corrected = scale.corrected_sigma(model, group, intensity, observed.sigma, n)
         misfits = scale.member_misfits(observed.member, group, intensity, corrected, n_members, n)
         corrected = corrected * np.fmax(misfits, 1.0)[observed.member]
+        shells = shell_factors(group[~bad], intensity[~bad], corrected[~bad], observed.inverse_d[~bad])
+        model, corrected = model._replace(shells=shells), corrected * interpolated(shells, observed.inverse_d)
         bad = scale.outliers(group, intensity, corrected, n)
     return model, corrected, bad, misfits
 

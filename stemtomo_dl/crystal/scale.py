@@ -99,10 +99,11 @@ class Curve(NamedTuple):
 
 
 class ErrorModel(NamedTuple):
-    """σ'² = a² (σ² + (b <I>)²)."""
+    """σ'² = a² (σ² + (b <I>)²), times the square of a factor that shells of resolution have."""
 
     a: float
     b: float
+    shells: tuple[tuple[float, float], ...] = ()  # 1/d and the factor there; see `error_shells`
 
 
 def fit_scales(

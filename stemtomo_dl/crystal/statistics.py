@@ -3,6 +3,7 @@
 R_int = Σ|I − <I>| / Σ<I> over reflections measured more than once; R_meas has √(n/(n−1)) and R_pim √(1/(n−1)) in each
 term (Diederichs & Karplus 1997, Nature Struct. Biol. 4, 269; Weiss 2001, J. Appl. Cryst. 34, 130). CC1/2 is the
 correlation of the means of random halves (Karplus & Diederichs 2012, Science 336, 1030), the mean over several splits.
+Fewer than five reflections measured more than once have no R, and fewer than ten no CC1/2.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 _SPLITS = 10
 _LEAST_FOR_CC = 10
+_LEAST_FOR_R = 5  # reflections measured more than once
 
 
 class Shell(NamedTuple):
@@ -98,7 +100,10 @@ def _shell(
 ) -> Shell:
     mine = inside[observed.group]
     unique, n = int(inside.sum()), int(mine.sum())
-    r = r_factors(observed.group[mine], observed.intensity[mine], len(inside))
+    several = np.bincount(observed.group[mine], minlength=len(inside)) > 1
+    r = (np.nan,) * 3
+    if several.sum() >= _LEAST_FOR_R:
+        r = r_factors(observed.group[mine], observed.intensity[mine], len(inside))
     cc = [_cc(a[inside], b[inside]) for a, b in half]
     known = [c for c in cc if np.isfinite(c)]
     intensity, sigma = merged[0][inside], merged[1][inside]
