@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.export.cif import cif_text
-from stemtomo_dl.export.structure import ccp4_map, formula, labels, shelx_files
+from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
 from stemtomo_dl.phases import known_phase, merged_phases
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
@@ -190,7 +190,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     }
     if best is None:
         return out
-    fit, names = best.fit, labels(best.fit.model)
+    fit, names = best.fit, best.fit.model.labels
     units, z = formula(fit.model)
     elements = rivals(best) if solution.solved else []
     unsure = [f"{names[r.atom]} may be {r.element}: R1 rises by {r.rise:.4f}" for r in elements if not r.sure]

@@ -8,7 +8,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl import __version__
-from stemtomo_dl.export.structure import cif_tensors, formula, labels
+from stemtomo_dl.export.structure import cif_tensors, formula
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.checks import bonds, hand
 from stemtomo_dl.solve.model import Model
@@ -168,7 +168,7 @@ def _loops(block: gemmi.cif.Block, trial: Trial) -> None:
     for element in sorted(set(model.elements)):
         loop.add_row([element, "0", "0", gemmi.cif.quote("International Tables Vol. C, 4.3.2.2, electrons")])
     _atoms(block, trial)
-    names = labels(model)
+    names = model.labels
     columns = ["atom_site_label_1", "atom_site_label_2", "distance", "site_symmetry_2", "publ_flag"]
     loop = block.init_loop("_geom_bond_", columns)
     for b in bonds(trial.fit):
@@ -179,7 +179,7 @@ def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:
     fit, model = trial.fit, trial.fit.model
     columns = ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "U_iso_or_equiv", "adp_type", "occupancy"]
     loop = block.init_loop("_atom_site_", [*columns, "site_symmetry_order", "calc_flag", "refinement_flags_posn"])
-    for i, label in enumerate(labels(model)):
+    for i, label in enumerate(model.labels):
         xyz = [with_esd(x, e) for x, e in zip(model.sites[i], fit.site_esd[i], strict=True)]
         u = with_esd(float(model.u[i]), float(fit.u_esd[i]))
         kind = "Uani" if model.anisotropic else "Uiso"
@@ -188,7 +188,7 @@ def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:
     if not model.anisotropic:
         return
     loop = block.init_loop("_atom_site_aniso_", ["label", "U_11", "U_22", "U_33", "U_23", "U_13", "U_12"])
-    for label, u, e in zip(labels(model), cif_tensors(model), _tensor_esds(model, fit.tensor_esd), strict=True):
+    for label, u, e in zip(model.labels, cif_tensors(model), _tensor_esds(model, fit.tensor_esd), strict=True):
         loop.add_row([label, *(with_esd(float(u[i, j]), float(e[i, j])) for i, j in _SIX)])
 
 
