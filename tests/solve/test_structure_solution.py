@@ -146,6 +146,7 @@ def test_cif_reads_back_with_the_same_structure_factors(solved):
     assert int(block.find_value("_cell_formula_units_Z")) == 8
     assert block.find_value("_cell_length_b").endswith("(11)")
     assert block.find_value("_cell_angle_beta") == "90"
+    assert block.find_value("_chemical_absolute_configuration") == "."
     assert 4.0 < float(block.find_value("_exptl_crystal_density_diffrn")) < 4.3  # brookite's is 4.13
     assert float(block.find_value("_refine_ls_shift/su_max")) < 0.05
     assert "inversion centre" in gemmi.cif.as_string(block.find_value("_refine_ls_abs_structure_details"))
