@@ -125,8 +125,8 @@ def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> Outcom
     """Solve one phase, on whatever process."""
     data = read_intensities(place / "merged.hkl", elements=elements)
     stats = json.loads((place / "stats.json").read_text(encoding="utf-8")) if (place / "stats.json").exists() else {}
-    merging = {"observations": stats.get("n_observations"), "rint": stats.get("r_int")}
-    return _solved(replace(data, name=place.name, **merging), known, 0)
+    data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
+    return _solved(data, known, 0)
 
 
 def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None) -> Outcome:
