@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.export.cif import cif_text
-from stemtomo_dl.export.structure import ccp4_map, formula, labels, shelx_files
+from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
 from stemtomo_dl.phases import known_phase, merged_phases
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
@@ -125,8 +125,8 @@ def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> Outcom
     """Solve one phase, on whatever process."""
     data = read_intensities(place / "merged.hkl", elements=elements)
     stats = json.loads((place / "stats.json").read_text(encoding="utf-8")) if (place / "stats.json").exists() else {}
-    merging = {"observations": stats.get("n_observations"), "rint": stats.get("r_int")}
-    return _solved(replace(data, name=place.name, **merging), known, 0)
+    data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
+    return _solved(data, known, 0)
 
 
 def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None) -> Outcome:
@@ -190,7 +190,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     }
     if best is None:
         return out
-    fit, names = best.fit, labels(best.fit.model)
+    fit, names = best.fit, best.fit.model.labels
     units, z = formula(fit.model)
     elements = rivals(best) if solution.solved else []
     unsure = [f"{names[r.atom]} may be {r.element}: R1 rises by {r.rise:.4f}" for r in elements if not r.sure]

@@ -8,7 +8,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl import __version__
-from stemtomo_dl.export.structure import cif_tensors, formula, labels
+from stemtomo_dl.export.structure import cif_tensors, formula
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.checks import bonds, hand
 from stemtomo_dl.solve.model import Model
@@ -20,7 +20,7 @@ _PRECISE = 19  # an esd is written with two digits up to this
 _DALTON = 1.66053907  # g/cm³ of one dalton in 1 Å³
 _MAP_A = 0.2  # Å between the points of the difference map
 _SIX = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-_UNKNOWN = "?"
+_UNKNOWN, _NONE = "?", "."  # no value, and no sense in one
 
 
 def with_esd(value: float, esd: float, digits: int = 5) -> str:
@@ -36,7 +36,7 @@ def cif_text(trial: Trial, data: Intensities) -> str:
     block = gemmi.cif.Block(re.sub(r"\s+", "_", data.name) or "solution")
     tags = _chemistry(trial) | _cell(trial, data) | _measured(trial, data) | _refined(trial)
     for tag, value in tags.items():
-        block.set_pair(tag, value if value == _UNKNOWN else gemmi.cif.quote(value))
+        block.set_pair(tag, value if value in (_UNKNOWN, _NONE) else gemmi.cif.quote(value))
     _loops(block, trial)
     document = gemmi.cif.Document()
     document.add_copied_block(block)
@@ -53,7 +53,7 @@ def _chemistry(trial: Trial) -> dict[str, str]:
         "_audit_creation_method": f"stemtomo_dl {__version__}",
         "_chemical_formula_sum": " ".join(f"{e}{n:g}" if n != 1 else e for e, n in units.items()),
         "_chemical_formula_weight": f"{weight:.2f}",
-        "_chemical_absolute_configuration": "unk" if model.symmetry.is_chiral else ".",
+        "_chemical_absolute_configuration": "unk" if model.symmetry.is_chiral else _NONE,
         "_exptl_crystal_density_diffrn": f"{weight * z * _DALTON / model.symmetry.cell.volume:.3f}",
         "_exptl_crystal_density_method": "not measured",
         "_exptl_crystal_F_000": f"{forward:.2f}",
@@ -141,8 +141,10 @@ def _refined(trial: Trial) -> dict[str, str]:
         "_refine_ls_weighting_details": f"w=1/[\\s^2^(Fo^2^)+({fit.weight:g}P)^2^] where P=(Fo^2^+2Fc^2^)/3",
         "_refine_ls_hydrogen_treatment": "undef",
         "_refine_ls_extinction_method": "SHELXL" if fit.extinction else "none",
-        "_refine_ls_extinction_coef": f"{fit.extinction:.4g}" if fit.extinction else ".",
-        "_refine_ls_extinction_expression": "Fc^*^=kFc[1+0.001xFc^2^\\l^3^/sin(2\\q)]^-1/4^" if fit.extinction else ".",
+        "_refine_ls_extinction_coef": f"{fit.extinction:.4g}" if fit.extinction else _NONE,
+        "_refine_ls_extinction_expression": "Fc^*^=kFc[1+0.001xFc^2^\\l^3^/sin(2\\q)]^-1/4^"
+        if fit.extinction
+        else _NONE,
         "_refine_ls_abs_structure_details": hand(symmetry),
         "_refine_ls_R_factor_gt": f"{fit.r1:.4f}",
         "_refine_ls_R_factor_all": f"{fit.r1_all:.4f}",
@@ -168,7 +170,7 @@ def _loops(block: gemmi.cif.Block, trial: Trial) -> None:
     for element in sorted(set(model.elements)):
         loop.add_row([element, "0", "0", gemmi.cif.quote("International Tables Vol. C, 4.3.2.2, electrons")])
     _atoms(block, trial)
-    names = labels(model)
+    names = model.labels
     columns = ["atom_site_label_1", "atom_site_label_2", "distance", "site_symmetry_2", "publ_flag"]
     loop = block.init_loop("_geom_bond_", columns)
     for b in bonds(trial.fit):
@@ -179,7 +181,7 @@ def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:
     fit, model = trial.fit, trial.fit.model
     columns = ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "U_iso_or_equiv", "adp_type", "occupancy"]
     loop = block.init_loop("_atom_site_", [*columns, "site_symmetry_order", "calc_flag", "refinement_flags_posn"])
-    for i, label in enumerate(labels(model)):
+    for i, label in enumerate(model.labels):
         xyz = [with_esd(x, e) for x, e in zip(model.sites[i], fit.site_esd[i], strict=True)]
         u = with_esd(float(model.u[i]), float(fit.u_esd[i]))
         kind = "Uani" if model.anisotropic else "Uiso"
@@ -188,7 +190,7 @@ def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:
     if not model.anisotropic:
         return
     loop = block.init_loop("_atom_site_aniso_", ["label", "U_11", "U_22", "U_33", "U_23", "U_13", "U_12"])
-    for label, u, e in zip(labels(model), cif_tensors(model), _tensor_esds(model, fit.tensor_esd), strict=True):
+    for label, u, e in zip(model.labels, cif_tensors(model), _tensor_esds(model, fit.tensor_esd), strict=True):
         loop.add_row([label, *(with_esd(float(u[i, j]), float(e[i, j])) for i, j in _SIX)])
 
 

@@ -17,16 +17,6 @@ from stemtomo_dl.solve.trials import Trial
 _LARGEST = 9999.0  # F² of the strongest reflection: a blank is left between columns, which some programs split at
 
 
-def labels(model: Model) -> list[str]:
-    """Ti1, O1, O2 …"""
-    count: dict[str, int] = {}
-    out = []
-    for element in model.elements:
-        count[element] = count.get(element, 0) + 1
-        out.append(f"{element}{count[element]}")
-    return out
-
-
 def formula(model: Model) -> tuple[dict[str, float], int]:
     """Atoms of the formula unit by element, in Hill's order, and formula units in the cell (Z)."""
     total: dict[str, int] = {}
@@ -118,7 +108,7 @@ def _eight(value: float) -> str:
 def _shelx_atoms(model: Model, order: list[str]) -> list[str]:
     n = len(model.symmetry.rotations)
     lines = []
-    for i, label in enumerate(labels(model)):
+    for i, label in enumerate(model.labels):
         xyz = " ".join(f"{v:9.5f}" for v in model.sites[i])
         occupancy = 10 + model.multiplicities[i] / n
         if model.anisotropic:

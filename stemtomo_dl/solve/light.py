@@ -20,6 +20,7 @@ STARTS = 400  # of recycling, at most
 _GROUPS = 3  # that are tried in turn
 _STANDS_OUT = 5.0  # standard deviations of the crowd above its median, from which a start is built
 _CROWD = 10  # starts that make one
+_ONWARDS = 3  # times that a start which stands out is recycled on
 _KEPT = 3  # best starts of a group whose phases are kept until then
 _FOUND = 0.27  # R1 of a built model at which the search ends
 _PROMISING = 0.45  # R1 of a built model whose phases are worth to be built from again
@@ -48,7 +49,8 @@ def add_recycled(
 ) -> int:
     """Draw starts until a model fits or they are spent; keep in ``found`` the models, and return how many starts.
 
-    Wrong starts are a crowd of like merits. Those that stand out of it are built, and the best one at the end.
+    Wrong starts are a crowd of like merits. Those that stand out of it are recycled on
+    and built, and the best one at the end.
     """
     likely = _by_absences(merged, groups)[:_GROUPS]
     engines = [_recycler(data, merged, c) for c in likely]
@@ -61,8 +63,9 @@ def add_recycled(
         best = sorted([*waiting[which], (merit, phases)], key=lambda w: -w[0])[:_KEPT]
         waiting[which] = [w for w in best if w[0] <= _crowd(merits[which])]
         advance()
-        for promising in [w[1] for w in best if w[0] > _crowd(merits[which])]:
-            if _built(found, data, merged, likely[which], promising):
+        for promising in [w for w in best if w[0] > _crowd(merits[which])]:
+            recycled = [promising, *(engines[which].start(rng, promising[1]) for _ in range(_ONWARDS))]
+            if _built(found, data, merged, likely[which], max(recycled, key=lambda w: w[0])[1]):
                 return start + 1
     left = [(w[0], candidate) for w, candidate in zip(waiting, likely, strict=True) if w]
     if left:

@@ -99,6 +99,11 @@ class Model:
         return np.asarray(np.einsum("ij,ajk,ik->a", d, self.tensors, d) / 3)
 
     @property
+    def labels(self) -> list[str]:
+        """Ti1, O1, O2 …"""
+        return [f"{e}{self.elements[: i + 1].count(e)}" for i, e in enumerate(self.elements)]
+
+    @property
     def principal(self) -> np.ndarray:
         """Mean square displacements along principal axes (atom, 3), Å², ascending."""
         return np.linalg.eigvalsh(self.symmetry.direct @ self.tensors @ self.symmetry.direct.T)

@@ -99,15 +99,15 @@ class Recycler:
         self.place = tuple((images[upper] % self.shape).T)
         self.source, self.factor, self.mates = source[upper], factor[upper], mates[upper]
 
-    def start(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Phases (measured,) from one random start, rad, and their figure of merit.
+    def start(self, rng: np.random.Generator, phases: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+        """Phases (measured,) from one random start, or from ``phases`` on, rad, and their figure of merit.
 
         Each cycle leaves out atoms at random, takes the phases of the others and picks as many atoms from the map of
         w|E| with w = tanh(|E||Ec|), where reflections that were not measured have the calculated amplitude: dual-space
         recycling with random omission (Sheldrick et al., International Tables F (2012) 413; Burla et al., Acta Cryst.
         A58 (2002) 456 for weights of this kind). The merit is the correlation of |E| with |Ec|.
         """
-        sites = rng.random((self.atoms, 3))
+        sites = rng.random((self.atoms, 3)) if phases is None else self._sites(phases)
         best = np.zeros(len(self.e)), -1.0
         for cycle in range(_CYCLES):
             whole = cycle == 0 or cycle >= _CYCLES - _WHOLE
@@ -126,6 +126,12 @@ class Recycler:
             if not len(sites):
                 return best
         return best
+
+    def _sites(self, phases: np.ndarray) -> np.ndarray:
+        """Peaks of the map of |E| with phases (measured,), rad."""
+        value = np.zeros(len(self.turned[0]), complex)
+        value[: len(self.e)] = self.e * np.exp(1j * phases)
+        return self._peaks(self._map(value))
 
     def _factors(self, sites: np.ndarray) -> np.ndarray:
         """Structure factors (reflection,) of equal point atoms; exp 2πi h·x is looked up axis by axis."""

@@ -9,7 +9,7 @@ from typing import Any
 import gemmi
 import numpy as np
 
-from stemtomo_dl.solve.checks import missing_elements, overlaps
+from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
 from stemtomo_dl.solve.flip import Amplitudes, flip
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
@@ -31,6 +31,7 @@ _LEAST = 0.1  # completeness; with less, phases are not looked for
 _SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
 _PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
 _SOLVED = 0.35  # R1 above which a model is not called a solution
+_CLEAR = 0.25  # R1 above which a chemist must have nothing against it besides
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +162,8 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     fit, said = best.fit, []
     if fit.r1 >= _SOLVED:
         said.append(f"no model fits after {starts} starts (lowest R1 {fit.r1:.2f})")
+    elif fit.r1 >= _CLEAR and (objections := warnings(fit, fit.model.labels)):
+        said.append(f"R1 is {fit.r1:.2f}, and {objections[0]}")
     said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:

@@ -18,6 +18,8 @@ from stemtomo_dl.simulate.crystal import structure_factors
 from stemtomo_dl.solve import solve
 from stemtomo_dl.solve.model import Factors, Model, Symmetry
 from stemtomo_dl.solve.refine import Reflections, refine
+from stemtomo_dl.solve.rivals import rivals
+from stemtomo_dl.solve.solution import _doubts
 from stemtomo_dl.solve.symmetry import compatible_groups, find_laue
 from stemtomo_dl.store.intensities import read_intensities
 
@@ -144,6 +146,7 @@ def test_cif_reads_back_with_the_same_structure_factors(solved):
     assert int(block.find_value("_cell_formula_units_Z")) == 8
     assert block.find_value("_cell_length_b").endswith("(11)")
     assert block.find_value("_cell_angle_beta") == "90"
+    assert block.find_value("_chemical_absolute_configuration") == "."
     assert 4.0 < float(block.find_value("_exptl_crystal_density_diffrn")) < 4.3  # brookite's is 4.13
     assert float(block.find_value("_refine_ls_shift/su_max")) < 0.05
     assert "inversion centre" in gemmi.cif.as_string(block.find_value("_refine_ls_abs_structure_details"))
@@ -162,6 +165,25 @@ def test_bonds_of_the_cif_are_those_of_its_atoms_and_symmetry_codes(solved):
         image = np.array(operations[int(number) - 1].apply_to_xyz(atoms[second])) + [int(c) - 5 for c in cells]
         away = cell.orthogonalize(gemmi.Fractional(*(image - atoms[first])))
         assert abs(away.length() - gemmi.cif.as_number(length)) < 0.01
+
+
+def test_a_mediocre_fit_needs_sane_chemistry(solved):
+    best, cell = solved.best, np.array(solved.intensities.cell)
+    poor = replace(best, fit=replace(best.fit, r1=0.3))
+    assert not _doubts(solved.intensities, poor, 1)
+    wide = Symmetry(best.fit.model.symmetry.operations, tuple(cell * [1.25, 1.25, 1.25, 1, 1, 1]))
+    stretched = replace(poor, fit=replace(poor.fit, model=replace(best.fit.model, symmetry=wide)))
+    assert any("bond valences" in d for d in _doubts(solved.intensities, stretched, 1))
+    good = replace(stretched, fit=replace(stretched.fit, r1=0.1))
+    assert not _doubts(solved.intensities, good, 1)
+
+
+def test_rivals_tell_elements_that_are_far_apart_and_admit_those_that_are_not(solved):
+    for elements, sure in ((("Ti", "O"), True), (("V", "Ti", "O"), False)):
+        told = rivals(replace(solved.best, elements=elements))
+        titanium = told[solved.best.fit.model.elements.index("Ti")]
+        assert titanium.element == elements[0 if not sure else 1]
+        assert titanium.sure or not sure
 
 
 def test_map_has_its_highest_peak_at_titanium(solved):
