@@ -222,8 +222,8 @@ def add_patterns(
 ) -> None:
     """Add patterns (n, qy, qx) to rows first … last − 1 of the sums and squares, as `_Work` says.
 
-    A strip of all patterns, counts as they are, is moved to the common centre first; it stays in the cache while it is added up. Values
-    that are not finite count as nothing, and go to ``lost``.
+    A strip of all patterns, counts as they are, is moved to the common centre first; it stays in the cache while it
+    is added up. Values that are not finite count as nothing, and go to ``lost``.
     """
     cols = patterns.shape[2]
     height = max(1, _STRIP_BYTES // (good.itemsize * cols * max(1, len(pattern))))

@@ -42,7 +42,7 @@ def masks() -> np.ndarray:
     return ((i >= first) & (i < last)).astype("u1").ravel()
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add_block(
     typing: Any, total: types.Array, at: Any, values: types.Array, start: Any, mask: types.Array, which: Any
 ) -> Any:

@@ -51,7 +51,8 @@ def read(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
     out = np.empty([s.stop - s.start for s in full], dataset.dtype)
     itemsize = dataset.dtype.itemsize
     for offset, raw, packed in chunks:
-        inside = tuple(slice(max(o, s.start), min(o + c, s.stop)) for o, c, s in zip(offset, dataset.chunks, full))
+        reach = zip(offset, dataset.chunks, full, strict=True)
+        inside = [slice(max(o, s.start), min(o + c, s.stop)) for o, c, s in reach]
         target = out[tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, full, strict=True))]
         direct = target.shape == dataset.chunks and target.flags.c_contiguous
         chunk = target if direct else np.empty(dataset.chunks, dataset.dtype)
