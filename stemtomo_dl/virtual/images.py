@@ -127,9 +127,10 @@ class _Sums:
     def patterns(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and maximum pattern of the scan, f4; zero where pixels are bad."""
         every = [self.totals[thread] for thread in sorted(self.totals)]
-        mean = sum(t.sum for t in every) / self.beam[..., 0].size
+        mean = np.sum([t.sum for t in every], 0) / self.beam[..., 0].size
         peak = np.max([t.peak for t in every], 0)
-        return tuple((p.reshape(self.good.shape) * self.good).astype("f4") for p in (mean, peak))
+        good = self.good.ravel()
+        return (mean * good).reshape(self.good.shape).astype("f4"), (peak * good).reshape(self.good.shape).astype("f4")
 
     def _smooth(self, tile: Tile, centres: np.ndarray) -> np.ndarray:
         """Beam centres within a tile as a shift of the seeds: a pattern's own centroid is noisy at low dose."""
