@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice, pairwise
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,38 @@ def stream(scan: Scan, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, np.ndarray
         finally:
             for _, pending in ahead:
                 pending.cancel()
+
+
+def each_tile(scan: Scan, tiles: list[Tile], work: Callable[[int, Tile, np.ndarray], None]) -> None:
+    """Read tiles and work on them, on threads that each take every so-manieth: while one reads, others compute.
+
+    Parameters
+    ----------
+    scan : Scan
+    tiles : list of Tile
+    work : callable
+        Takes the thread's number, a tile and its patterns (y, x, qy, qx).
+
+    Raises
+    ------
+    BadScan
+        If a tile cannot be read.
+    """
+    failed = Event()
+
+    def run(thread: int) -> None:
+        try:
+            for tile in tiles[thread :: THREADS + 1]:
+                if failed.is_set():
+                    return
+                work(thread, tile, scan.read(tile))
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(THREADS + 1, thread_name_prefix="tiles") as pool:
+        for _ in pool.map(run, range(THREADS + 1)):
+            pass  # raises what a thread has raised
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from memory_scan import MemoryScan
 
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
-from stemtomo_dl.stream import THREADS, sample_blocks, shared_out, stream
+from stemtomo_dl.stream import THREADS, each_tile, sample_blocks, shared_out, stream
 
 
 class Watched(MemoryScan):
@@ -84,3 +84,22 @@ def test_a_sample_is_the_same_whatever_the_layout_of_the_file() -> None:
         assert (x, y) == (u, v)
         np.testing.assert_array_equal(pattern, other)
     assert len({y for _, y, _ in first}) == 13  # a small scan too has enough places to see descan bend
+
+
+def test_threads_take_every_tile_once() -> None:
+    scan, seen, lock = MemoryScan(DATA), [], threading.Lock()
+
+    def work(thread: int, tile: Tile, patterns: np.ndarray) -> None:
+        np.testing.assert_array_equal(patterns, DATA[tile.window])
+        assert 0 <= thread <= THREADS
+        with lock:
+            seen.append(tile.y0)
+
+    each_tile(scan, scan.tiles(10**6), work)
+    assert sorted(seen) == [t.y0 for t in scan.tiles(10**6)]
+
+
+def test_a_tile_that_cannot_be_read_stops_all_threads() -> None:
+    scan = Watched(DATA, fails=3)
+    with pytest.raises(BadScan, match="row cannot be read"):
+        each_tile(scan, scan.tiles(1), lambda thread, tile, patterns: None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from stemtomo_dl.config import ExtractConfig
 from stemtomo_dl.extract.separate import Combination
-from stemtomo_dl.records import Scan
+from stemtomo_dl.records import Scan, Tile
 from stemtomo_dl.stream import is_finite, shared_out, stream
 
 KINDS = 6  # of sums a particle: own, rest, and the parts of its outline
@@ -134,13 +134,13 @@ def collect(scan: Scan, todo: Plan, particles: int, bad: np.ndarray, config: Ext
         If a tile cannot be read.
     """
     rows, cols = scan.shape[2:]
-    good = (~bad).astype("f4")
+    good = (~bad).astype(_strip_type(scan.dtype))
     sums = np.zeros((particles * KINDS, rows, cols), "f4")
     lost, squares = _lost(todo, particles, bad), np.zeros((particles, rows, cols), "f4")
     gauge = np.zeros((2, rows, cols), "f4")
     used = ((np.diff(todo.start) > 0) | todo.gauged).reshape(scan.shape[:2])
     index = np.arange(used.size).reshape(used.shape)
-    tiles = [t for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
+    tiles = [_around(t, used) for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
     with shared_out(rows) as each_part:
         for tile, patterns in stream(scan, tiles):
             flat, probe = patterns.reshape(-1, rows, cols), index[tile.window].ravel()
@@ -155,6 +155,17 @@ def collect(scan: Scan, todo: Plan, particles: int, bad: np.ndarray, config: Ext
     return Sums(
         sums.reshape(particles, KINDS, *shape), lost.reshape(particles, 2, *shape), squares, gauge, todo.gauged.sum()
     )
+
+
+def _around(tile: Tile, used: np.ndarray) -> Tile:
+    """The part of a tile that holds all of its probes in use (y, x), so that no more is read."""
+    y, x = np.nonzero(used[tile.window])
+    return Tile(tile.y0 + y.min(), tile.y0 + y.max() + 1, tile.x0 + x.min(), tile.x0 + x.max() + 1)
+
+
+def _strip_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type in which patterns are moved: their own where it is no wider than a float."""
+    return dtype if dtype.kind == "u" and dtype.itemsize < 4 else np.dtype("f4")
 
 
 class _Work(NamedTuple):
@@ -184,14 +195,13 @@ def _lost(todo: Plan, particles: int, bad: np.ndarray) -> np.ndarray:
     lost = np.zeros((particles * 2, rows, cols), "f4")
     kind = todo.sums % KINDS
     own = kind < 2
-    group = np.column_stack([2 * (todo.sums // KINDS) + kind, todo.displaced])[own]
+    group = np.column_stack([2 * (todo.sums // KINDS) + kind, todo.displaced.clip((-cols, -rows), (cols, rows))])[own]
     apart, which = np.unique(group, axis=0, return_inverse=True)
     weight = np.bincount(which.ravel(), np.abs(todo.coefficient[own]), len(apart))
-    for (k, dx, dy), w in zip(apart, weight, strict=True):
-        y, x = np.arange(rows) + dy, np.arange(cols) + dx
-        seen = np.ix_(y.clip(0, rows - 1), x.clip(0, cols - 1))
-        beyond = ((y < 0) | (y >= rows))[:, None] | ((x < 0) | (x >= cols))
-        lost[k][bad[seen] | beyond] += w
+    dx, dy = np.abs(apart[:, 1:]).max(0, initial=0)
+    gone = np.pad(bad, ((dy, dy), (dx, dx)), constant_values=True).astype("f4")
+    for (k, x, y), w in zip(apart, weight.astype("f4"), strict=True):
+        lost[k] += w * gone[dy + y : dy + y + rows, dx + x : dx + x + cols]
     return lost
 
 
@@ -212,12 +222,12 @@ def add_patterns(
 ) -> None:
     """Add patterns (n, qy, qx) to rows first … last − 1 of the sums and squares, as `_Work` says.
 
-    A strip of all patterns is moved to the common centre first; it stays in the cache while it is added up. Values
-    that are not finite count as nothing, and go to ``lost``.
+    A strip of all patterns, counts as they are, is moved to the common centre first; it stays in the cache while it
+    is added up. Values that are not finite count as nothing, and go to ``lost``.
     """
     cols = patterns.shape[2]
-    height = max(1, _STRIP_BYTES // (4 * cols * max(1, len(pattern))))
-    strip = np.empty((len(pattern), height * cols), np.float32)
+    height = max(1, _STRIP_BYTES // (good.itemsize * cols * max(1, len(pattern))))
+    strip = np.empty((len(pattern), height * cols), good.dtype)
     for top in range(first, last, height):
         bottom = min(top + height, last)
         whole = True
@@ -236,7 +246,7 @@ def add_patterns(
 def _move(
     pattern: np.ndarray, good: np.ndarray, dx: int, dy: int, top: int, bottom: int, gaps: bool, out: np.ndarray
 ) -> bool:
-    """Rows of a pattern as floats, moved back by (dx, dy), zero beyond its edges and where it is not good or finite.
+    """Rows of a pattern, moved back by (dx, dy), zero beyond its edges and where it is not good or finite.
 
     With ``gaps`` 1 for good pixels that are not finite instead. Whether all good pixels are finite.
     """
@@ -252,16 +262,16 @@ def _move(
         line[right:] = 0
         source, ok = pattern[y + dy, left + dx : right + dx], good[y + dy, left + dx : right + dx]
         inside = line[left:right]
-        whole &= _as_gaps(source, ok, inside) if gaps else _as_floats(source, ok, inside)
+        whole &= _as_gaps(source, ok, inside) if gaps else _as_values(source, ok, inside)
     return whole
 
 
 @numba.njit(nogil=True, cache=True)
-def _as_floats(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
-    gone = 0
+def _as_values(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
+    gone, zero = 0, out.dtype.type(0)
     for x in range(len(out)):
         finite = is_finite(source[x])
-        out[x] = np.float32(source[x]) * ok[x] if finite else np.float32(0)
+        out[x] = source[x] if finite and ok[x] else zero
         gone += not finite and ok[x] > 0
     return gone == 0
 
@@ -269,7 +279,7 @@ def _as_floats(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
 @numba.njit(nogil=True, cache=True)
 def _as_gaps(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
     for x in range(len(out)):
-        out[x] = ok[x] if not is_finite(source[x]) else np.float32(0)
+        out[x] = ok[x] if not is_finite(source[x]) else 0
     return True
 
 
@@ -303,12 +313,13 @@ def _add_up(
         cc = coefficient[k2] if m > 2 else zero
         cd = coefficient[k3] if m > 3 else zero
         particle, kind = to // 6, to % 6
-        if not gaps:
+        if gaps and kind < 2:
+            total = _flat(sums[2 * particle + kind], begin, end)
+            _add(a, b, c, d, abs(ca), abs(cb), abs(cc), abs(cd), total)
+        elif not gaps and kind < 2:
+            _add_both(a, b, c, d, ca, cb, cc, cd, _flat(sums[to], begin, end), _flat(squares[particle], begin, end))
+        elif not gaps:
             _add(a, b, c, d, ca, cb, cc, cd, _flat(sums[to], begin, end))
-            if kind < 2:
-                _add(a, b, c, d, ca * ca, cb * cb, cc * cc, cd * cd, _flat(squares[particle], begin, end))
-        elif kind < 2:
-            _add(a, b, c, d, abs(ca), abs(cb), abs(cc), abs(cd), _flat(sums[2 * particle + kind], begin, end))
         k += m
 
 
@@ -330,7 +341,29 @@ def _add(
     total: np.ndarray,
 ) -> None:
     for x in range(len(total)):
-        total[x] = (((total[x] + ca * a[x]) + cb * b[x]) + cc * c[x]) + cd * d[x]
+        va, vb, vc, vd = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
+        total[x] = (((total[x] + ca * va) + cb * vb) + cc * vc) + cd * vd
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+def _add_both(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    d: np.ndarray,
+    ca: float,
+    cb: float,
+    cc: float,
+    cd: float,
+    total: np.ndarray,
+    squares: np.ndarray,
+) -> None:
+    """Four patterns by their coefficients to a sum, and by the squares of those to another."""
+    aa, bb, cc2, dd = ca * ca, cb * cb, cc * cc, cd * cd
+    for x in range(len(total)):
+        va, vb, vc, vd = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
+        total[x] = (((total[x] + ca * va) + cb * vb) + cc * vc) + cd * vd
+        squares[x] = (((squares[x] + aa * va) + bb * vb) + cc2 * vc) + dd * vd
 
 
 @numba.njit(nogil=True, cache=True)
@@ -341,6 +374,6 @@ def add_gauge(
     line = np.empty(patterns.shape[2], np.float32)
     for i in chosen:
         for y in range(first, last):
-            _as_floats(patterns[i, y], good[y], line)
+            _as_values(patterns[i, y], good[y], line)
             gauge[0, y] += line
             gauge[1, y] += line * line

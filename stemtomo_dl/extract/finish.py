@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from scipy import ndimage
 from scipy.optimize import nnls
 
 from stemtomo_dl.extract.collect import Sums
 
+_STILL_PX = 1e-4  # displacements that are not worth moving an image for
 _LEAST_KNOWN = 0.5  # of the weight that goes into a pixel, for it to count as measured
 _MOST_FILLED = 0.1  # of the weight of an interpolated pixel
 _NEAR = np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2)  # a Gaussian's weights, pixel by pixel
@@ -98,20 +98,37 @@ def finish(
 
 def _moved(image: np.ndarray, by: np.ndarray, power: int = 1) -> np.ndarray:
     """An image moved back by a fraction of a pixel (column, row), or its variance for ``power`` = 2."""
-    for axis, fraction in ((1, by[0]), (0, by[1])):
-        if abs(fraction) > 1e-4:
-            image = ndimage.correlate1d(image, taps(fraction) ** power, axis, mode="nearest")
-    return image
+    if np.abs(by).max() <= _STILL_PX:
+        return image
+    return _correlated(image, taps(by[0]) ** power, taps(by[1]) ** power)
 
 
 def _gap(measured: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Pixels that owe too much to what was not measured once an image has been moved."""
-    if measured.all():
+    if measured.all() or np.abs(by).max() <= _STILL_PX:
         return ~measured
-    gap = (~measured).astype("f4")
-    for axis, fraction in ((1, by[0]), (0, by[1])):
-        gap = ndimage.correlate1d(gap, np.abs(taps(fraction)), axis, mode="nearest")
-    return np.asarray(gap > _MOST_FILLED)
+    return np.asarray(_correlated(~measured, np.abs(taps(by[0])), np.abs(taps(by[1]))) > _MOST_FILLED)
+
+
+@numba.njit(nogil=True, cache=True)
+def _correlated(image: np.ndarray, along_x: np.ndarray, along_y: np.ndarray) -> np.ndarray:
+    """Each pixel's neighbours −2 … 2 by their weights, along rows and then columns; edges go on as they are."""
+    rows, cols = image.shape
+    between, out = np.empty((rows, cols), np.float32), np.empty((rows, cols), np.float32)
+    line = np.empty(cols + 4)
+    for y in range(rows):
+        line[:2], line[2:-2], line[-2:] = image[y, 0], image[y], image[y, -1]
+        target = between[y]
+        for x in range(cols):
+            near = along_x[1] * line[x + 1] + along_x[2] * line[x + 2] + along_x[3] * line[x + 3]
+            target[x] = along_x[0] * line[x] + near + along_x[4] * line[x + 4]
+    for y in range(rows):
+        a, b, c = between[max(y - 2, 0)], between[max(y - 1, 0)], between[y]
+        d, e, target = between[min(y + 1, rows - 1)], between[min(y + 2, rows - 1)], out[y]
+        for x in range(cols):
+            near = along_y[1] * b[x] + along_y[2] * c[x] + along_y[3] * d[x]
+            target[x] = along_y[0] * a[x] + near + along_y[4] * e[x]
+    return out
 
 
 def taps(fraction: float) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from stemtomo_dl.config import SegmentConfig
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Masks
 from stemtomo_dl.segment.classical import outline
-from stemtomo_dl.segment.networks.build import build, planes_of
-from stemtomo_dl.segment.networks.prompted import PromptedNetwork
 from stemtomo_dl.segment.planes import planes
-from stemtomo_dl.segment.predict import Tuning, outlines
+
+if TYPE_CHECKING:
+    from stemtomo_dl.segment.networks.prompted import PromptedNetwork
+    from stemtomo_dl.segment.predict import Tuning
 
 CLASSICAL = "classical"
 
@@ -61,6 +62,8 @@ class Learned:
     ) -> Masks:
         """As `Segmenter.predict`."""
         # A network's pixel covers from its number to its number + 1.
+        from stemtomo_dl.segment.predict import outlines
+
         boxes, points = (None if asked is None else np.asarray(asked) + 0.5 for asked in (boxes, points))
         return outlines(self.network, planes(images, self.names), self.tuning, boxes, points)
 
@@ -110,11 +113,13 @@ def open_segmenter(config: SegmentConfig) -> Segmenter:
     InputError
         If its weights are missing, damaged, or of another network.
     """
-    import torch
-
     found = weights_of(config)
     if found is None:
         return Classical(config)
+    import torch  # here, not above: the other stages import this module, and have no use for its half gigabyte
+
+    from stemtomo_dl.segment.networks.build import build, planes_of
+
     try:
         tensors, facts = weights.load(found[0])
         network, tuning = build(tensors, facts)

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import numba
 import numpy as np
-from scipy import ndimage
 
 from stemtomo_dl.surfaces import quadratic, robust_fit
 
 _TAIL_PX, _MOST_CUT = 1.0, 0.1  # of the beam's disk: what lies about it, and the share that may be missing
+_STILL_PX = 0.02
 _LOST_PX, _FINE_PX, _GROUND_PX = 3.0, 0.25, 2.0
 
 
@@ -22,7 +22,7 @@ def coarse_centre(pattern: np.ndarray, good: np.ndarray, disk_px: float) -> np.n
     """
     image = np.nan_to_num(np.where(good, pattern, 0).astype(float))
     size = 2 * int(np.ceil(disk_px)) + 3
-    box = ndimage.uniform_filter(image, size, mode="constant") * size**2 - ndimage.maximum_filter(image, size)
+    box = _boxes(image, size)
     row, col = np.unravel_index(box.argmax(), box.shape)
     window = tuple(slice(max(0, c - size // 2), c + size // 2 + 1) for c in (row, col))
     inside = image[window] - image[window].min()
@@ -31,6 +31,31 @@ def coarse_centre(pattern: np.ndarray, good: np.ndarray, disk_px: float) -> np.n
     centre = np.array([start]) / max(inside.sum(), 1e-30)
     refine_centres(image[None], good.astype("f4"), centre, window_radius(disk_px), 8)
     return centre[0]
+
+
+@numba.njit(nogil=True, cache=True)
+def _boxes(image: np.ndarray, size: int) -> np.ndarray:
+    """Sum less maximum of the box of ``size`` (odd) pixels a side about each pixel, cut off at the edges."""
+    rows, cols = image.shape
+    reach = size // 2
+    total, top = np.zeros((rows, cols)), np.zeros((rows, cols))
+    for y in range(rows):  # along rows, one shift after another, so that the inner loops are plain
+        for d in range(-reach, reach + 1):
+            left, right = max(0, -d), max(min(cols, cols - d), 0)
+            source, sums, tops = image[y, left + d : right + d], total[y, left:right], top[y, left:right]
+            for x in range(right - left):
+                sums[x] += source[x]
+                tops[x] = source[x] if source[x] > tops[x] else tops[x]
+    out = np.empty((rows, cols))
+    high = np.empty(cols)
+    for y in range(rows):
+        out[y], high[:] = 0, 0
+        for v in range(max(0, y - reach), min(rows, y + reach + 1)):
+            for x in range(cols):
+                out[y, x] += total[v, x]
+                high[x] = top[v, x] if top[v, x] > high[x] else high[x]
+        out[y] -= high
+    return out
 
 
 def window_radius(disk_px: float) -> float:
@@ -70,8 +95,10 @@ def refine_centres(patterns: np.ndarray, good: np.ndarray, centres: np.ndarray, 
             if signal <= 0:
                 centres[i, 0] = centres[i, 1] = np.nan
                 break
-            centres[i, 0] = cx + (sx - background * lx) / signal
-            centres[i, 1] = cy + (sy - background * ly) / signal
+            dx, dy = (sx - background * lx) / signal, (sy - background * ly) / signal
+            centres[i, 0], centres[i, 1] = cx + dx, cy + dy
+            if dx * dx + dy * dy < _STILL_PX**2:
+                break
 
 
 def cut_by_gap(good: np.ndarray, centre: np.ndarray, disk_px: float) -> bool:
@@ -169,19 +196,27 @@ def measured_disk_px(blocks: Iterable[tuple[float, float, np.ndarray]], descan: 
         Where the beam is in each.
     good : (qy, qx) bool array
     """
-    row, column = np.nonzero(good)
     counts, pixels = np.zeros(4 * max(good.shape)), np.zeros(4 * max(good.shape))
     for x, y, pattern in blocks:
-        cx, cy = quadratic(np.array(x), np.array(y)) @ descan.T
-        ring = np.round(2 * np.hypot(column - cx, row - cy)).astype(int)  # in half pixels
-        inside = ring < len(counts)
-        counts += np.bincount(ring[inside], np.nan_to_num(pattern[row, column][inside]), len(counts))
-        pixels += np.bincount(ring[inside], minlength=len(counts))
+        _add_rings(pattern, good, *(quadratic(np.array(x), np.array(y)) @ descan.T), counts, pixels)
     known = np.flatnonzero(pixels)
     profile = counts[known] / pixels[known]
     inner = profile[known <= max(2, known[0])].mean()
     below = np.flatnonzero(profile < inner / 2)
     return float(known[below[0]]) / 2 if len(below) else 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_rings(
+    pattern: np.ndarray, good: np.ndarray, cx: float, cy: float, counts: np.ndarray, pixels: np.ndarray
+) -> None:
+    """Add a pattern's good pixels, and their number, by the distance from (cx, cy) in half pixels."""
+    for y in range(pattern.shape[0]):
+        for x in range(pattern.shape[1]):
+            ring = int(2 * np.sqrt((x - cx) ** 2 + (y - cy) ** 2) + 0.5)
+            if good[y, x] and ring < len(counts):
+                counts[ring] += pattern[y, x] if np.isfinite(pattern[y, x]) else 0.0
+                pixels[ring] += 1
 
 
 def fit_descan(probe_xy: np.ndarray, centres: np.ndarray) -> np.ndarray:

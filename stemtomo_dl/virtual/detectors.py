@@ -11,20 +11,22 @@ import numpy as np
 from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.geometry import virtual_radii
 from stemtomo_dl.stream import is_finite
-from stemtomo_dl.virtual.sectors import LANES, SectorMap, add_runs
+from stemtomo_dl.virtual.blocks import WIDTH, add_block, cut_blocks, masks
+from stemtomo_dl.virtual.sectors import SECTORS, SectorMap
 
 DETECTORS = ("bf", "adf", "haadf", "variance", "maximum")
 
 
-_ROWS = 8  # of a pattern that are worked on at once: they stay in the innermost cache
+_BRIGHT = 2 * SECTORS  # bin of the bright field; a sector's dark field has bin 2 · sector, its high-angle part the next
+_BINS = _BRIGHT + 1
 
 
 class Window(NamedTuple):
     """The maps as patterns of one offset meet them, pixel after pixel."""
 
-    maps: np.ndarray  # (4, qy · qx) f4
-    runs: np.ndarray  # (run, 3) i4: first pixel, last pixel + 1, sector
-    first: np.ndarray  # (qy + 1) i4: the first run of each row
+    blocks: np.ndarray  # (block, 3), of `cut_blocks`
+    dark: np.ndarray  # (qy · qx) u1, 1 in the dark field
+    film: np.ndarray  # (qy · qx) f4, the support's profile there
     norm: np.ndarray  # (4) good pixels of the detectors, and the profile's Σ²
     there: np.ndarray  # (sector) good pixels of the sectors
 
@@ -87,18 +89,22 @@ class DetectorMaps:
     def window(self, offset: np.ndarray, good: np.ndarray) -> Window:
         """What a pattern of one offset (row, column) meets, ``good`` (qy, qx) pixels alone."""
         (oy, ox), (qy, qx) = offset, good.shape
-        maps = (self.stack[:, oy : oy + qy, ox : ox + qx] * good).reshape(4, -1)
-        norm = np.array([*maps[:3].sum(1), maps[3] @ maps[3]])
-        return Window(maps, *self.sectors.window(oy, ox, (qy, qx)), norm, self.sectors.there(oy, ox, good > 0))
+        bright, adf, haadf, film = self.stack[:, oy : oy + qy, ox : ox + qx] * good
+        dark = adf + haadf
+        bins = np.where(bright > 0, _BRIGHT, -1)
+        bins = np.where(dark > 0, 2 * self.sectors.sector[oy : oy + qy, ox : ox + qx] + (haadf > 0), bins)
+        norm = np.array([bright.sum(), adf.sum(), haadf.sum(), np.sum(film**2, dtype="f8")])
+        there = self.sectors.there(oy, ox, good > 0)
+        return Window(cut_blocks(bins.ravel()), (dark > 0).astype("u1").ravel(), film.ravel(), norm, there)
 
 
 def normalised(sums: np.ndarray, norm: np.ndarray) -> np.ndarray:
-    """Detector images (detector, n) per good pixel, from `detect`'s sums (n, 6) and `Window.norm` of each (n, 4)."""
+    """Detector images (detector, n) per good pixel, from `Totals`' sums (n, 6) and `Window.norm`."""
     n = np.maximum(norm, 1e-12)
-    bf, adf, haadf, peak, squares, product = sums.T.astype("f8")
+    bf, adf, haadf, peak, squares, product = sums.T
     # what scatters about the profile whatever the profile's strength in this pattern
-    variance = np.maximum(squares - product**2 / n[:, 3], 0) / (n[:, 1] + n[:, 2])
-    return np.stack([bf / n[:, 0], adf / n[:, 1], haadf / n[:, 2], variance, peak]).astype("f4")
+    variance = np.maximum(squares - product**2 / n[3], 0) / (n[1] + n[2])
+    return np.stack([bf / n[0], adf / n[1], haadf / n[2], variance, peak]).astype("f4")
 
 
 def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -111,101 +117,130 @@ def _radial_profile(pattern: np.ndarray, good: np.ndarray, centre: np.ndarray) -
     return np.interp(np.arange(len(weight)), filled, counts[filled] / weight[filled])
 
 
-# Reassociation lets the sums run in vector registers; that there are no NaN is true of what `_clean` leaves.
-_FAST = {"reassoc", "contract", "nsz", "nnan"}
+class Totals:
+    """Sum and maximum over patterns, pixel by pixel, in numbers that hold them exactly where they are counts."""
+
+    def __init__(self, pixels: int, dtype: np.dtype[Any]) -> None:
+        self.sum = np.zeros(pixels, "f8" if dtype.kind == "f" else "i8")
+        self.peak = np.zeros(pixels, dtype)
+        self._narrow = np.zeros(pixels, narrow(dtype))
+
+    def take(self, patterns: np.ndarray, chosen: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Take in some of the patterns (n, qy · qx), all of one offset, in one pass over them.
+
+        Values that are not finite count as nothing.
+
+        Returns
+        -------
+        sums : (chosen, 6) f8 array
+            Sums over bright field, dark field and high-angle dark field, then over the dark field the maximum and,
+            for what is left of the pattern without the support's profile, the sum of squares and the product with
+            that profile: the profile is subtracted first because squares of a detector's offset would leave no
+            digits for the scatter about it.
+        sectors : (chosen, sector) f8 array
+            Sums over the sectors of `sectors.SectorMap`.
+        """
+        each, sums = np.empty((len(chosen), _BINS)), np.zeros((len(chosen), 6))
+        measure(patterns, chosen, *window[:3], _MASKS, each, sums, self._narrow, self.peak)
+        self.sum += self._narrow
+        self._narrow[:] = 0
+        sums[:, 0] = each[:, _BRIGHT]
+        sums[:, 1], sums[:, 2] = each[:, 0:_BRIGHT:2].sum(1), each[:, 1:_BRIGHT:2].sum(1)
+        return sums, each[:, 0:_BRIGHT:2] + each[:, 1:_BRIGHT:2]
+
+
+def narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type for the sums of a tile: 32 bits for 2^16 counts of up to 16."""
+    if dtype.kind == "f":
+        return np.dtype("f8")
+    return np.dtype("u4") if dtype.kind == "u" and dtype.itemsize <= 2 else np.dtype("i8")
+
+
+_STRIP = 2048  # pixels of a pattern that are worked on at once: with their maps they stay in the innermost cache
+_LANES = 4  # patterns that are added up side by side
+_MASKS = masks()
+_FAST = {"reassoc", "contract", "nsz"}  # lets the sums run in vector registers
 
 
 @numba.njit(nogil=True, cache=True)
-def detect(
+def measure(
     patterns: np.ndarray,
     chosen: np.ndarray,
-    good: np.ndarray,
-    maps: np.ndarray,
-    runs: np.ndarray,
-    first: np.ndarray,
-    out: np.ndarray,
-    sectors: np.ndarray,
+    blocks: np.ndarray,
+    dark: np.ndarray,
+    film: np.ndarray,
+    mask: np.ndarray,
+    each: np.ndarray,
+    sums: np.ndarray,
     total: np.ndarray,
     peak: np.ndarray,
 ) -> None:
-    """Apply the maps to some of the patterns (n, qy · qx), all of one offset, and add them up, in one pass.
+    """The loops of `Totals.take`: ``each`` (chosen, bin) receives sums over bins; ``sums`` (chosen, 6) start at zero.
 
-    ``out`` (n, 6) receives the sums over bright field, dark field and high-angle dark field, then over the dark
-    field the maximum and, for what is left of the pattern without the support's profile, the sum of squares and the
-    product with that profile: the profile is subtracted first because squares of a detector's offset would leave no
-    digits for the scatter about it. Values that are not finite count as nothing. ``sectors`` (n, sector) receives
-    the sums over the sectors of `sectors.SectorMap`, ``total`` and ``peak`` (qy · qx) take in the sum and the
-    maximum over the patterns. ``maps``, ``runs`` and ``first`` are a `Window`'s.
+    Every strip of a few patterns is fetched from memory once. A lane without a pattern takes the pattern of zeros.
     """
-    rows = len(first) - 1
-    cols = len(good) // rows
-    lines, tops = np.zeros((LANES, _ROWS * cols), np.float32), np.zeros((LANES, _ROWS * cols), np.float32)
-    spread, sums = np.empty((LANES, sectors.shape[1]), np.float32), np.empty((LANES, 6), np.float64)
-    for g in range(0, len(chosen), LANES):
-        there = min(LANES, len(chosen) - g)
-        spread[:], sums[:], lines[:], tops[:] = 0, 0, 0, 0
-        for y in range(0, rows, _ROWS):
-            i, j = y * cols, min(y + _ROWS, rows) * cols
-            n = j - i
+    pixels = patterns.shape[1]
+    nothing = np.zeros(pixels, patterns.dtype)
+    tops = np.empty((_LANES, _STRIP), patterns.dtype)
+    bins = np.empty((_LANES, each.shape[1] * WIDTH), total.dtype)
+    for g in range(0, len(chosen), _LANES):
+        there = min(_LANES, len(chosen) - g)
+        a = patterns[chosen[g]]
+        b = patterns[chosen[g + 1]] if there > 1 else nothing
+        c = patterns[chosen[g + 2]] if there > 2 else nothing
+        d = patterns[chosen[g + 3]] if there > 3 else nothing
+        tops[:], bins[:] = 0, 0
+        block = 0
+        for i in range(0, pixels, _STRIP):
+            j = min(i + _STRIP, pixels)
+            _add(a[i:j], b[i:j], c[i:j], d[i:j], total[i:j])
+            _raise(a[i:j], b[i:j], c[i:j], d[i:j], peak[i:j])
+            begin = block
+            while block < len(blocks) and blocks[block, 0] < j:
+                block += 1
             for k in range(there):
-                _clean(patterns[chosen[g + k], i:j], good[i:j], lines[k, :n])
-                _measure(lines[k, :n], maps[0, i:j], maps[1, i:j], maps[2, i:j], maps[3, i:j], tops[k], sums[k])
-            _add(lines[0], lines[1], lines[2], lines[3], total[i:j])
-            _raise(lines[0], lines[1], lines[2], lines[3], peak[i:j])
-            add_runs(lines, runs, first[y], first[min(y + _ROWS, rows)], i, spread)
+                pattern = patterns[chosen[g + k]]
+                _scatter(pattern[i:j], film[i:j], dark[i:j], tops[k], sums[g + k])
+                for n in range(begin, block):
+                    add_block(bins[k], blocks[n, 1], pattern, blocks[n, 0], mask, blocks[n, 2])
         for k in range(there):
-            sums[k, 3] = tops[k].max()
-            out[chosen[g + k]] = sums[k]
-            sectors[chosen[g + k]] = spread[k]
-
-
-@numba.njit(nogil=True, cache=True)
-def _clean(row: np.ndarray, ok: np.ndarray, line: np.ndarray) -> None:
-    """Rows of a pattern as floats, zero where they are not good or not finite."""
-    for x in range(len(line)):
-        line[x] = np.float32(row[x]) * ok[x] if is_finite(row[x]) else np.float32(0)
+            sums[g + k, 3] = tops[k].max()
+            for n in range(each.shape[1]):
+                each[g + k, n] = bins[k, n * WIDTH : (n + 1) * WIDTH].sum()
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FAST)
-def _measure(
-    line: np.ndarray,
-    m_bf: np.ndarray,
-    m_adf: np.ndarray,
-    m_haadf: np.ndarray,
-    m_film: np.ndarray,
-    top: np.ndarray,
-    sums: np.ndarray,
-) -> None:
-    """Add rows to the sums (6) that `detect` tells of; the highest counts so far stay in ``top``."""
+def _scatter(values: np.ndarray, film: np.ndarray, dark: np.ndarray, top: np.ndarray, sums: np.ndarray) -> None:
+    """Add a strip to the sum of squares and the product of `Totals.take`; its highest counts stay in ``top``."""
     zero: Any = np.float32(0)
-    bf = adf = haadf = squares = product = zero
-    for x in range(len(line)):
-        v = line[x]
-        dark = m_adf[x] + m_haadf[x]
-        rest = v * dark - m_film[x]
-        bf += m_bf[x] * v
-        adf += m_adf[x] * v
-        haadf += m_haadf[x] * v
+    squares = product = zero
+    for x in range(len(values)):
+        seen = values[x] if dark[x] and is_finite(values[x]) else values.dtype.type(0)
+        rest = np.float32(seen) - film[x]
         squares += rest * rest
-        product += rest * m_film[x]
-        seen = dark * v
+        product += rest * film[x]
         top[x] = seen if seen > top[x] else top[x]  # not one number, or the loop would not be vectorised
-    sums[0] += bf
-    sums[1] += adf
-    sums[2] += haadf
     sums[4] += squares
     sums[5] += product
 
 
 @numba.njit(nogil=True, cache=True)
 def _add(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, total: np.ndarray) -> None:
+    zero = a.dtype.type(0)
     for x in range(len(total)):
-        total[x] += np.float64((a[x] + b[x]) + (c[x] + d[x]))
+        total[x] += a[x] if is_finite(a[x]) else zero
+        total[x] += b[x] if is_finite(b[x]) else zero
+        total[x] += c[x] if is_finite(c[x]) else zero
+        total[x] += d[x] if is_finite(d[x]) else zero
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FAST)
+@numba.njit(nogil=True, cache=True)
 def _raise(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, peak: np.ndarray) -> None:
+    """Comparisons with NaN are false; infinity is kept out."""
     for x in range(len(peak)):
-        ab, cd = a[x] if a[x] > b[x] else b[x], c[x] if c[x] > d[x] else d[x]
-        top = ab if ab > cd else cd
-        peak[x] = top if top > peak[x] else peak[x]
+        top = peak[x]
+        top = a[x] if a[x] > top and is_finite(a[x]) else top
+        top = b[x] if b[x] > top and is_finite(b[x]) else top
+        top = c[x] if c[x] > top and is_finite(c[x]) else top
+        top = d[x] if d[x] > top and is_finite(d[x]) else top
+        peak[x] = top

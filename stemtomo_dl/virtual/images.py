@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 
@@ -12,8 +11,7 @@ from stemtomo_dl.config import ImagesConfig
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.geometry import disk_radius_px, wavelength
 from stemtomo_dl.records import Instrument, Scan, Tile, VirtualImages
-from stemtomo_dl.stream import THREADS, sample_blocks, stream
-from stemtomo_dl.surfaces import robust_fit
+from stemtomo_dl.stream import each_tile, sample_blocks
 from stemtomo_dl.virtual.beam import (
     beam_positions,
     cut_by_gap,
@@ -24,7 +22,7 @@ from stemtomo_dl.virtual.beam import (
     seed_centres,
     window_radius,
 )
-from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, detect, normalised
+from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, Totals, normalised
 from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
 _CENTRE_ROUNDS = 4
@@ -82,79 +80,63 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     mean = np.mean([pattern for _, _, pattern in blocks], 0)
     maps = DetectorMaps.around(centre, mean, ~bad, disk, margin, config)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        sums = _Sums(scan.shape, maps, seeds, good, window_radius(disk), pool)
-        for tile, patterns in stream(scan, scan.tiles(int(config.block_mb * 2**20))):
-            sums.take(tile, patterns)
+    sums = _Sums(scan, maps, seeds, good, window_radius(disk))
+    each_tile(scan, scan.tiles(int(config.block_mb * 2**20)), sums.take)
     final = descan if cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
-    mean = sums.total.sum(0) / (scan.shape[0] * scan.shape[1])
-    return VirtualImages(DETECTORS, sums.images, final, mean.astype("f4"), sums.peak.max(0), sums.sectors)
+    mean, peak = sums.patterns()
+    return VirtualImages(DETECTORS, sums.images, final, mean, peak, sums.sectors)
 
 
 class _Sums:
-    """What a pass over the tiles of a scan collects; patterns of a tile are shared out between threads."""
+    """What a pass over the tiles of a scan collects; each thread takes tiles of its own."""
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int, int],
-        maps: DetectorMaps,
-        seeds: np.ndarray,
-        good: np.ndarray,
-        window: float,
-        pool: ThreadPoolExecutor,
-    ) -> None:
-        self.maps, self.seeds, self.good, self.window, self.pool = maps, seeds, good, window, pool
+    def __init__(self, scan: Scan, maps: DetectorMaps, seeds: np.ndarray, good: np.ndarray, window: float) -> None:
+        shape = scan.shape
+        self.maps, self.seeds, self.good, self.window, self.dtype = maps, seeds, good, window, scan.dtype
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
-        self.total = np.zeros((THREADS, *shape[2:]))
-        self.peak = np.zeros((THREADS, *shape[2:]), "f4")
+        self.totals: dict[int, Totals] = {}  # by thread
         self.together = probes_together((shape[0], shape[1]))
         self.window_at = lru_cache(_KEPT)(lambda oy, ox: maps.window(np.array([oy, ox]), good))
         offset = maps.offsets(seeds.reshape(-1, 2))
         self.area_px = np.where(maps.sectors.enough(offset, good > 0), maps.sectors.area_px, 0)
         self.sectors = np.zeros((-(-shape[0] // self.together), -(-shape[1] // self.together), SECTORS), "f4")
+        self.alone = Lock()  # tiles that share a reduced pattern
 
-    def take(self, tile: Tile, patterns: np.ndarray) -> None:
+    def take(self, thread: int, tile: Tile, patterns: np.ndarray) -> None:
         """Take in a tile's patterns (y, x, qy, qx)."""
-        flat = patterns.reshape(-1, *patterns.shape[2:])
+        pixels = patterns.reshape(-1, self.good.size)
+        if thread not in self.totals:
+            self.totals[thread] = Totals(pixels.shape[1], self.dtype)
         centres = self.seeds[tile.window].reshape(-1, 2).copy()
-        out, spread = np.zeros((len(flat), 6), "f4"), np.zeros((len(flat), SECTORS), "f4")
-
-        def locate(_: int, part: slice) -> None:
-            refine_centres(flat[part], self.good, centres[part], self.window, _CENTRE_ROUNDS)
-
-        self._share(len(flat), locate)
+        refine_centres(patterns.reshape(-1, *self.good.shape), self.good, centres, self.window, _CENTRE_ROUNDS)
         offset = self.maps.offsets(self._smooth(tile, centres))
-
-        starts, which = np.unique(offset, axis=0, return_inverse=True)
-        which = which.ravel()
-        windows = [self.window_at(*start) for start in starts.tolist()]
-        pixels, good = flat.reshape(len(flat), -1), self.good.ravel()
-
-        def measure(thread: int, part: slice) -> None:
-            total, peak = self.total[thread].ravel(), self.peak[thread].ravel()
-            for k, window in enumerate(windows):
-                chosen = part.start + np.flatnonzero(which[part] == k)
-                detect(pixels, chosen, good, *window[:3], out, spread, total, peak)
-
-        self._share(len(flat), measure)
-        norm = np.array([window.norm for window in windows])[which]
-        self.images[:, *tile.window] = normalised(out, norm).reshape(-1, *tile.shape)
-        # as if all of a sector's pixels were there and good
-        factor = self.area_px / np.maximum([window.there for window in windows], 1)
-        y, x = (_positions(tile.shape)[:, ::-1] + (tile.y0, tile.x0)).T // self.together
-        np.add.at(self.sectors, (y, x), (spread * factor[which]).astype("f4"))
+        images, spread = np.empty((len(DETECTORS), len(pixels)), "f4"), np.empty((len(pixels), SECTORS), "f4")
+        for start in {*map(tuple, offset.tolist())}:
+            chosen = np.flatnonzero((offset == start).all(1))
+            window = self.window_at(*start)
+            sums, sectors = self.totals[thread].take(pixels, chosen, window)
+            images[:, chosen] = normalised(sums, window.norm)
+            # as if all of a sector's pixels were there and good
+            spread[chosen] = sectors * (self.area_px / np.maximum(window.there, 1))
+        self.images[:, *tile.window] = images.reshape(-1, *tile.shape)
         self.beam[tile.window] = centres.reshape(*tile.shape, 2)
+        y, x = (_positions(tile.shape)[:, ::-1] + (tile.y0, tile.x0)).T // self.together
+        with self.alone:
+            np.add.at(self.sectors, (y, x), spread)
 
-    def _share(self, n: int, work: Callable[[int, slice], None]) -> None:
-        """Let every thread work on its own part of n patterns."""
-        cuts = [n * t // THREADS for t in range(THREADS + 1)]
-        list(self.pool.map(work, range(THREADS), map(slice, cuts[:-1], cuts[1:])))
+    def patterns(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and maximum pattern of the scan, f4; zero where pixels are bad."""
+        every = [self.totals[thread] for thread in sorted(self.totals)]
+        mean = np.sum([t.sum for t in every], 0) / self.beam[..., 0].size
+        peak = np.max([t.peak for t in every], 0)
+        good = self.good.ravel()
+        return (mean * good).reshape(self.good.shape).astype("f4"), (peak * good).reshape(self.good.shape).astype("f4")
 
     def _smooth(self, tile: Tile, centres: np.ndarray) -> np.ndarray:
-        """Beam centres within a tile as a smooth change of the seeds: a pattern's own centroid is noisy at low dose."""
+        """Beam centres within a tile as a shift of the seeds: a pattern's own centroid is noisy at low dose."""
         seeds = self.seeds[tile.window].reshape(-1, 2)
-        change = robust_fit(np.ones((len(seeds), 1)), centres - seeds)
-        return np.asarray(seeds + change[:, 0])
+        found = np.isfinite(centres).all(1)
+        return np.asarray(seeds + np.median((centres - seeds)[found], 0)) if found.any() else seeds
 
 
 def _positions(shape: tuple[int, int]) -> np.ndarray:

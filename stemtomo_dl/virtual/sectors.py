@@ -4,36 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 # A sector is about as wide as it is long, and wider than a Bragg disk: few enough for every probe of a scan.
 RINGS, AZIMUTHS = 4, 16
 SECTORS = RINGS * AZIMUTHS
-LANES = 4  # patterns that are added up side by side, so that their runs are gone through once for all
 _LEAST_THERE = 0.5  # share of a sector that must be on the detector and good
 _MOST_BYTES = 16 << 20  # of a tilt; of larger scans, neighbouring probes are added up
 
 
 @dataclass(frozen=True)
 class SectorMap:
-    """Which pixels make up the sectors, as runs along the rows of a detector that is wider by a margin.
+    """Which pixels make up the sectors, on a detector that is wider by a margin.
 
     Attributes
     ----------
     sector : (qy + 2 margin, qx + 2 margin) i2 array
         Number of the sector, −1 outside all.
-    runs : (run, 3) i4 array
-        First column, last column + 1, sector; row after row.
-    first : (qy + 2 margin + 1) i4 array
-        The first run of each row.
     area_px : (sector) array
         Pixels of each sector on a detector without end.
     """
 
     sector: np.ndarray
-    runs: np.ndarray
-    first: np.ndarray
     area_px: np.ndarray
 
     @classmethod
@@ -48,27 +40,9 @@ class SectorMap:
             Detector pixels.
         """
         sector = _sector(x, y, inner, reach)
-        edge = np.pad(sector, ((0, 0), (1, 1)), constant_values=-1)
-        row, start = np.nonzero((edge[:, 1:] != edge[:, :-1]) & (edge[:, 1:] >= 0))
-        stop = np.nonzero((edge[:, 1:] != edge[:, :-1]) & (edge[:, :-1] >= 0))[1]
-        runs = np.stack([start, stop, sector[row, start]], 1).astype("i4")
-        first = np.searchsorted(row, np.arange(len(sector) + 1)).astype("i4")
         whole = np.arange(-int(reach), int(reach) + 1)
         everywhere = _sector(*np.meshgrid(whole, whole), inner, reach)
-        return cls(sector, runs, first, np.bincount(everywhere[everywhere >= 0], minlength=SECTORS))
-
-    def window(self, oy: int, ox: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Runs (first pixel, last pixel + 1, sector) of a pattern of this shape whose window starts there, and the
-        first run of each of its rows.
-        """
-        rows, cols = shape
-        begin = self.first[oy : oy + rows + 1]
-        runs = self.runs[begin[0] : begin[-1]]
-        row = np.repeat(np.arange(rows), np.diff(begin))
-        low, high = np.clip(runs[:, 0] - ox, 0, cols), np.clip(runs[:, 1] - ox, 0, cols)
-        seen = high > low
-        flat = np.stack([row * cols + low, row * cols + high, runs[:, 2]], 1)[seen].astype("i4")
-        return flat, np.searchsorted(row[seen], np.arange(rows + 1)).astype("i4")
+        return cls(sector, np.bincount(everywhere[everywhere >= 0], minlength=SECTORS))
 
     def there(self, oy: int, ox: int, good: np.ndarray) -> np.ndarray:
         """Good pixels (sector) of each sector for a pattern whose window starts there, ``good`` being (qy, qx)."""
@@ -97,26 +71,6 @@ def probes_together(shape: tuple[int, int]) -> int:
     """How many probes along each direction of a scan (rows, columns) share one reduced pattern."""
     probes = int(np.ceil(np.sqrt(shape[0] * shape[1] * SECTORS * 4 / _MOST_BYTES)))
     return max(probes, 1)
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def add_runs(lines: np.ndarray, runs: np.ndarray, begin: int, end: int, origin: int, out: np.ndarray) -> None:
-    """Add runs begin … end − 1 of LANES patterns to their sectors (lane, sector).
-
-    ``lines`` (lane, pixel) start at a pattern's pixel ``origin``.
-    """
-    for k in range(begin, end):
-        a = b = c = d = np.float32(0)
-        for x in range(runs[k, 0] - origin, runs[k, 1] - origin):
-            a += lines[0, x]
-            b += lines[1, x]
-            c += lines[2, x]
-            d += lines[3, x]
-        sector = runs[k, 2]
-        out[0, sector] += a
-        out[1, sector] += b
-        out[2, sector] += c
-        out[3, sector] += d
 
 
 def bragg(sectors: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -108,7 +108,7 @@ def _checked(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
     if (at := dataset.id.get_offset()) is not None and not dataset.external:
         return np.asarray(np.memmap(dataset.file.filename, dataset.dtype, "r", at, dataset.shape)[window])
     if lz4.applies(dataset):
-        lz4.check(dataset, window)
+        return lz4.read(dataset, window)
     return np.asarray(dataset[window])
 
 

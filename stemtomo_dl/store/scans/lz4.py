@@ -7,9 +7,16 @@ length and offset is known to stay inside before the decoder follows them. Layou
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import h5py
+import hdf5plugin
 import numpy as np
 from numba import njit
 
@@ -26,25 +33,63 @@ def applies(dataset: h5py.Dataset) -> bool:
     return number == LZ4 or (number == BITSHUFFLE and len(values) > 4 and values[4] == _BITSHUFFLE_LZ4)
 
 
-def check(dataset: h5py.Dataset, window: tuple[slice, ...]) -> None:
-    """Look through all chunks that a window of a dataset needs.
+def read(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
+    """A window of a dataset, every chunk looked through before it is decoded.
+
+    Bitshuffle's own function decodes where it can be had, on as many threads as call this: HDF5 lets one at a time.
 
     Raises
     ------
     ValueError
         If a chunk is damaged; the message says where it lies.
     """
+    full = (*window, *(slice(0, n) for n in dataset.shape[len(window) :]))
+    chunks, decode = _sound_chunks(dataset, full), _bitshuffle()
+    if decode is None or dataset.id.get_create_plist().get_filter(0)[0] != BITSHUFFLE:
+        deque(chunks, 0)
+        return np.asarray(dataset[window])
+    out = np.empty([s.stop - s.start for s in full], dataset.dtype)
+    itemsize = dataset.dtype.itemsize
+    for offset, raw, packed in chunks:
+        reach = zip(offset, dataset.chunks, full, strict=True)
+        inside = [slice(max(o, s.start), min(o + c, s.stop)) for o, c, s in reach]
+        target = out[tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, full, strict=True))]
+        direct = target.shape == dataset.chunks and target.flags.c_contiguous
+        chunk = target if direct else np.empty(dataset.chunks, dataset.dtype)
+        if not packed:
+            chunk.reshape(-1).view("u1")[:] = raw
+        elif decode(raw[12:].ctypes.data, chunk.ctypes.data, chunk.size, itemsize, _number(raw, 8, 4) // itemsize) < 0:
+            raise ValueError(f"the compressed chunk at {offset} is damaged")
+        if not direct:
+            target[...] = chunk[tuple(slice(i.start - o, i.stop - o) for i, o in zip(inside, offset, strict=True))]
+    return out
+
+
+def _sound_chunks(
+    dataset: h5py.Dataset, window: tuple[slice, ...]
+) -> Iterator[tuple[tuple[int, ...], np.ndarray, bool]]:
+    """Where each chunk that a window needs begins, its bytes in the file, and whether they are compressed."""
     shuffled = dataset.id.get_create_plist().get_filter(0)[0] == BITSHUFFLE
     size = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
-    full = (*window, *(slice(0, n) for n in dataset.shape[len(window) :]))
-    starts = (range(s.start // c * c, s.stop, c) for s, c in zip(full, dataset.chunks, strict=True))
+    starts = (range(s.start // c * c, s.stop, c) for s, c in zip(window, dataset.chunks, strict=True))
     for offset in itertools.product(*starts):
-        info = dataset.id.get_chunk_info_by_coord(offset)
-        if info.byte_offset is None or info.filter_mask:  # never written, or stored without the filter
-            continue
-        _, raw = dataset.id.read_direct_chunk(offset)
-        if not _sound(np.frombuffer(raw, np.uint8), size, 8 * dataset.dtype.itemsize if shuffled else 1, shuffled):
+        mask, raw = dataset.id.read_direct_chunk(offset)
+        data = np.frombuffer(raw, np.uint8)
+        if not mask and not _sound(data, size, 8 * dataset.dtype.itemsize if shuffled else 1, shuffled):
             raise ValueError(f"the compressed chunk at {offset} is damaged")
+        yield offset, data, not mask
+
+
+@functools.cache
+def _bitshuffle() -> Callable[..., int] | None:
+    """bshuf_decompress_lz4(in, out, elements, bytes of each, elements of a block) of the filter that HDF5 uses."""
+    for path in Path(hdf5plugin.PLUGIN_PATH).glob("*h5bshuf*"):
+        with contextlib.suppress(OSError, AttributeError):
+            decode = ctypes.CDLL(str(path)).bshuf_decompress_lz4
+            decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
+            decode.restype = ctypes.c_int64
+            return decode
+    return None
 
 
 @njit(cache=True, nogil=True)
