@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
 
 from stemtomo_dl.records import Masks
+from stemtomo_dl.segment.flatten import FLAT_PX
 from stemtomo_dl.segment.networks.prompted import Drawing, Encoded, PromptedNetwork
 from stemtomo_dl.segment.pieces import chosen, distinct, piece, record
 from stemtomo_dl.segment.tiles import Tile, tiles
@@ -88,7 +90,9 @@ def outlines(
     parts = partial(tiles, image, tuning.scales, tuning.largest_px, network.multiple)
     shape = (planes.shape[1], planes.shape[2])
     if boxes is None and points is None:
-        found = [record(shape, [], np.zeros(0)), *(_found(network, tile, shape, tuning, most) for tile in parts())]
+        flat = tiles(image, tuning.scales, FLAT_PX, network.multiple, flat=True)
+        found = [_found(network, tile, shape, tuning, most) for tile in chain(parts(), flat)]
+        found = [record(shape, [], np.zeros(0)), *found]
         return distinct(Masks.concatenate(found), tuning.most_overlap)
     asked = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, float).reshape(-1, 4)
     if points is not None:
