@@ -65,6 +65,21 @@ def test_small_particles_on_a_bright_support_are_found():
         assert max((true & f).sum() / (true | f).sum() for f in found) > 0.5
 
 
+@pytest.mark.parametrize(("side", "largest"), [(12, 512), (40, 256)])
+def test_enlarged_only_where_particles_are_small(side, largest):
+    class Watched(Known):
+        seen = 0
+
+        def encode(self, planes):
+            self.seen = max(self.seen, planes.shape[-1])
+            return super().encode(planes)
+
+    network = Watched()
+    image = scene((256, 256), *((y, x, side, side) for y in (20, 100, 180) for x in (20, 100, 180)))
+    assert len(outlines(network, image, Tuning(least_score=0.2))) == 9
+    assert network.seen == largest
+
+
 def full(masks):
     return [masks.full(i) for i in range(len(masks))]
 
