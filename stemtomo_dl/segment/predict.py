@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
 
 from stemtomo_dl.records import Masks
+from stemtomo_dl.segment.flatten import FLAT_PX
 from stemtomo_dl.segment.networks.prompted import Drawing, Encoded, PromptedNetwork
 from stemtomo_dl.segment.pieces import chosen, distinct, piece, record
 from stemtomo_dl.segment.tiles import Tile, tiles
 
 _LEAST_TRUST = 0.75  # a particle whose size is further off a scale's range is left to other scales
 _LEAST_ASKED = 0.02  # heat of a box that a point may mean: whoever asks knows that there is a particle
+_SMALL_PX, _MOST_LOOKED_AT = 20.0, 200  # median side of particles that are better seen enlarged, of so many of them
+_SMALL_IMAGE_PX = 128  # up to here enlarging takes no time worth saving
 _TYPICAL_PX = 24.0  # side of a particle in an image in which none is seen
 
 
@@ -88,13 +92,32 @@ def outlines(
     parts = partial(tiles, image, tuning.scales, tuning.largest_px, network.multiple)
     shape = (planes.shape[1], planes.shape[2])
     if boxes is None and points is None:
-        found = [record(shape, [], np.zeros(0)), *(_found(network, tile, shape, tuning, most) for tile in parts())]
+        scales = _scales(network, image, tuning)
+        parts = partial(tiles, image, scales, tuning.largest_px, network.multiple)
+        flat = tiles(image, tuning.scales, FLAT_PX, network.multiple, flat=True)
+        found = [_found(network, tile, shape, tuning, most) for tile in chain(parts(), flat)]
+        found = [record(shape, [], np.zeros(0)), *found]
         return distinct(Masks.concatenate(found), tuning.most_overlap)
     asked = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, float).reshape(-1, 4)
     if points is not None:
         points = np.asarray(points, float).reshape(-1, 2)
         asked = np.concatenate([asked, _about(network, parts(), points, tuning, most)])
     return _asked(network, parts(), asked, shape, tuning.edge)
+
+
+def _scales(network: PromptedNetwork, image: torch.Tensor, tuning: Tuning) -> tuple[float, ...]:
+    """The tuning's scales, but enlargements only where particles are small: they take most of the time."""
+    most = max(image.shape[1:])
+    plain = tuple(s for s in tuning.scales if s <= 1)
+    if most <= _SMALL_IMAGE_PX or not plain or plain == tuning.scales:
+        return tuning.scales
+    tile = next(tiles(image, (1.0,), tuning.largest_px, network.multiple))
+    if max(tile.pixels.shape[1:]) < most:  # too large to be enlarged
+        return plain
+    with torch.inference_mode():
+        seen = network.propose(network.encode(tile.pixels[None]), tuning.least_heat, _MOST_LOOKED_AT)[0]
+    sides = _sides(tile.boxes_in_image(seen.boxes))
+    return tuning.scales if len(sides) and np.median(sides) < _SMALL_PX else plain
 
 
 def _found(network: PromptedNetwork, tile: Tile, shape: tuple[int, int], tuning: Tuning, most: int) -> Masks:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stemtomo_dl.segment.flatten import flattened, outweighed
+
 _TILE, _HALO = 512, 96  # px of the scaled image: what is computed at once, and how far tiles overlap on each side
 _COARSEST = 64  # px: an image is not shrunk below this
 
@@ -52,7 +54,9 @@ class Tile(NamedTuple):
         return np.asarray((boxes.cpu().numpy() + np.array(self.corner[::-1] * 2)) / np.array(self.scale[::-1] * 2))
 
 
-def tiles(image: Tensor, scales: Sequence[float], largest_px: float, multiple: int) -> Iterator[Tile]:
+def tiles(
+    image: Tensor, scales: Sequence[float], largest_px: float, multiple: int, flat: bool = False
+) -> Iterator[Tile]:
     """All tiles at all scales. Every size belongs to the scales that trust it; the outermost take what is beyond.
 
     Parameters
@@ -64,6 +68,9 @@ def tiles(image: Tensor, scales: Sequence[float], largest_px: float, multiple: i
         Up to this side in the scaled image a scale is trusted, down to half of what the next finer one is.
     multiple : int
         Heights and widths of the tiles are multiples of this.
+    flat : bool
+        Show the image without all that varies slowly, at those scales only at which this outweighs the rest; what
+        is larger than ``largest_px`` at the coarsest scale is then no scale's.
     """
     h, w = image.shape[1:]
     fit = [s for s in scales if s == 1 or (s < 1 and min(h, w) * s >= _COARSEST) or (s > 1 and max(h, w) * s <= _TILE)]
@@ -72,7 +79,11 @@ def tiles(image: Tensor, scales: Sequence[float], largest_px: float, multiple: i
         size = (max(round(h * scale), 1), max(round(w * scale), 1))
         scaled = _resized(image, size)
         low = 0.0 if finer is None else largest_px / finer / 2
-        high = np.inf if scale == kept[-1] else largest_px / scale
+        high = np.inf if scale == kept[-1] and not flat else largest_px / scale
+        if flat:
+            if not outweighed(scaled):
+                continue
+            scaled = flattened(scaled)
         each = (size[0] / h, size[1] / w)
         for y0, y1, top, bottom in _spans(size[0]):
             for x0, x1, left, right in _spans(size[1]):

@@ -54,6 +54,32 @@ def scene(shape, *rectangles):
 RECTANGLES = ((20, 30, 12, 40), (300, 470, 60, 80), (500, 500, 16, 16), (610, 40, 80, 50), (400, 240, 30, 24))
 
 
+def test_small_particles_on_a_bright_support_are_found():
+    places = [(y, x, 12, 12) for y in range(52, 212, 32) for x in range(52, 212, 32)]
+    image = scene((256, 256), *places)
+    r = (np.arange(256) - 128) / 64
+    image[0] += 30 * np.exp(-(r[:, None] ** 2 + r**2) / 2)
+    found = full(outlines(Known(), image, Tuning(least_score=0.2)))
+    for y, x, h, w in places:
+        true = scene((256, 256), (y, x, h, w))[0] > 0
+        assert max((true & f).sum() / (true | f).sum() for f in found) > 0.5
+
+
+@pytest.mark.parametrize(("side", "largest"), [(12, 512), (40, 256)])
+def test_enlarged_only_where_particles_are_small(side, largest):
+    class Watched(Known):
+        seen = 0
+
+        def encode(self, planes):
+            self.seen = max(self.seen, planes.shape[-1])
+            return super().encode(planes)
+
+    network = Watched()
+    image = scene((256, 256), *((y, x, side, side) for y in (20, 100, 180) for x in (20, 100, 180)))
+    assert len(outlines(network, image, Tuning(least_score=0.2))) == 9
+    assert network.seen == largest
+
+
 def full(masks):
     return [masks.full(i) for i in range(len(masks))]
 
