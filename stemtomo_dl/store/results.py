@@ -240,4 +240,5 @@ def read_frame_facts(path: Path) -> FrameFacts:
         If a dataset is missing.
     """
     with open_ours(path, ("alpha_deg", "n_probes")) as f:
-        return FrameFacts(*(f[name][:] if name in f else None for name in FrameFacts._fields))
+        dose, signal = (f[name][:] if name in f else None for name in ("dose_e_per_A2", "bragg_signal"))
+        return FrameFacts(f["alpha_deg"][:], f["n_probes"][:], dose, signal)
