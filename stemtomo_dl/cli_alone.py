@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemtomo_dl.cli_progress import progress
 from stemtomo_dl.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
@@ -90,13 +93,35 @@ def simulate(
 def evaluate(
     folder: RunFolder,
     truth: Annotated[Path, typer.Argument(metavar="TRUTH.h5", help="The truth beside a synthetic experiment.")],
+    as_json: Annotated[bool, typer.Option("--json", help="All scores as JSON, as in a pipe.")] = False,
 ) -> None:
-    """Scores of a run against a truth, as JSON."""
+    """Scores of a run against a truth: the main ones as a table; all of them, as JSON, in a pipe or with --json."""
     import json
 
     from stemtomo_dl import known
 
-    typer.echo(json.dumps(known.evaluate(folder, truth), indent=1))
+    scores = known.evaluate(folder, truth)
+    if as_json or not sys.stdout.isatty():
+        typer.echo(json.dumps(scores, indent=1))
+        return
+    from rich.console import Console
+
+    Console().print(score_table(scores))
+
+
+def score_table(scores: dict[str, Any]) -> Table:
+    """Scores that are one number each; of those of every particle the median."""
+    from statistics import median
+
+    from rich.table import Table
+
+    table = Table("score", "value", box=None)
+    for name, value in scores.items():
+        if name == "coverage" and value:
+            table.add_row("median coverage", f"{median(value.values()):g}")
+        elif value is None or isinstance(value, int | float):
+            table.add_row(name.replace("_", " "), "–" if value is None else f"{value:g}")
+    return table
 
 
 def export(

@@ -24,7 +24,7 @@ def calibration_section(facts: Facts) -> str:
     """Maximum patterns of the first and last tilt and the one nearest to zero."""
     figures = []
     for tilt in _tilts(facts):
-        images = results.read_images(facts.folder / "images.h5", tilt)
+        images = results.read_images(facts.folder / "images.h5", tilt, sectors=False)
         angle = degrees(float(facts.alpha_deg[tilt]))
         figures.append(f"<figure>{_pattern(facts, images, tilt)}<figcaption>tilt {tilt}, {angle}</figcaption></figure>")
     n_bad, share = int(facts.bad_pixels.sum()), number(100 * float(facts.bad_pixels.mean()), 2)

@@ -226,8 +226,8 @@ def _particles(strips: list[str]) -> str:
 on white, logarithmic for strong spots, on one scale for the particle. The support's pattern is subtracted; the direct
 beam's middle is white, for the particle weakens it. Pale blue was not measured. The spots of one crystal form one
 lattice that turns slowly; two lattices, or a lattice that changes at once, mean two particles. The number of probes
-should change as smoothly as the outline does; the Bragg counts, outside the direct beam, swing as reflections pass the
-Ewald sphere. Click a picture for that tilt in the series.</p>
+should change as smoothly as the outline does; the Bragg signal, what stands out of the rings, swings as reflections
+pass the Ewald sphere. Click a picture for that tilt in the series.</p>
 <p><button type="button" id="all">Open all</button></p>
 {"".join(strips)}"""
 

@@ -74,7 +74,7 @@ def make_plan(facts: Facts, budget: int | None = None) -> Plan:
         budget = max(_LEAST, _BUDGET - _BYTES_AN_OUTLINE * len(facts.masks))
     tilts = np.flatnonzero(facts.good)
     some = tilts[np.unique(np.linspace(0, len(tilts) - 1, min(_SAMPLE, len(tilts))).round().astype(int))]
-    images = [results.read_images(facts.folder / "images.h5", int(t)) for t in some]
+    images = [results.read_images(facts.folder / "images.h5", int(t), sectors=False) for t in some]
     every = images[0].detectors
     best = tuple(sorted(every, key=lambda d: (_PREFERRED.index(d) if d in _PREFERRED else 99, d)))
     limits = {d: raster.limits(np.array([raster.tone(d, v[d]) for v in images])) for d in every}
@@ -112,7 +112,7 @@ def take_pictures(facts: Facts, plan: Plan, chosen: dict[int, list[int]], boxes:
     out = Pictures(plan, {d: {} for d in plan.detectors}, np.full((facts.n_tilts, 2), np.nan))
 
     def work(tilt: int) -> tuple[np.ndarray, dict[str, bytes], dict[tuple[int, int], Crop]]:
-        images = results.read_images(facts.folder / "images.h5", tilt)
+        images = results.read_images(facts.folder / "images.h5", tilt, sectors=False)
         beam = beam_positions(images.beam_px, facts.masks.shape)[centre]
         shown = {d: plan.encode(images, d) for d in plan.detectors} if tilt % plan.step == 0 else {}
         tracks = [k for k, wanted in chosen.items() if tilt in wanted]

@@ -48,7 +48,7 @@ class Strip:
 
     alpha_deg: np.ndarray
     n_probes: np.ndarray
-    signal: np.ndarray
+    signal: np.ndarray | None  # Bragg signal, where the series has it
     pictures: dict[int, str]
     large: dict[int, str]
     dose: float | None  # summed over the frames, e/Å²
@@ -60,22 +60,25 @@ def read_strip(
     """Reduce one series.h5 to what is shown of it.
 
     None where the particle has none, or where it cannot be read, with the reason added to ``damaged``. Patterns at
-    the tilts ``enlarged`` are kept larger as well.
+    the tilts ``enlarged`` are kept larger as well; of the others none is read, as a series may have gigabytes.
     """
     path = facts.folder / results.series_name(track)
-    series = attempt(damaged, lambda: results.read_series(path)) if path.exists() else None
-    if series is None:
+    if not path.exists():
         return None
-    hidden = _beam_region(series)
-    bragg = series.measured & ~hidden
-    signal = np.array([p[b].sum(dtype="f8") for p, b in zip(series.patterns, bragg, strict=True)])
+    read = attempt(
+        damaged, lambda: (results.read_frame_facts(path), results.read_frames_of(path, {*chosen, *enlarged}))
+    )
+    if read is None:
+        return None
+    known, series = read
+    bragg = series.measured & ~_beam_region(series)
     side = _SIDE if len(facts.tracks.particle) <= _MANY else _SIDE_OF_MANY
-    dose = None if series.dose_e_per_A2 is None else float(series.dose_e_per_A2.sum())
+    dose = None if known.dose_e_per_A2 is None else float(known.dose_e_per_A2.sum())
     small, large = (
         _patterns(series, bragg, chosen, (side, _QUALITY)),
         _patterns(series, bragg, enlarged, (LARGE, LARGE_QUALITY)),
     )
-    return Strip(series.alpha_deg, series.n_probes, signal, small, large, dose)
+    return Strip(known.alpha_deg, known.n_probes, known.bragg_signal, small, large, dose)
 
 
 def _beam_region(series: DiffractionSeries) -> np.ndarray:
@@ -131,10 +134,10 @@ def strip_section(
         charts = ""
     else:
         body = ""
-        charts = (
-            f'<div class="two">{_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")}'
-            f"{_curve(facts, strip.alpha_deg, strip.signal, 'Bragg counts a probe')}</div>"
-        )
+        curves = [_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")]
+        if strip.signal is not None:
+            curves.append(_curve(facts, strip.alpha_deg, strip.signal.astype(float), "Bragg signal (counts a probe)"))
+        charts = f'<div class="two">{"".join(curves)}</div>'
     return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
 <summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>
 <div class="frames">{"".join(frames)}</div>{body}{charts}{_numbers(facts, at, rows, strip)}{lattice}</details>

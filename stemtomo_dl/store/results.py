@@ -8,10 +8,10 @@ probes along y and x each of its own is the sum of; series.h5 also has /measured
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import hdf5plugin  # noqa: F401  (importing it registers the filters that other programs store patterns with)
@@ -30,6 +30,7 @@ _MAY_LACK = {  # of a series, a value a frame
     "bragg_signal": "f4",
     "purity": "f4",
 }
+_OF_FRAMES = ("alpha_deg", "n_probes", "n_support")  # of a series of ours, beside its tilts
 
 
 def series_name(track: int) -> str:
@@ -70,8 +71,8 @@ def write_images(
             good[i] = True
 
 
-def read_images(path: Path, tilt: int) -> VirtualImages:
-    """Virtual images of one tilt."""
+def read_images(path: Path, tilt: int, *, sectors: bool = True) -> VirtualImages:
+    """Virtual images of one tilt; counts in sectors, most of the file, only where they are asked for."""
     with open_ours(path, ("images", "mean_pattern", "max_pattern", "beam_px")) as f:
         return VirtualImages(
             tuple(f["images"].attrs["detectors"]),
@@ -79,7 +80,7 @@ def read_images(path: Path, tilt: int) -> VirtualImages:
             f["beam_px"][tilt],
             f["mean_pattern"][tilt],
             f["max_pattern"][tilt],
-            f["sectors"][tilt] if "sectors" in f else None,
+            f["sectors"][tilt] if sectors and "sectors" in f else None,
         )
 
 
@@ -194,3 +195,50 @@ def read_series(path: Path, stated: Mapping[str, Any] | None = None) -> Diffract
             variance=f["variance"][:].astype("f4", copy=False) if "variance" in f else None,
             **{name: f[name][:].astype(kind) for name, kind in _MAY_LACK.items() if name in f},
         )
+
+
+def read_frames_of(path: Path, tilts: Collection[int]) -> DiffractionSeries:
+    """The frames of a series.h5 at some tilts, without their variances, which are half of the file.
+
+    Parameters
+    ----------
+    path : Path
+    tilts : collection of int
+        Those that the series has no frame of are passed over.
+
+    Raises
+    ------
+    InputError
+        If a dataset or an attribute is missing or does not fit.
+    """
+    with open_ours(path, ("patterns", "measured", "tilt", *_OF_FRAMES)) as f:
+        rows = np.flatnonzero(np.isin(f["tilt"][:], list(tilts)))
+        _, *shape = f["patterns"].shape
+        kinds = {"patterns": "f4", "measured": "?"}
+        images = {k: np.array([f[k][i] for i in rows.tolist()], kind).reshape(-1, *shape) for k, kind in kinds.items()}
+        values = {name: f[name][:][rows] for name in ("tilt", *_OF_FRAMES)}
+        return DiffractionSeries(
+            stated_instrument(dict(f.attrs), path), center_px=f["center_px"][:], **images, **values
+        )
+
+
+class FrameFacts(NamedTuple):
+    """What a series.h5 says of its frames, one value each; None: not known."""
+
+    alpha_deg: np.ndarray
+    n_probes: np.ndarray
+    dose_e_per_A2: np.ndarray | None
+    bragg_signal: np.ndarray | None
+
+
+def read_frame_facts(path: Path) -> FrameFacts:
+    """Angles, probes, doses and signals of all frames of a series.h5; no pattern is read.
+
+    Raises
+    ------
+    InputError
+        If a dataset is missing.
+    """
+    with open_ours(path, ("alpha_deg", "n_probes")) as f:
+        dose, signal = (f[name][:] if name in f else None for name in ("dose_e_per_A2", "bragg_signal"))
+        return FrameFacts(f["alpha_deg"][:], f["n_probes"][:], dose, signal)
