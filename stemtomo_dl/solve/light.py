@@ -67,7 +67,7 @@ def add_recycled(
             recycled = [promising, *(engines[which].start(rng, promising[1]) for _ in range(_ONWARDS))]
             if _built(found, data, merged, likely[which], max(recycled, key=lambda w: w[0])[1]):
                 return start + 1
-    left = [(*w[0], candidate) for w, candidate in zip(waiting, likely, strict=True) if w]
+    left = [(w[0][0], w[0][1], candidate) for w, candidate in zip(waiting, likely, strict=True) if w]
     if left:
         _, phases, candidate = max(left, key=lambda best: best[0])
         _built(found, data, merged, candidate, phases)
