@@ -64,8 +64,9 @@ def add_recycled(
         waiting[which] = [w for w in best if w[0] <= _crowd(merits[which])]
         advance()
         for promising in [w for w in best if w[0] > _crowd(merits[which])]:
-            recycled = [promising, *(engines[which].start(rng, promising[1]) for _ in range(_ONWARDS))]
-            if _built(found, data, merged, likely[which], max(recycled, key=lambda w: w[0])[1]):
+            again = [engines[which].start(rng, promising[1]) for _ in range(_ONWARDS)]
+            _, phases = max([promising, *((m, p) for p, m in again)], key=lambda w: w[0])
+            if _built(found, data, merged, likely[which], phases):
                 return start + 1
     left = [(w[0][0], w[0][1], candidate) for w, candidate in zip(waiting, likely, strict=True) if w]
     if left:
