@@ -17,6 +17,7 @@ _CHOICES: dict[str, tuple[float, ...]] = {
     "most_overlap": (0.5, 0.65, 0.8),
     "edge": (-0.25, -0.5, -0.75),
 }
+_LEAST_GAIN = 0.01  # in average precision: less is what other examples of the same kind would have taken back
 _RIDGE = 1e-3  # keeps the calibration finite where scores tell right from wrong without fail
 
 
@@ -33,7 +34,7 @@ def tuned(network: PromptedNetwork, examples: list[Example]) -> Tuning:
     """Choose the tuning on validation examples.
 
     The way in which scores are made, the overlap from which two outlines are one, and the logit at which outlines are
-    drawn are those of the highest average precision; scores are then calibrated to probabilities, and the least score
+    drawn are those of the highest average precision, where it is clearly higher; scores are then calibrated to probabilities, and the least score
     is that of the highest F1 at IoU .5.
     """
     best = Tuning(least_score=0.0, least_heat=0.05)
@@ -44,7 +45,7 @@ def tuned(network: PromptedNetwork, examples: list[Example]) -> Tuning:
             trial = replace(best, **{key: value})  # type: ignore[arg-type]
             cases = judged(network, examples, trial)
             ap = scores(cases)["ap"] or 0.0
-            if ap > reached:
+            if ap > reached + _LEAST_GAIN:
                 best, reached, found = trial, ap, cases
     score, right = ranked(found, 0.5)
     slope, offset = calibration(score, right)
