@@ -34,8 +34,8 @@ def tuned(network: PromptedNetwork, examples: list[Example]) -> Tuning:
     """Choose the tuning on validation examples.
 
     The way in which scores are made, the overlap from which two outlines are one, and the logit at which outlines are
-    drawn are those of the highest average precision, where it is clearly higher; scores are then calibrated to probabilities, and the least score
-    is that of the highest F1 at IoU .5.
+    drawn are those of the highest average precision, where it is clearly higher; scores are then calibrated to
+    probabilities, and the least score is that of the highest F1 at IoU .5.
     """
     best = Tuning(least_score=0.0, least_heat=0.05)
     found = judged(network, examples, best)
