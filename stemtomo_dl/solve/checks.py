@@ -9,9 +9,9 @@ import numpy as np
 
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.refine import Fit
+from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
-_ALIKE = 2  # atomic numbers that differ by no more cannot be told apart
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
 # R0 of bond valences, Å, with the valence of the cation; same source, and Brese & O'Keeffe, Acta Cryst. B47 (1991) 192
@@ -105,7 +105,7 @@ def overlaps(fit: Fit) -> list[Bond]:
 def missing_elements(fit: Fit, elements: tuple[str, ...]) -> list[str]:
     """Elements that are said to be there, are not in the model, and differ from all that are by more than data tell."""
     numbers = [gemmi.Element(e).atomic_number for e in fit.model.elements]
-    return [e for e in elements if all(abs(gemmi.Element(e).atomic_number - n) > _ALIKE for n in numbers)]
+    return [e for e in elements if all(abs(gemmi.Element(e).atomic_number - n) > ALIKE for n in numbers)]
 
 
 def warnings(fit: Fit, names: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ _FLIPS = 3  # starts of charge flipping that a structure of light atoms is given
 _LEAST = 0.1  # completeness; with less, phases are not looked for
 _SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
 _PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
+_DEPARTS = 0.15  # share of the atoms of a solved model that may be of another element than is known
 _SOLVED = 0.35  # R1 above which a model is not called a solution
 _CLEAR = 0.25  # R1 above which a chemist must have nothing against it besides
 
@@ -164,7 +165,14 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
         said.append(f"no model fits after {starts} starts (lowest R1 {fit.r1:.2f})")
     elif fit.r1 >= _CLEAR and (objections := warnings(fit, fit.model.labels)):
         said.append(f"R1 is {fit.r1:.2f}, and {objections[0]}")
-    said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
+    if data.whole:
+        said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
+    elif len(set(fit.model.elements)) < 2:
+        said.append(f"the model holds {fit.model.elements[0]} alone, of {', '.join(data.elements)}")
+    if data.stated.departure(best.counts) > _DEPARTS:
+        numbers = zip(data.stated.elements, best.counts, data.stated.numbers, strict=True)
+        told = "; ".join(f"{e} {there:.0f}, expected {known:.0f}" for e, there, known in numbers)
+        said.append(f"the model has other atoms than are known to be in the cell ({told})")
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")

@@ -144,7 +144,10 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
         stated["wavelength"] = number
     formula = block.find_value("_chemical_formula_sum")
     if formula is not None and not gemmi.cif.is_null(formula):
-        stated["composition"] = _composition(gemmi.cif.as_string(formula))
+        units = gemmi.cif.as_number(block.find_value("_cell_formula_units_Z") or "?")
+        parts = _composition(gemmi.cif.as_string(formula))
+        # a formula unit writes no 1; the cell holds Z of them, and without Z how many is not known
+        stated["composition"] = tuple((e, (n or 1.0) * units if units > 0 else 0.0) for e, n in parts)
     return stated, _finite(np.array(rows, float).reshape(-1, 5))
 
 
