@@ -21,7 +21,7 @@ from stemtomo_dl.solve.naming import Known, likenesses, name_phase
 from stemtomo_dl.solve.rivals import rivals
 from stemtomo_dl.solve.solution import most_starts
 from stemtomo_dl.store.atomic import write_json, writing
-from stemtomo_dl.store.intensities import read_intensities
+from stemtomo_dl.store.intensities import GUESS, read_intensities
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
@@ -34,6 +34,7 @@ _LISTS = ("space_group_trials", "likeness", "assignment", "bonds", "warnings")
 # of stats.json before a phase is tried, so that nothing of an earlier try stays
 _NOTHING: dict[str, Any] = {**dict.fromkeys((*_OF_A_TRY, *_OF_A_MODEL)), **{k: [] for k in _LISTS}}
 _PAIR = 2  # elements; with no more than two, a phase of a mixture holds both
+_GUESSED = "elements are guessed: O, Si, Ti, Zr and Pb stand for all, and all may be lighter or heavier by one factor"
 _NO_ELEMENTS = "[sample] elements is not stated"
 
 
@@ -70,7 +71,10 @@ def phase(
     """
     data = read_intensities(path, cell, space_group, elements)
     with progress.stage("solve", most_starts(data)) as advance:
-        said = _write(folder, _solved(data, known or [], seed, advance))
+        found = _solved(data, known or [], seed, advance)
+        if elements == GUESS:
+            found.figures["warnings"].insert(0, _GUESSED)
+        said = _write(folder, found)
     return f"{said}: {folder / 'solution.cif'}" if said.startswith("solved") else said
 
 

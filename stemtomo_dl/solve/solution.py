@@ -10,6 +10,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
+from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
@@ -32,7 +33,7 @@ _SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
 _PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
 _DEPARTS = 0.15  # share of the atoms of a solved model that may be of another element than is known
 _SOLVED = 0.35  # R1 above which a model is not called a solution
-_CLEAR = 0.25  # R1 above which a chemist must have nothing against it besides
+_CLEAR = 0.2  # R1 above which a chemist must have nothing against it besides
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def solve(
     if light and not settled(found):
         done += add_recycled(found, data, classes[0], groups, rng, advance)
     ordered = in_order(list(found.values()))
-    best = finish(ordered[0]) if ordered else None
+    best = finish(exchanged(ordered[0])) if ordered else None
     doubts = _doubts(data, best, done)
     solved = not doubts
     merged = best.merged if best else classes[0]

@@ -1,5 +1,6 @@
 """What is known of the contents of the cell decides between elements; a model that departs is not a solution."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -78,3 +79,14 @@ def test_a_model_with_other_atoms_than_are_known_is_not_a_solution():
     wrong = solve(replace(data, composition=(("Ti", 4.0), ("O", 2.0))), np.random.default_rng(0))
     assert not wrong.solved
     assert any("other atoms than are known" in m for m in wrong.missing)
+
+
+def test_elements_are_guessed_where_nobody_knows_them(tmp_path, command):
+    data = measured(known("brookite"), "Ti,O", 0.7, 0.9, noise=0.05)
+    rows = zip(data.hkl.tolist(), data.intensity, data.sigma, strict=True)
+    (tmp_path / "a.hkl").write_text("".join(f"{h:4d}{k:4d}{j:4d}{i:8.3f}{s:8.3f}\n" for (h, k, j), i, s in rows))
+    cell = ",".join(f"{v:.4f}" for v in data.cell)
+    done = command("phase", tmp_path / "a.hkl", "-o", tmp_path / "o", "--cell", cell, "--elements", "guess")
+    stats = json.loads((tmp_path / "o/stats.json").read_text())
+    assert "solved: O2Ti" in done.stdout
+    assert stats["warnings"][0].startswith("elements are guessed")
