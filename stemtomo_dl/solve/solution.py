@@ -9,6 +9,7 @@ from typing import Any
 import gemmi
 import numpy as np
 
+from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
 from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
@@ -174,6 +175,10 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
         numbers = zip(data.stated.elements, best.counts, data.stated.numbers, strict=True)
         told = "; ".join(f"{e} {there:.0f}, expected {known:.0f}" for e, there, known in numbers)
         said.append(f"the model has other atoms than are known to be in the cell ({told})")
+    held = dict(zip(data.stated.elements, best.counts, strict=True))
+    charge = least_charge({e: n for e, n in held.items() if n})
+    if charge is not None and charge > 0:
+        said.append("the model has too few anions to balance its charges")
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")

@@ -9,6 +9,7 @@ from solve.synthetic import known, measured
 
 from stemtomo_dl import resources
 from stemtomo_dl.solve import solve
+from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.stated import Stated
 from stemtomo_dl.store.intensities import read_intensities
 from stemtomo_dl.structures import _solved
@@ -39,6 +40,22 @@ def test_elements_that_intensities_do_not_tell_apart_depart_together():
     spinel = Stated(("Mg", "O", "Al"), (8.0, 32.0, 16.0), whole=True)
     assert spinel.departure(np.array([24, 32, 0])) == pytest.approx(0.0)
     assert spinel.departure(np.array([8, 16, 32])) == pytest.approx(16 / 56)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"Cs": 1, "Pb": 1, "Br": 3}, 0),
+        ({"Cs": 3, "Pb": 1, "Br": 1}, 4),
+        ({"Fe": 3, "O": 4}, -2),  # some of the iron has more
+        ({"Ca": 1, "S": 1, "O": 6}, -12),  # sulphur is a cation here, which makes it more
+        ({"Cu": 3, "Au": 1}, None),
+        ({"C": 2, "N": 1, "O": 2}, None),
+        ({"O": 3}, None),
+    ],
+)
+def test_least_charge_of_a_cell(counts, told):
+    assert least_charge(counts) == told
 
 
 def cif_pets(tmp_path, extra: str):
