@@ -1,0 +1,32 @@
+"""Do the charges of a model balance?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_ANIONS = {"O": -2, "F": -1, "Cl": -1, "Br": -1, "I": -1, "S": -2, "Se": -2}  # where they are the most electronegative
+# least charge of cations in solids; textbook oxidation numbers. Elements that form cations as well as anions (C, N, P,
+# H …) or metals' own phases are left out, and nothing is said of what holds them.
+_LEAST = {
+    1: "Li Na K Rb Cs Ag Cu Tl",
+    2: "Be Mg Ca Sr Ba Zn Cd Hg Pb Sn Mn Fe Co Ni Ti V Cr Pd Pt Eu Yb",
+    3: "B Al Ga In Sc Y La Ce Pr Nd Sm Gd Tb Dy Ho Er Tm Lu Bi Sb Rh",
+    4: "Si Ge Zr Hf Th Ir Ru Os Re",
+}
+_CHARGE = {e: charge for charge, elements in _LEAST.items() for e in elements.split()} | _ANIONS
+
+
+def least_charge(counts: Mapping[str, float]) -> float | None:
+    """Sum of the charges of a cell's contents, each cation at the least that it has in solids; None if not told.
+
+    Above 0 there are too few anions, or cations that are none: no hydrogen that was not found, and no other oxidation
+    number, can make up for it.
+
+    Parameters
+    ----------
+    counts : mapping of str to float
+        Atoms of each element, in any unit.
+    """
+    if not set(counts) <= set(_CHARGE) or not set(counts) & set(_ANIONS) or not set(counts) - set(_ANIONS):
+        return None
+    return float(sum(n * _CHARGE[e] for e, n in counts.items()))
