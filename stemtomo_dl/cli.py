@@ -92,6 +92,7 @@ def _workers(scheduler: str | None) -> Iterator[Workers | None]:
 
 
 def _do(folder: Path, name: str, skip_bad: bool, scheduler: str | None = None) -> None:
+    _check_is_run(folder)
     from stemtomo_dl.pipeline import do_stage
     from stemtomo_dl.run import reopen
 
@@ -99,6 +100,13 @@ def _do(folder: Path, name: str, skip_bad: bool, scheduler: str | None = None) -
         r.workers = workers
         do_stage(r, name, again=True)
     typer.echo(_summary(folder, [name]))
+
+
+def _check_is_run(folder: Path) -> None:
+    """Say that a folder is no run before seconds go into loading what works on one."""
+    from stemtomo_dl.store.ledger import Ledger
+
+    Ledger(folder).close()
 
 
 def _stage_verb(name: str, help_text: str) -> None:
