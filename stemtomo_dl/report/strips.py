@@ -136,7 +136,7 @@ def strip_section(
         body = ""
         curves = [_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")]
         if strip.signal is not None:
-            curves.append(_curve(facts, strip.alpha_deg, strip.signal.astype(float), "Bragg signal (counts a probe)"))
+            curves.append(_curve(facts, strip.alpha_deg, strip.signal.astype(float), "Bragg counts a probe"))
         charts = f'<div class="two">{"".join(curves)}</div>'
     return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
 <summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>
