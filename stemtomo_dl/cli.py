@@ -221,6 +221,11 @@ def main() -> None:
         _fail(
             f"no space left on the disk ({e.filename or 'or in what the output is written to'}); free some, start again"
         )
+    except ModuleNotFoundError as e:
+        package = (e.name or "").partition(".")[0]
+        if package in ("", __package__):
+            raise
+        _fail(f"the package '{package}' is not installed; 'pip install stemtomo_dl' brings all that is needed")
     except _UsageProblem as e:
         _fail(f"{e.format_message()} (see 'stemtomo --help')")  # type: ignore[attr-defined]
     if status == _STOPPED:

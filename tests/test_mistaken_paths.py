@@ -82,6 +82,16 @@ def test_a_wrong_folder_is_noticed_before_anything_slow_is_loaded(place):
     assert done.stdout.strip() == ""
 
 
+def test_a_package_that_is_not_installed_is_named(place):
+    program = (
+        "import sys; from stemtomo_dl.cli import main; sys.modules['h5py'] = None\n"
+        "sys.argv = ['stemtomo', 'link', 'letter.txt', '-o', 'x.csv']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    said = "stemtomo: the package 'h5py' is not installed; 'pip install stemtomo_dl' brings all that is needed\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize("text", ['{"name": "x"', "[1]"])
 def test_figures_of_a_phase_that_were_cut_short(text, tmp_path):
     from stemtomo_dl.errors import InputError
