@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from stemtomo_dl.solve.naming import Known, likenesses
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.symmetry import merge
 from stemtomo_dl.store.atomic import write_json
-from stemtomo_dl.store.phases import write_phase
+from stemtomo_dl.store.phases import read_stats, write_phase
 
+_COARSE = 2.0  # Å; contents of a cell do not depend on it
 _FILES = ("merged.hkl", "merged.ins", "stats.json")
 
 
@@ -55,11 +55,14 @@ def _write(run: Run, name: str, phase: Phase, wave: float, elements: list[str]) 
     place = f"phases/{name}"
     merged, stats = run.folder / place / "merged.hkl", run.folder / place / "stats.json"
     before = merged.read_bytes() if merged.exists() and stats.exists() else b""
-    figures = json.loads(stats.read_text(encoding="utf-8")) if before else {}
+    try:
+        figures = read_stats(run.folder / place)
+    except InputError:  # cut short: nothing of it can stand
+        before, figures = b"", {}
     write_phase(run.folder / place, phase, name, wave, elements)
     if not before or before != merged.read_bytes():
         return None
-    write_json(stats, {**figures, **json.loads(stats.read_text(encoding="utf-8"))})
+    write_json(stats, figures | read_stats(run.folder / place))
     return place
 
 
@@ -103,7 +106,19 @@ def known_phase(path: Path, d_min: float) -> Known:
     cosines = metric / np.outer(lengths, lengths)
     angles = np.degrees(np.arccos([cosines[1, 2], cosines[0, 2], cosines[0, 1]]))
     cell = tuple(float(v) for v in (*lengths, *angles))
-    return Known(path.stem, cell, structure.hkl, np.abs(structure.structure_factor))
+    composition = tuple((s.element, s.density * structure.volume) for s in structure.species)
+    return Known(path.stem, cell, composition, structure.hkl, np.abs(structure.structure_factor))
+
+
+def elements_of(paths: list[Path]) -> list[str]:
+    """Elements of the phases in CIFs.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    return sorted({e for p in paths for e, _ in known_phase(p, _COARSE).composition})
 
 
 def merged_phases(run: Run) -> list[str]:
