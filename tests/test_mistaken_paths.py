@@ -7,12 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from stemtomo_dl import cli
-
 STAGES = ("images", "segment", "track", "extract", "index", "integrate", "solve", "report")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """A folder with files that are not what they are taken for."""
     (tmp_path / "folder").mkdir()
@@ -24,21 +22,6 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "broken/run.json").write_text('{"stages": {')
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def complaint(place, monkeypatch, capsys):
-    """What the command prints on stderr where it ends with status 2."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stemtomo", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr().err
-        assert (ended.value.code, said.count("\n")) == (2, 1)
-        return said
-
-    return call
 
 
 @pytest.mark.parametrize("verb", [*STAGES, "export"])
@@ -72,7 +55,7 @@ def test_names_of_what_is_shipped_are_offered_wherever_the_mistyped_path_points(
     assert shipped in complaint(verb, "folder/misspelt", "-o", "out")
 
 
-def test_a_wrong_folder_is_noticed_before_anything_slow_is_loaded(place):
+def test_a_wrong_folder_is_noticed_before_anything_slow_is_loaded():
     program = (
         "import sys; from stemtomo_dl.cli import main; sys.argv = ['stemtomo', 'solve', 'misspelt']\n"
         "try: main()\n"
@@ -82,7 +65,7 @@ def test_a_wrong_folder_is_noticed_before_anything_slow_is_loaded(place):
     assert done.stdout.strip() == ""
 
 
-def test_a_package_that_is_not_installed_is_named(place):
+def test_a_package_that_is_not_installed_is_named():
     program = (
         "import sys; from stemtomo_dl.cli import main; sys.modules['h5py'] = None\n"
         "sys.argv = ['stemtomo', 'link', 'letter.txt', '-o', 'x.csv']; main()"
