@@ -183,7 +183,8 @@ def _summary(folder: Path, done: list[str]) -> str:
     import json
 
     book = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    skipped = f", {len(book['skipped'])} tilts skipped (see run.json)" if book["skipped"] else ""
+    n = len(book["skipped"])
+    skipped = f", {n} tilt{'s' if n > 1 else ''} skipped (see run.json)" if n else ""
     if not done:
         return f"{folder}: nothing to do, all stages are done{skipped}"
     if done[-1] == "solve":

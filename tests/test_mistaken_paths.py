@@ -1,5 +1,6 @@
 """What the command says of a path that is mistyped, of another kind, or cut short: one line, status 2, at once."""
 
+import shutil
 import subprocess
 import sys
 
@@ -53,6 +54,17 @@ def test_a_mistyped_series_or_run_is_not_said_to_lack_a_stage(complaint):
 @pytest.mark.parametrize(("verb", "shipped"), [("simulate", "cspbbr3, demo"), ("train", "sam_tiny, ")])
 def test_names_of_what_is_shipped_are_offered_wherever_the_mistyped_path_points(verb, shipped, complaint):
     assert shipped in complaint(verb, "folder/misspelt", "-o", "out")
+
+
+def test_a_segmenter_that_is_not_there_is_told_before_any_image_is_made(tiny, tmp_path, complaint):
+    own = tmp_path / "own"
+    shutil.copytree(tiny, own)
+    toml = (own / "experiment.toml").read_text().replace('model = "classical"', 'model = "misspelt"')
+    (own / "experiment.toml").write_text(toml)
+    said = complaint("run", str(own / "experiment.toml"), "-o", "run")
+    assert "[segment] weights 'misspelt': not in the registry; choose one of" in said
+    assert 'or state model = "classical"' in said
+    assert not (tmp_path / "run/images.h5").exists()
 
 
 def test_a_wrong_folder_is_noticed_before_anything_slow_is_loaded():
