@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from stemtomo_dl.crystal.predict import predict, predicted_indices
@@ -33,6 +34,7 @@ matplotlib.use("agg")
 matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 _COLOURS = 160  # of a picture: enough for these, and half of the bytes
 _NEAR = 0.012  # 1/Å of excitation error within which a reflection is circled
+_RIM = [withStroke(linewidth=2, foreground="black")]  # of numbers, so that they can be read on any grey
 
 
 def draw_outlines(facts: Facts) -> Figure:
@@ -49,7 +51,7 @@ def draw_outlines(facts: Facts) -> Figure:
                 corners = np.vstack([loop, loop[:1]]) + (x - 0.5, y - 0.5)
                 axes.plot(*corners.T, color=colour(track), lw=1.1)
             at = (float(facts.tracks.x_px[row]), float(facts.tracks.y_px[row]))
-            axes.annotate(str(track), at, color="#D55E00", ha="center", va="center", fontsize=8)
+            axes.annotate(str(track), at, color="white", ha="center", va="center", fontsize=9, path_effects=_RIM)
         axes.set(title=f"α = {facts.alpha_deg[tilt]:.1f}°".replace("-", "−"), xticks=[], yticks=[])
     return figure
 

@@ -92,6 +92,7 @@ def _workers(scheduler: str | None) -> Iterator[Workers | None]:
 
 
 def _do(folder: Path, name: str, skip_bad: bool, scheduler: str | None = None) -> None:
+    _check_is_run(folder)
     from stemtomo_dl.pipeline import do_stage
     from stemtomo_dl.run import reopen
 
@@ -99,6 +100,13 @@ def _do(folder: Path, name: str, skip_bad: bool, scheduler: str | None = None) -
         r.workers = workers
         do_stage(r, name, again=True)
     typer.echo(_summary(folder, [name]))
+
+
+def _check_is_run(folder: Path) -> None:
+    """Say that a folder is no run before seconds go into loading what works on one."""
+    from stemtomo_dl.store.ledger import Ledger
+
+    Ledger(folder).close()
 
 
 def _stage_verb(name: str, help_text: str) -> None:
@@ -175,7 +183,8 @@ def _summary(folder: Path, done: list[str]) -> str:
     import json
 
     book = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    skipped = f", {len(book['skipped'])} tilts skipped (see run.json)" if book["skipped"] else ""
+    n = len(book["skipped"])
+    skipped = f", {n} tilt{'s' if n > 1 else ''} skipped (see run.json)" if n else ""
     if not done:
         return f"{folder}: nothing to do, all stages are done{skipped}"
     if done[-1] == "solve":
@@ -213,6 +222,11 @@ def main() -> None:
         _fail(
             f"no space left on the disk ({e.filename or 'or in what the output is written to'}); free some, start again"
         )
+    except ModuleNotFoundError as e:
+        package = (e.name or "").partition(".")[0]
+        if package in ("", __package__):
+            raise
+        _fail(f"the package '{package}' is not installed; 'pip install stemtomo_dl' brings all that is needed")
     except _UsageProblem as e:
         _fail(f"{e.format_message()} (see 'stemtomo --help')")  # type: ignore[attr-defined]
     if status == _STOPPED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from stemtomo_dl.solve.naming import Known, likenesses
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.symmetry import merge
 from stemtomo_dl.store.atomic import write_json
-from stemtomo_dl.store.phases import write_phase
+from stemtomo_dl.store.phases import read_stats, write_phase
 
 _COARSE = 2.0  # Å; contents of a cell do not depend on it
 _FILES = ("merged.hkl", "merged.ins", "stats.json")
@@ -56,11 +55,14 @@ def _write(run: Run, name: str, phase: Phase, wave: float, elements: list[str]) 
     place = f"phases/{name}"
     merged, stats = run.folder / place / "merged.hkl", run.folder / place / "stats.json"
     before = merged.read_bytes() if merged.exists() and stats.exists() else b""
-    figures = json.loads(stats.read_text(encoding="utf-8")) if before else {}
+    try:
+        figures = read_stats(run.folder / place)
+    except InputError:  # cut short: nothing of it can stand
+        before, figures = b"", {}
     write_phase(run.folder / place, phase, name, wave, elements)
     if not before or before != merged.read_bytes():
         return None
-    write_json(stats, {**figures, **json.loads(stats.read_text(encoding="utf-8"))})
+    write_json(stats, figures | read_stats(run.folder / place))
     return place
 
 

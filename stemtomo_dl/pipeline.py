@@ -66,7 +66,7 @@ def segment(run: Run, key: str) -> list[str]:
         raise InputError(f"{path}: holds no tilt; run 'stemtomo images {run.folder}'")
 
     config = run.experiment.segment
-    weights = weights_of(config)
+    weights = _weights(run)
     run.ledger.book["weights"] = weights and {"file": weights[0].name, "sha256": weights[1]}
     by_file = weights[0] if weights and config.weights is not None else None
     tilts = [int(t) for t in np.flatnonzero(good)]
@@ -79,6 +79,14 @@ def segment(run: Run, key: str) -> list[str]:
         parts.append(Masks.pack(full, np.full(len(full), tilt), arrays["score"], alpha))
     results.write_masks(run.folder / "masks.h5", Masks.concatenate(parts))
     return ["masks.h5"]
+
+
+def _weights(run: Run) -> tuple[Path, str] | None:
+    """File and SHA-256 of the segmenter's weights; None of the classical one, which has none."""
+    try:
+        return weights_of(run.experiment.segment)
+    except InputError as e:
+        raise InputError(f'[segment] {e}; or state model = "classical"') from e
 
 
 def track(run: Run, key: str) -> list[str]:
@@ -236,4 +244,7 @@ def do_stage(run: Run, name: str, *, again: bool = False) -> bool:
 def run_stages(run: Run, until: str = "report") -> list[str]:
     """Do all stages up to one, in order, leaving alone those that are fresh; the names of those done."""
     names = list(STAGES)
-    return [n for n in names[: names.index(until) + 1] if do_stage(run, n)]
+    todo = names[: names.index(until) + 1]
+    if "segment" in todo and "segment" not in run.ledger.book["stages"]:
+        _weights(run)  # a segmenter that is not there is told now, and not when all images are made
+    return [n for n in todo if do_stage(run, n)]

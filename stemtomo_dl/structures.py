@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from stemtomo_dl.solve.rivals import rivals
 from stemtomo_dl.solve.solution import most_starts
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.intensities import GUESS, read_intensities
+from stemtomo_dl.store.phases import read_stats
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
@@ -133,7 +133,7 @@ class Outcome(NamedTuple):
 def _solve_phase(place: Path, elements: str | None, known: list[Path], mixed: bool) -> Outcome:
     """Solve one phase, on whatever process."""
     data = read_intensities(place / "merged.hkl", elements=elements)
-    stats = json.loads((place / "stats.json").read_text(encoding="utf-8")) if (place / "stats.json").exists() else {}
+    stats = read_stats(place)
     data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
     return _solved(data, known, 0, mixed=mixed)
 
@@ -193,10 +193,9 @@ def _write(folder: Path, found: Outcome) -> str:
 
 def _enter(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:
     """Add figures to a phase's stats.json; all that it then holds."""
-    path = folder / "stats.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, before | figures)
-    return before | figures
+    stats = read_stats(folder) | figures
+    write_json(folder / "stats.json", stats)
+    return stats
 
 
 def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:

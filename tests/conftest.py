@@ -23,6 +23,22 @@ def command():
     return stemtomo
 
 
+@pytest.fixture
+def complaint(monkeypatch, capsys):
+    """What the command prints on stderr where it ends with status 2; called in this process, which has all loaded."""
+    from stemtomo_dl import cli
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["stemtomo", *args])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr().err
+        assert (ended.value.code, said.count("\n")) == (2, 1)
+        return said
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The experiment of scene 'tiny', simulated once: 4 tilts of 24 × 32 patterns of 64 × 48.

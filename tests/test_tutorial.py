@@ -27,3 +27,16 @@ def test_a_command_of_the_tutorial_parses(line):
 def test_pictures_and_pages_that_the_readme_names_exist():
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert not [p for p in links if not p.startswith("http") and not (ROOT / p).exists()]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name)
+def test_what_a_page_links_to_exists(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert not [p for p in links if not p.startswith("http") and not (page.parent / p).exists()]
+
+
+def test_every_stage_has_its_formulas_on_a_page():
+    from stemtomo_dl.pipeline import STAGES
+
+    table = (ROOT / "docs/theory/README.md").read_text(encoding="utf-8")
+    assert not [stage for stage in STAGES if stage != "report" and f"`{stage}`" not in table]

@@ -85,9 +85,10 @@ def load_recipe(name: str) -> tuple[Recipe, Path]:
     """
     path = Path(name)
     if not path.suffix and not path.is_file():
-        shipped = resources.recipes() / f"{name}.toml"
+        recipes = resources.recipes()
+        shipped = recipes / f"{name}.toml"
         if not shipped.is_file():
-            known = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.toml")))
+            known = ", ".join(sorted(p.stem for p in recipes.glob("*.toml")))
             raise InputError(f"{name}: no such recipe; give a .toml file or one of {known}")
         path = shipped
     return load(Recipe, path), path

@@ -9,6 +9,7 @@ from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.text import degrees, number
 
 _ANGLE = "tilt angle α (°)"
+_NAMES = (0.5, 0.7, 0.3, -0.7, -0.5, -0.3)  # where the tilt axis may be named, of its half length
 _LABELLED = 150  # more numbers than this would cover each other
 
 
@@ -49,7 +50,7 @@ def map_chart(facts: Facts) -> str:
         top=24,
     )
     chart.box_at("field", chart.px(-half[0]), chart.py(-half[1]), chart.px(half[0]), chart.py(half[1]))
-    chart.add(_axis_arrow(chart, facts.axis_deg, reach))
+    chart.add(_axis_arrow(chart, facts.axis_deg, reach, position))
     _mark_particles(chart, facts, position[:, 0], position[:, 1])
     return chart.svg()
 
@@ -59,16 +60,19 @@ def height_limits(facts: Facts) -> tuple[float, float]:
     return span(facts.tracks.position_nm[:, 2], 1.0, 0.0)
 
 
-def _axis_arrow(chart: Chart, omega_deg: float, reach: float) -> str:
-    """The tilt axis through the origin, an arrow at its positive end; from x toward y, which points down."""
+def _axis_arrow(chart: Chart, omega_deg: float, reach: float, position: np.ndarray) -> str:
+    """The tilt axis through the origin, an arrow at its positive end; named where it is clearest of particles."""
     w = np.radians(omega_deg)
     end = 0.93 * reach * np.array([np.cos(w), np.sin(w)])
     x0, y0, x1, y1 = chart.px(-end[0]), chart.py(-end[1]), chart.px(end[0]), chart.py(end[1])
     turn = f"translate({x1:.1f} {y1:.1f}) rotate({omega_deg:.2f})"
+    places = np.array(_NAMES)[:, None] * end
+    away = np.linalg.norm(places[:, None] - position[:, :2], axis=-1).min(1, initial=np.inf)
+    x, y = places[int(np.argmax(away))].tolist()
     return (
         f'<path class="line axis" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>'
         f'<path class="head" transform="{turn}" d="M0 0l-11 -4v8z"/>'
-        f'<text class="mid axisname" transform="translate({(x0 + 3 * x1) / 4:.1f} {(y0 + 3 * y1) / 4:.1f}) '
+        f'<text class="mid axisname" transform="translate({chart.px(x):.1f} {chart.py(y):.1f}) '
         f'rotate({omega_deg if np.cos(w) >= 0 else omega_deg + 180:.2f}) translate(0 -6)">tilt axis, '
         f"{degrees(omega_deg)}</text>"
     )

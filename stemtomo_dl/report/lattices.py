@@ -12,7 +12,7 @@ from stemtomo_dl.report.reciprocal import lattice_view, layer_name, particle_lay
 from stemtomo_dl.report.rocking import indexed_chart, misfit_chart, rocking_charts
 from stemtomo_dl.report.solid import solid
 from stemtomo_dl.report.strips import LARGE
-from stemtomo_dl.report.text import degrees, escape, number, percent
+from stemtomo_dl.report.text import degrees, escape, fixed, percent
 
 DETAILED = 50  # particles shown with all their figures: those with most spots on their lattices
 
@@ -56,7 +56,7 @@ def _cells(found: Found) -> str:
     share = percent(found.completeness) if np.isfinite(found.completeness) else "–"
     cells = (
         *(f"{escape(c.lattice)}{more}", cell_text(c.cell).replace(" Å;", ";"), spots, _share(c.indexed_fraction)),
-        *(number(1000 * c.rms_inv_angstrom, 1), str(found.n_reflections or "–"), number(found.d_min, 2), share),
+        *(fixed(1000 * c.rms_inv_angstrom, 1), str(found.n_reflections or "–"), fixed(found.d_min, 2), share),
     )
     return "".join(f"<td>{v}</td>" for v in cells)
 
@@ -100,12 +100,12 @@ def _numbers(facts: Facts, found: Found) -> str:
         lines.append(("Lattice" if i == 0 else f"Further lattice {i}", _lattice(c)))
     c = found.crystals[0]
     lines.append(("Spots on the lattice", f"{c.n_indexed} ({_share(c.indexed_fraction)})"))
-    lines.append(("Misfit", f"{number(1000 * c.rms_inv_angstrom, 2)} · 10⁻³ 1/Å rms"))
+    lines.append(("Misfit", f"{fixed(1000 * c.rms_inv_angstrom, 2)} · 10⁻³ 1/Å rms"))
     if np.isfinite(c.length_deviation):
-        off = f"{number(100 * c.length_deviation, 2)} % in length, {number(c.angle_deviation_deg, 2)}°"
+        off = f"{fixed(100 * c.length_deviation, 2)} % in length, {fixed(c.angle_deviation_deg, 2)}°"
         lines.append(("Cell before its symmetry was imposed", f"differs by {off}"))
     if found.n_reflections is not None:
-        reach = f", to {number(found.d_min, 2)} Å" if np.isfinite(found.d_min) else ""
+        reach = f", to {fixed(found.d_min, 2)} Å" if np.isfinite(found.d_min) else ""
         share = f", {percent(found.completeness)} of all" if np.isfinite(found.completeness) else ""
         lines.append(("Reflections", f"{found.n_reflections}{reach}{share}"))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)

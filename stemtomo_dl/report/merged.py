@@ -16,7 +16,7 @@ from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.lattices import cell_text
 from stemtomo_dl.report.reciprocal import layer_name, merged_layers
 from stemtomo_dl.report.structure import structure_part
-from stemtomo_dl.report.text import escape, number, percent, plural
+from stemtomo_dl.report.text import escape, fixed, percent, plural
 from stemtomo_dl.store.phases import PhaseFigures
 
 _CANDIDATES = 12  # space groups listed
@@ -51,7 +51,7 @@ def outcome(phase: PhaseFigures) -> str:
 
 def show(value: float | None, digits: int = 2) -> str:
     """A figure of stats.json, or a dash."""
-    return "–" if value is None else number(value, digits)
+    return "–" if value is None else fixed(value, digits)
 
 
 def _share(value: float | None) -> str:
@@ -109,9 +109,11 @@ def _shell_table(phase: PhaseFigures) -> str:
     rows = []
     for s in phase.shells:
         share = percent(s.completeness) if np.isfinite(s.completeness) else "–"
-        cells = (f"{s.n_unique} of {s.n_possible}", share, number(s.redundancy, 1))
-        figures = (number(getattr(s, k), 3) for k in ("r_int", "r_meas", "cc_half"))
-        rows.append([f"{s.d_max:.2f} – {s.d_min:.2f}", str(s.n_observations), *cells, *figures, number(s.i_over_sigma)])
+        cells = (f"{s.n_unique} of {s.n_possible}", share, fixed(s.redundancy, 1))
+        figures = (fixed(getattr(s, k), 3) for k in ("r_int", "r_meas", "cc_half"))
+        rows.append(
+            [f"{s.d_max:.2f} – {s.d_min:.2f}", str(s.n_observations), *cells, *figures, fixed(s.i_over_sigma, 1)]
+        )
     head = ["d (Å)", "observations", "unique", "completeness", "redundancy", "Rint", "Rmeas", "CC½", "I/σ"]
     return table(head, rows)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.merged import outcome
-from stemtomo_dl.report.text import escape, number, plural
+from stemtomo_dl.report.text import escape, fixed, number, plural
 
 _NAMED = 12  # particles named with one reason
 
@@ -69,12 +69,12 @@ def geometry_text(facts: Facts) -> list[tuple[str, str]]:
     lines = [
         (
             "Tilt axis by the lattices",
-            f"{number(g.instrument.tilt_axis_deg, 2)}°, elevation {number(g.elevation_deg, 2)}°",
+            f"{fixed(g.instrument.tilt_axis_deg, 2)}°, elevation {fixed(g.elevation_deg, 2)}°",
         ),
-        ("Reciprocal pixel by the lattices", f"{number(g.pixel, 5)} 1/Å ({number(100 * (g.scale - 1), 2)} %)"),
-        ("Elliptical distortion", f"{number(100 * long, 2)} % along {number(along, 0)}°"),
+        ("Reciprocal pixel by the lattices", f"{number(g.pixel, 5)} 1/Å ({fixed(100 * (g.scale - 1), 2)} %)"),
+        ("Elliptical distortion", f"{fixed(100 * long, 2)} % along {number(along, 0)}°"),
     ]
     if g.turn_rad is not None:
         rms = np.degrees(np.sqrt((g.turn_rad**2).sum(1).mean()))
-        lines.append(("Orientation errors of the tilts", f"{number(float(rms), 3)}° rms"))
+        lines.append(("Orientation errors of the tilts", f"{fixed(float(rms), 3)}° rms"))
     return lines

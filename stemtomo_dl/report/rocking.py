@@ -11,13 +11,12 @@ from stemtomo_dl.report.predictions import misfit_by_frame
 from stemtomo_dl.report.text import degrees, number
 
 _CURVES = 5
-_LEAST = 3  # frames of a passage that is drawn by itself
 _STRONG = 120  # passages looked at
 _WIDE = 4.0  # widths to either side
 
 
 def rocking_charts(reflections: Reflections, ub: np.ndarray) -> list[str]:
-    """Strong passages on one scale, then the strongest that were seen in several frames, each by itself.
+    """Strong passages on one scale, then of them those that were seen in most frames, each by itself.
 
     None without intensities frame by frame. The curve is a Gaussian of the width that the series has at |g|, its height
     scaled to all passages at once: the share of its wings is not kept on disk.
@@ -37,7 +36,7 @@ def rocking_charts(reflections: Reflections, ub: np.ndarray) -> list[str]:
     y = np.concatenate([frames.intensity[rows] / peak[row] for row, rows in passages.items()])
     model = np.exp(-(x**2) / 2)
     height = float(model @ y / max(model @ model, 1e-12))
-    several = [row for row, rows in passages.items() if len(rows) >= _LEAST][:_CURVES]
+    several = sorted(passages, key=lambda row: -len(passages[row]))[:_CURVES]  # the stronger first among equals
     each = [_curve(reflections, frames, row, passages[row], float(width[row]), height * peak[row]) for row in several]
     return [_pooled(x, y, height, len(passages)), *each]
 
@@ -64,7 +63,7 @@ def _pooled(x: np.ndarray, y: np.ndarray, height: float, n: int) -> str:
         "Rocking curves of the strong reflections together",
         top=24,
     )
-    chart.add(f'<text x="{chart.box[0]:.0f}" y="15">the {n} strongest together</text>')
+    chart.add(f'<text x="{chart.box[0]:.0f}" y="15">{n} strong ones together</text>')
     chart.curve(at, height * np.exp(-(at**2) / 2), "grey", dots=False)
     seen = (np.abs(x) < _WIDE) & (y < 1.05 * top) & (y > -0.1 * top)
     chart.dots(x[seen], y[seen], "fine blue")

@@ -14,7 +14,7 @@ from stemtomo_dl.report.chart import Chart, span
 from stemtomo_dl.report.crystals import attempt
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.pictures import Crop, Pictures, box_corner
-from stemtomo_dl.report.text import colour, degrees, number, percent, plural, plus_minus
+from stemtomo_dl.report.text import colour, degrees, fixed, number, percent, plural, plus_minus
 from stemtomo_dl.store import results
 
 BUDGET = 4_500_000  # bytes of all patterns and surroundings
@@ -124,7 +124,7 @@ def strip_section(
     reach = f"{degrees(float(alpha[0]))} to {degrees(float(alpha[-1]))}"
     head = (
         f"seen at {plural(len(rows), 'tilt')} ({percent(facts.coverage[track])}), {reach}, "
-        f"misfit {number(float(t.residual_px[at]), 2)} px"
+        f"misfit {fixed(float(t.residual_px[at]), 2)} px"
     )
     side = box_side(facts, track)
     frames = [_frame(facts, track, tilt, pictures.crops[track, tilt], strip, side) for tilt in chosen]
@@ -136,7 +136,7 @@ def strip_section(
         body = ""
         curves = [_curve(facts, strip.alpha_deg, strip.n_probes.astype(float), "probes")]
         if strip.signal is not None:
-            curves.append(_curve(facts, strip.alpha_deg, strip.signal.astype(float), "Bragg signal (counts a probe)"))
+            curves.append(_curve(facts, strip.alpha_deg, strip.signal.astype(float), "Bragg counts a probe"))
         charts = f'<div class="two">{"".join(curves)}</div>'
     return f"""<details class="particle" id="p{track}"{" open" if opened else ""}>
 <summary><i style="background:{colour(track)}"></i><b>Particle {track}</b> {head}</summary>

@@ -31,6 +31,11 @@ def number(value: float, digits: int = 1) -> str:
     return "0" if text == "-0" else text.replace("-", "−")
 
 
+def fixed(value: float, digits: int) -> str:
+    """A figure with all its decimals, which say how well it is known and line up in a column; NaN is a dash."""
+    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
 def degrees(value: float) -> str:
     """A tilt angle with one decimal, or a dash where it is not known."""
     return f"{value:.1f}°".replace("-", "−") if math.isfinite(value) else "–"

@@ -205,9 +205,10 @@ def load_scene(path: Path) -> tuple[Scene, dict[str, str]]:
         If the scene or a CIF is missing or wrong; the message names the file and the key.
     """
     if not path.suffix and not path.is_file():
-        shipped = resources.synthetic() / "scenes" / f"{path}.toml"
+        scenes = resources.synthetic() / "scenes"
+        shipped = scenes / f"{path}.toml"
         if not shipped.is_file():
-            known = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.toml")))
+            known = ", ".join(sorted(p.stem for p in scenes.glob("*.toml")))
             raise InputError(f"{path}: no such scene; give a .toml file, 'random', or one of {known}")
         path = shipped
     scene = load(Scene, path)

@@ -24,13 +24,23 @@ def open_ours(path: Path, needed: Iterable[str]) -> h5py.File:
     try:
         file = h5py.File(path)
     except OSError as e:
-        why = "is missing" if not path.exists() else "is not a readable HDF5 file"
-        raise InputError(f"{path}: {why}; run the stage that writes it again") from e
+        raise InputError(f"{path}: {_unreadable(path)}") from e
     lacking = [k for k in needed if k not in file]
     if lacking:
         file.close()
-        raise InputError(f"{path}: has no dataset /{lacking[0]}; run the stage that writes it again")
+        raise InputError(
+            f"{path}: has no dataset /{lacking[0]}; give another file, or run the stage that writes it again"
+        )
     return file
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file cannot be opened and what to do: the path may be mistyped, or the file lost or cut short."""
+    if not path.exists():
+        return "is missing; correct the path, or run the stage that writes it"
+    if path.is_dir():
+        return "is a folder; give the path of an HDF5 file"
+    return "is not a readable HDF5 file; give another, or where it was cut short run the stage that writes it again"
 
 
 Crop = tuple[np.ndarray, tuple[int, int]]

@@ -97,6 +97,24 @@ def _number(value: Any) -> Any:
     return value
 
 
+def read_stats(folder: Path) -> dict[str, Any]:
+    """What a phase's stats.json holds; nothing where there is none.
+
+    Raises
+    ------
+    InputError
+        If it cannot be understood.
+    """
+    path = folder / "stats.json"
+    try:
+        stats = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(stats, dict):
+            raise ValueError("it holds no figures")
+    except (OSError, ValueError) as e:
+        raise InputError(f"{path}: is no phase's stats.json ({e}); merge the particles again") from e
+    return stats
+
+
 class PhaseFigures(NamedTuple):
     """A phase as its stats.json tells it."""
 
@@ -115,8 +133,8 @@ def read_phase(folder: Path) -> PhaseFigures:
     """
     path = folder / "stats.json"
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        figures = read_stats(folder)
         shells = [Shell._make(np.nan if s[k] is None else s[k] for k in Shell._fields) for s in figures["shells"]]
         return PhaseFigures(str(figures["name"]), figures, shells)
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError) as e:
         raise InputError(f"{path}: is no phase's stats.json ({e}); merge the particles again") from e

@@ -68,7 +68,7 @@ def read_table(path: Path, columns: Mapping[str, Column]) -> dict[str, np.ndarra
             rows = [(reader.line_num, row) for row in reader]
             there = tuple(reader.fieldnames or ())
     except OSError as e:
-        raise InputError(f"{path}: is missing; run the stage that writes it again") from e
+        raise InputError(f"{path}: is missing; correct the path, or run the stage that writes it") from e
     except (UnicodeDecodeError, csv.Error) as e:
         raise InputError(f"{path}: is not a CSV file ({e}); run the stage that writes it again") from e
     needed = [name for name, column in columns.items() if column.default is None]

@@ -246,3 +246,11 @@ def test_a_long_series_takes_little_room(tmp_path):
     assert DETAILED * (size + 3 * pattern) < 8_000_000  # of a page of 20 MB
     table = lattice_part(facts, 1, None, {})
     assert 500 * len(table.encode()) < 800_000
+
+
+def test_no_axis_title_is_longer_than_its_chart(html):
+    charts = re.findall(r'<svg class="chart[^>]*viewBox="0 0 \d+ (\d+)"(.*?)</svg>', html, re.DOTALL)
+    assert len(charts) > 5
+    for height, drawn in charts:
+        for title in re.findall(r"rotate\(-90\)\">([^<]*)<", drawn):
+            assert 6.2 * len(title) <= int(height)  # a letter is about so wide

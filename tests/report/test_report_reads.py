@@ -27,6 +27,6 @@ def test_no_variance_is_needed_and_the_signal_is_drawn_where_it_is_known(tmp_pat
         f["variance"] = np.zeros(3)  # not one a frame: whoever reads it fails
         f["bragg_signal"] = np.arange(len(f["tilt"]), dtype="f4")
     after = build_report(gather(folder))
-    assert "Bragg signal (counts a probe)" not in before
-    assert after.count("Bragg signal (counts a probe)") == 2  # the axis and the text for those who cannot see it
+    assert "Bragg counts a probe" not in before
+    assert after.count("Bragg counts a probe") == 2  # the axis and the text for those who cannot see it
     assert "could not be read" not in after
