@@ -135,7 +135,7 @@ class _View:
         disk = np.clip(aperture + 0.5 - far, 0, 1)
         ring = (far > self.radius + _RING_PX[0]) & (far <= self.radius + _RING_PX[1]) & inside & self.free[window]
         value = self.value[window]
-        level, spread, count = _level(value, ring)
+        level, spread, count = _level(value, ring, self.per_count)
         middle = self.spread[np.clip(whole[:, 1], 0, rows - 1), np.clip(whole[:, 0], 0, columns - 1)]
         spread = np.maximum(spread, middle)
         area = disk.sum((1, 2))
@@ -172,15 +172,20 @@ def _rings(pattern: np.ndarray, distance: np.ndarray, free: np.ndarray, extra: f
     return np.interp(distance, at, mean)
 
 
-def _level(value: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, variance and number of the pixels of rings (n, y, x), what stands far out of them left aside."""
-    use = ring
+def _level(value: np.ndarray, ring: np.ndarray, per_count: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and number of the pixels of rings (n, y, x), what stands far out of them left aside.
+
+    Few counts are skew: the limit above is that of Poisson's distribution, μ + zσ + (z² − 1)/6 counts (Cornish & Fisher
+    1938), or the rare counts that make up the mean would be taken for something else's and every disk come out too high.
+    """
+    use, skew = ring, per_count * (_CLIP**2 - 1) / 6
     for _ in range(3):
         count = use.sum((1, 2))
         mean = np.where(use, value, 0).sum((1, 2)) / np.maximum(count, 1)
         off = value - mean[:, None, None]
         variance = np.where(use, off**2, 0).sum((1, 2)) / np.maximum(count - 1, 1)
-        use = ring & (np.abs(off) <= _CLIP * np.sqrt(variance)[:, None, None])
+        limit = _CLIP * np.sqrt(variance)[:, None, None]
+        use = ring & (off >= -limit) & (off <= limit + skew)
     return mean, variance, count
 
 
