@@ -176,7 +176,7 @@ def _level(value: np.ndarray, ring: np.ndarray, per_count: float) -> tuple[np.nd
     """Mean, variance and number of the pixels of rings (n, y, x), what stands far out of them left aside.
 
     Few counts are skew: the limit above is that of Poisson's distribution, μ + zσ + (z² − 1)/6 counts (Cornish & Fisher
-    1938), or the rare counts that make up the mean would be taken for something else's and every disk come out too high.
+    1938), or the rare counts that make up the mean would be left aside and every disk come out too high.
     """
     use, skew = ring, per_count * (_CLIP**2 - 1) / 6
     for _ in range(3):
