@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from stemtomo_dl.crystal.overlap import Places
 from stemtomo_dl.crystal.predict import Predicted
 from stemtomo_dl.records import DiffractionSeries
 
@@ -56,7 +57,8 @@ def measure(
     strong: np.ndarray,
     radius_px: float,
     center_px: np.ndarray,
-    foreign: tuple[np.ndarray, np.ndarray],
+    foreign: Places,
+    others: Places,
 ) -> Sums:
     """Measure every predicted disk.
 
@@ -71,8 +73,10 @@ def measure(
         Of the disks.
     center_px : (frame, 2) array
         Column, row of the beam.
-    foreign : (frame, px) of spots, (m,) and (m, 2) arrays
-        What was found and is not this crystal's.
+    foreign : Places
+        Of spots that were found and are not this crystal's; one upon a place is taken for its own.
+    others : Places
+        Where other lattices' reflections are: what they reach into is not measured.
     """
     n = len(at.row)
     out = Sums(np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n, bool))
@@ -81,13 +85,15 @@ def measure(
         if a == b:
             continue
         here = slice(a, b)
-        others = foreign[1][foreign[0] == f]
-        view = _View.of(series, f, radius_px, center_px[f], np.concatenate([at.px[here][strong[here]], others]))
+        near, upon = foreign.at(f), others.at(f)
+        view = _View.of(series, f, radius_px, center_px[f], np.concatenate([at.px[here][strong[here]], near, upon]))
         net, noise, whole = view.sums(at.px[here])
         net, noise, parted = _parted(net, noise, at.px[here], strong[here], radius_px)
         out.net[here], out.noise[here] = net, noise
         out.per_count[here] = view.per_count
-        out.whole[here] = whole & parted & _alone(at.px[here], others, radius_px)
+        out.whole[here] = (
+            whole & parted & _alone(at.px[here], near, radius_px) & _alone(at.px[here], upon, radius_px, own_px=0.0)
+        )
     return out
 
 
@@ -217,10 +223,10 @@ def _parted(
     return solve @ net, solve**2 @ noise, apart & ~(share[:, ~apart] > 0).any(1)
 
 
-def _alone(px: np.ndarray, others: np.ndarray, radius: float) -> np.ndarray:
-    """Which places (n, 2) no foreign spot (m, 2) reaches into; one that lies upon a place is taken for its own."""
+def _alone(px: np.ndarray, others: np.ndarray, radius: float, own_px: float | None = None) -> np.ndarray:
+    """Which places (n, 2) no foreign spot (m, 2) reaches into; one nearer than ``own_px`` is taken for its own."""
     if not len(others):
         return np.ones(len(px), bool)
     distance = np.linalg.norm(px[:, None] - others[None], axis=2)
     near = distance < 2 * radius + MARGIN_PX / 2
-    return ~(near & (distance > _FOREIGN_PX + radius / 2)).any(1)
+    return ~(near & (distance >= (_FOREIGN_PX + radius / 2 if own_px is None else own_px))).any(1)

@@ -4,6 +4,7 @@ import numpy as np
 from test_integration import CENTER, INSTRUMENT, SIZE, no_spots
 
 from stemtomo_dl.crystal.disks import Sums, measure
+from stemtomo_dl.crystal.overlap import Places
 from stemtomo_dl.crystal.predict import Predicted
 from stemtomo_dl.crystal.rocking import Rocking, fit_rocking
 from stemtomo_dl.records import DiffractionSeries
@@ -20,8 +21,8 @@ def test_empty_disks_on_few_counts_hold_nothing():
     m = len(places)
     zero = np.zeros(n * m)
     at = Predicted(np.arange(n * m), np.repeat(frame, m), zero, np.zeros((n * m, 2)), zero, np.tile(places, (n, 1)))
-    none = np.zeros(0, int), np.zeros((0, 2))
-    net = measure(series, at, zero > 0, 2.5, no_spots(series).center_px, none).net
+    center = no_spots(series).center_px
+    net = measure(series, at, zero > 0, 2.5, center, Places.none(), Places.none()).net
     assert abs(net.mean()) < 3 * net.std() / np.sqrt(len(net))
 
 

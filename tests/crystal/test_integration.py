@@ -12,6 +12,7 @@ from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.nouns import Crystal, Spots
+from stemtomo_dl.crystal.overlap import Places
 from stemtomo_dl.crystal.passages import passages, summed
 from stemtomo_dl.crystal.predict import Predicted, predict, turning_axes
 from stemtomo_dl.crystal.rocking import Rocking
@@ -33,16 +34,16 @@ def strength(hkl):
     return np.array([np.random.default_rng(k).exponential() for k in key])
 
 
-def drawn(alpha, turns=None, counts=40.0, background=1.0, seed=0, rocking=None):
+def drawn(alpha, turns=None, counts=40.0, background=1.0, seed=0, rocking=None, ub=UB):
     """A series of the crystal above, frames turned by (frame, 2) radians about the tilt axis and across it."""
     rng = np.random.default_rng(seed)
     rocking = rocking or (lambda s: np.sinc(THICKNESS * s) ** 2)
     turns = np.zeros((len(alpha), 2)) if turns is None else turns
     n = 15
     hkl = np.stack(np.meshgrid(*[np.arange(-n, n + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    length = np.linalg.norm(hkl @ UB.T, axis=1)
+    length = np.linalg.norm(hkl @ ub.T, axis=1)
     hkl = hkl[(length > 0) & (length < 1.4)]
-    power, g0 = strength(hkl), hkl @ UB.T
+    power, g0 = strength(hkl), hkl @ ub.T
     y, x = np.mgrid[:SIZE, :SIZE]
     far = np.hypot(x - CENTER[0], y - CENTER[1])
     mean = np.tile(background * (0.05 + 8 * np.exp(-far / 6)), (len(alpha), 1, 1))
@@ -150,11 +151,10 @@ def flat_disks(places, counts, radius, level=3.0):
     return DiffractionSeries(INSTRUMENT, out[None].astype("f4"), measured, np.zeros(1), 0 * one, one, 0 * one, CENTER)
 
 
-NOTHING = (np.zeros(0, int), np.zeros((0, 2)))
-
-
-def sums_of(series, places, radius, foreign=NOTHING):
-    return measure(series, at_places(places), np.ones(len(places), bool), radius, CENTER[None], foreign)
+def sums_of(series, places, radius, foreign=None, others=None):
+    strong = np.ones(len(places), bool)
+    none = Places.none()
+    return measure(series, at_places(places), strong, radius, CENTER[None], foreign or none, others or none)
 
 
 def test_disks_that_overlap_are_parted():
@@ -173,7 +173,7 @@ def test_foreign_spots_and_bad_pixels_spoil_what_they_touch():
     places = np.array([[70.2, 30.4], [25.0, 70.0], [25.0, 25.0]])
     series = flat_disks([*places, (75.0, 30.4)], [1000.0, 500.0, 400.0, 2000.0], 3.0)
     series.measured[0, 71, 26] = False
-    sums = sums_of(series, places, 3.0, (np.zeros(1, int), np.array([[75.0, 30.4]])))
+    sums = sums_of(series, places, 3.0, Places(np.zeros(1, int), np.array([[75.0, 30.4]])))
     assert sums.whole.tolist() == [False, False, True]
     assert sums.net[2] == pytest.approx(400, rel=0.02)
 

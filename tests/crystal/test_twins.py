@@ -1,0 +1,42 @@
+"""Two orientations of one crystal in one series: what lies upon the other's reflections is not measured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from test_integration import CRYSTAL, INSTRUMENT, UB, drawn, strength
+
+from stemtomo_dl.crystal.equivalents import disagreement, equivalents
+from stemtomo_dl.crystal.goniometer import Geometry
+from stemtomo_dl.crystal.integrate import integrate
+from stemtomo_dl.crystal.spots import find_spots
+
+ALPHA = np.arange(-22, 22.01, 0.5)
+TURNED = Rotation.from_rotvec(np.radians(37) * np.array([0.6, -0.48, 0.64])).as_matrix() @ UB
+
+
+@pytest.fixture(scope="module")
+def twins():
+    series = drawn(ALPHA, counts=150.0)
+    other = drawn(ALPHA, counts=110.0, background=0.0, seed=1, ub=TURNED)
+    series = replace(series, patterns=series.patterns + other.patterns)
+    return series, find_spots(series)
+
+
+def r1(found):
+    """Σ|k|F| − |F_true|| / Σ|F_true|, passages unmerged."""
+    true, amplitude = np.sqrt(strength(found.hkl)), np.sqrt(np.maximum(found.intensity, 0))
+    return np.abs((amplitude @ true) / (amplitude @ amplitude) * amplitude - true).sum() / true.sum()
+
+
+def test_what_lies_upon_the_others_is_left_out(twins):
+    series, spots = twins
+    geometry, other = Geometry(INSTRUMENT, ALPHA), replace(CRYSTAL, ub=TURNED)
+    alone = integrate(series, spots, geometry, CRYSTAL)
+    parted = integrate(series, spots, geometry, CRYSTAL, [other])
+    r_int = [disagreement(equivalents(r.hkl, "oP"), r.intensity) for r in (alone, parted)]
+    print(len(alone.hkl), len(parted.hkl), r1(alone), r1(parted), r_int)
+    assert r1(parted) < 0.8 * r1(alone)
+    assert r_int[1] < r_int[0]
+    assert len(parted.hkl) > 0.6 * len(alone.hkl)
