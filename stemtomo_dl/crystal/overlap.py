@@ -1,7 +1,9 @@
 """Where the reflections of a series' other lattices lie: twins', neighbours'. What they lie upon is not one crystal's.
 
 Of another lattice only reflections count that show: those of which, or of whose equivalents, a spot was found that is
-not this crystal's. Where nodes of both lattices coincide, as on the rows that twins share, the spot is both's.
+not this crystal's. Where nodes of both lattices coincide, as on the rows that twins share, the spot is both's. Lattices
+of few spots are passed over: hardly any intensity is theirs. So are those most of whose nodes are the crystal's own,
+grains turned by a fraction of a degree or tails of rocking curves, which nothing parts.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.predict import predict, predicted_indices
 from stemtomo_dl.crystal.refine import indices
 from stemtomo_dl.records import DiffractionSeries
+
+_LEAST_SHARE = 0.2  # of the crystal's spots that another lattice must have
+_MOST_SAME = 0.5  # of its spots' nodes that may be the crystal's
 
 
 class Places(NamedTuple):
@@ -63,6 +68,9 @@ def places_of_others(
     for other in others:
         hkl, fits = indices(spots, geometry, other)
         same = np.linalg.norm(hkl @ other.ub.T - ours @ crystal.ub.T, axis=1) < spots.radius_px * geometry.pixel
+        few = (fits & ~mine).sum() < _LEAST_SHARE * mine.sum()
+        if few or same[fits].mean() > _MOST_SAME:
+            continue
         shown, own = hkl[fits & (~mine | same)], geometry.of(other)
         every = predicted_indices(series, own, other)
         group = equivalents(np.concatenate([shown, every]), other.lattice)

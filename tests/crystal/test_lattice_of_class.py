@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from crystal.powder import Truth, particle
 
-from stemtomo_dl.crystal.laue import laue_classes, lattice_of_class
+from stemtomo_dl.crystal.laue import lattice_of_class, laue_classes
 from stemtomo_dl.crystal.merge import merge_particles
 from stemtomo_dl.phases import _label
 from stemtomo_dl.store.phases import write_phase
