@@ -1,7 +1,7 @@
 """Backgrounds of few counts, and rocking curves whose flanks errors of the orientation scatter."""
 
 import numpy as np
-from test_integration import CENTER, INSTRUMENT, SIZE, no_spots
+from crystal.drawn_series import CENTER, INSTRUMENT, SIZE, no_spots
 
 from stemtomo_dl.crystal.disks import Sums, measure
 from stemtomo_dl.crystal.overlap import Places

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from crystal.drawn_series import CRYSTAL, INSTRUMENT, UB, drawn, strength
 from scipy.spatial.transform import Rotation
-from test_integration import CRYSTAL, INSTRUMENT, UB, drawn, strength
 
 from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
