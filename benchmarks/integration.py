@@ -1,39 +1,35 @@
-"""Integrated intensities against the truth of simulated series, and side by side with DIALS on the same frames.
+"""Integrated intensities against the truth of simulated series: one line a setting. Beside DIALS: `dials.py`.
 
-    python benchmarks/integration.py             every setting below, one line each
-    python benchmarks/integration.py --dials     three particles, by us and by DIALS (Debian: apt-get install dials)
+    python benchmarks/integration.py
 
 A scene of one particle on a film is played and averaged under its true outline, so that only integration is judged; our
-own spots and lattice are used. Intensities are merged with equal weights in the Laue class of the lattice and compared
-with |F|²: `cc` is their correlation, `r1` Σ|k|F| − |F_true||/Σ|F_true| of amplitudes, `r1_strong` the same of those
-above 3σ, `rint` of the unmerged ones, `cc_half` of random halves, `z` the scatter about the truth over the errors that
-are claimed (1: honest). Beside DIALS also over the unique reflections that both have (`of`: common). JSON lines.
+own spots and lattice are used. Intensities are scaled as merging does it, merged with equal weights in the Laue class
+of the lattice and compared with |F|²: `cc` is their correlation, `r1` Σ|k|F| − |F_true||/Σ|F_true| of amplitudes,
+`r1_strong` the same of those above 3σ, `rint` of the unmerged ones, `cc_half` the mean of ten random halvings, `z` the
+scatter about the truth over the errors that are claimed (1: honest). JSON lines.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from stemtomo_dl import resources
+from stemtomo_dl.crystal.ambiguity import Aligned
+from stemtomo_dl.crystal.common_scale import Placed, on_one_scale
 from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.joint import refine_jointly
+from stemtomo_dl.crystal.laue import laue_classes
+from stemtomo_dl.crystal.phase import Member
 from stemtomo_dl.crystal.spots import find_spots
-from stemtomo_dl.export import FORMATS
 from stemtomo_dl.records import DiffractionSeries, Truth
 from stemtomo_dl.simulate.scene import Scene
 from stemtomo_dl.simulate.series import simulate
-from stemtomo_dl.store.folder import write_folder
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "steps of 1°": {},
@@ -50,22 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two-beam, steps of 0.3°": {"intensities": "two-beam", "step": 0.3, "span": 40},
     "two-beam, 55 nm": {"intensities": "two-beam", "step": 0.5, "span": 45, "size": 55},
 }
-SIDE_BY_SIDE = {
-    "brookite": {"step": 0.3, "span": 40, "detector": 128},
-    "rutile": {"step": 0.3, "span": 40, "cif": "rutile.cif", "seed": 2},
-    "kyanite": {"step": 0.3, "span": 40, "cif": "kyanite.cif", "seed": 3},
-}
-DIALS = (
-    "dials.import one.nxs output.experiments=imported.expt",
-    "dials.find_spots imported.expt min_spot_size=2 gain=1 nproc=1",
-    "dials.index imported.expt strong.refl indexing.method=fft3d detector.fix=distance {known}",
-    "dials.refine indexed.expt indexed.refl detector.fix=distance",
-    "dials.integrate refined.expt refined.refl nproc=1",
-    "dials.scale integrated.expt integrated.refl",
-    "dials.export scaled.expt scaled.refl format=shelx shelx.hklout=scaled.hkl",
-)
 LATTICE = {"brookite": "oP", "rutile": "tP", "kyanite": "aP"}
-SYMMETRY = {"brookite": "Pmmm", "rutile": "P4/mmm", "kyanite": "P1"}
 ROTATION, AXIS = -7.5, 24.3
 
 
@@ -176,81 +157,44 @@ def scores(measured: Found, truth: Truth) -> dict[str, Any]:
     amplitude, expected, strong = np.sqrt(np.maximum(mean, 0)), np.sqrt(true), mean > 3 * error
     off = np.abs((amplitude @ expected) / (amplitude @ amplitude) * amplitude - expected)
     scale = (intensity @ true[group]) / (true[group] @ true[group])
-    half = np.random.default_rng(0).permutation(len(group)) % 2 == 0
-    halves = [
-        np.bincount(group[h], intensity[h], len(count)) / np.maximum(np.bincount(group[h], minlength=len(count)), 1)
-        for h in (half, ~half)
-    ]
-    both = np.all([np.bincount(group[h], minlength=len(count)) > 0 for h in (half, ~half)], axis=0)
+    rng = np.random.default_rng(0)
+    cc_half = [_cc_of_halves(group, intensity, rng) for _ in range(10)]
     figures = {
         "cc": np.corrcoef(mean, true)[0, 1],
         "r1": off.sum() / expected.sum(),
         "r1_strong": off[strong].sum() / expected[strong].sum(),
         "rint": disagreement(group, intensity),
-        "cc_half": np.corrcoef(halves[0][both], halves[1][both])[0, 1],
+        "cc_half": np.mean(cc_half),
         "z": np.median(np.abs(intensity - scale * true[group]) / sigma) / 0.6745,
     }
     return {"n": len(hkl), "unique": len(count), **{k: round(float(v), 4) for k, v in figures.items()}}
 
 
+def _cc_of_halves(group: np.ndarray, intensity: np.ndarray, rng: np.random.Generator) -> float:
+    n = int(group.max()) + 1
+    first = rng.permutation(len(group)) % 2 == 0
+    count = np.array([np.bincount(group[half], minlength=n) for half in (first, ~first)])
+    total = np.array([np.bincount(group[half], intensity[half], n) for half in (first, ~first)])
+    both = (count > 0).all(0)
+    return float(np.corrcoef(total[:, both] / count[:, both])[0, 1])
+
+
 def ours(series: DiffractionSeries, truth: Truth) -> Found | str:
-    """Spots, lattice and intensities by this package, or why there are none."""
+    """Spots, lattice and scaled intensities by this package, or why there are none."""
     spots = find_spots(series)
     crystals = index(spots, series.instrument, series.alpha_deg, most=1)
     if not crystals:
         return "no lattice"
     geometry, (crystal,) = refine_jointly([spots], crystals, Geometry(series.instrument, series.alpha_deg))
     r = integrate(series, spots, geometry, crystal)
-    return found(r.method, (r.hkl, r.intensity, r.sigma), crystal.ub, truth)
-
-
-def by_dials(series: DiffractionSeries, truth: Truth) -> Found | str:
-    """The same frames, exported, by DIALS, which is told the Laue class."""
-    known = f"indexing.known_symmetry.space_group={SYMMETRY[truth.phase[0]]}"
-    with tempfile.TemporaryDirectory() as folder:
-        write_folder(Path(folder), FORMATS["dials"](series, "one"))
-        for command in DIALS:
-            environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-            words = command.format(known=known).split()
-            done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, env=environment)
-            if done.returncode:
-                return f"{words[0]} failed"
-        content = json.loads((Path(folder) / "scaled.expt").read_text())["crystal"][0]
-        lines = (Path(folder) / "scaled.hkl").read_text().splitlines()
-    rows = [line for line in lines if len(line) >= 28 and line[:12].split() != ["0", "0", "0"]]
-    hkl = np.array([[int(r[i : i + 4]) for i in (0, 4, 8)] for r in rows])
-    values = np.array([[float(r[12:20]), float(r[20:28])] for r in rows])
-    basis = np.array([content[f"real_space_{a}"] for a in "abc"])
-    # DIALS has y up and the beam along −z, in the axes of the detector
-    turn = Rotation.from_euler("z", -ROTATION, degrees=True).as_matrix() @ np.diag([1, -1, -1])
-    return found("DIALS", (hkl, values[:, 0], values[:, 1]), turn @ np.linalg.inv(basis), truth)
-
-
-def shared(a: Found, b: Found, truth: Truth) -> tuple[Found, Found]:
-    """What both have of the unique reflections."""
-    group = equivalents(np.concatenate([a.hkl, b.hkl]), LATTICE[truth.phase[0]])
-    one, two = np.split(group, [len(a.hkl)])
-    return a.some(np.isin(one, two)), b.some(np.isin(two, one))
-
-
-def side_by_side() -> None:
-    """Print figures of both programs, over all that each has and over what both have."""
-    for name, setting in SIDE_BY_SIDE.items():
-        series, truth = played(**setting)
-        us, them = ours(series, truth), by_dials(series, truth)
-        rows: list[tuple[str, Found | str]] = [("all", us), ("all", them)]
-        if isinstance(us, Found) and isinstance(them, Found):
-            rows += [("common", each) for each in shared(us, them, truth)]
-        for of, each in rows:
-            told = {"by": each.by, **scores(each, truth)} if isinstance(each, Found) else {"failed": each}
-            print(json.dumps({"particle": name, "of": of, **told}), flush=True)
+    laue = laue_classes(crystal.lattice)[-1]
+    alone = Placed(Member(0, crystal, r), np.eye(3), Aligned(0, np.nan, 0, np.nan, True))
+    scaled = on_one_scale([alone], laue, np.random.default_rng(0)).observed
+    return found(r.method, (r.hkl, scaled.intensity, scaled.sigma), crystal.ub, truth)
 
 
 def main() -> None:
     """Print the figures."""
-    if "--dials" in sys.argv:
-        side_by_side()
-        return
     for name, setting in SETTINGS.items():
         series, truth = played(**setting)
         measured = ours(series, truth)

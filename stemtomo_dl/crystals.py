@@ -144,7 +144,8 @@ def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[
     run.ledger.claim("integrate", [n for f in files.values() for n in f.integrated])
     elements, voltage = run.experiment.sample.elements, run.experiment.beam.voltage_kv
     seen = {k: read_record(run.folder / files[k].spots, SeriesSpots) for k in tracks}
-    crystals = {k: read_crystals(run.folder / files[k].crystal)[0] for k in tracks}
+    lattices = {k: read_crystals(run.folder / files[k].crystal) for k in tracks}
+    crystals = {k: found[0] for k, found in lattices.items()}
 
     def keep(k: int, reflections: Reflections) -> dict[str, np.ndarray]:
         write_record(run.folder / files[k].reflections, reflections)
@@ -158,14 +159,16 @@ def integrate_particles(run: Run, key: str) -> tuple[list[str], dict[int, tuple[
 
     shared = SharedGeometry.of(run.ledger.book["indexing"]["geometry"]) if tracks else None
     jobs = {
-        k: (run.folder / files[k].series, s.spots, shared.at(s.tilt), crystals[k]) for k, s in seen.items() if shared
+        k: (run.folder / files[k].series, s.spots, shared.at(s.tilt), lattices[k]) for k, s in seen.items() if shared
     }
     _, failed = run.per_particle("integrate", key, jobs, measure, keep, heavy=_heavy(run, tracks))
     done = [k for k in tracks if k not in failed]
     measured = {k: (crystals[k], read_record(run.folder / files[k].reflections, Reflections)) for k in done}
     written = [n for k in done for n in files[k].integrated]
     _remove(run, set(before) | {n for k in failed for n in files[k].integrated}, written)
-    run.ledger.book["integration"] = {"particles": [_figures(k, measured.get(k), failed.get(k)) for k in tracks]}
+    run.ledger.book["integration"] = {
+        "particles": [_figures(k, measured.get(k), failed.get(k)) | {"n_lattices": len(lattices[k])} for k in tracks]
+    }
     return written, measured
 
 

@@ -76,7 +76,8 @@ def _names(phases: list[Phase], candidates: list[Path], wave: float) -> list[str
 def _label(phase: Phase) -> str:
     """As oP_5.15_5.45_9.18; angles that the lattice leaves free follow."""
     free = {"a": 6, "m": 5}.get(phase.lattice[0], 3)
-    angles = [f"{v:.1f}" for v in phase.cell[3:free]] if free == 6 else [f"{phase.cell[4]:.1f}"] * (free == 5)
+    oblique = phase.cell[3:][np.argmax(np.abs(phase.cell[3:] - 90))]  # the unique axis need not be b
+    angles = [f"{v:.1f}" for v in phase.cell[3:free]] if free == 6 else [f"{oblique:.1f}"] * (free == 5)
     return "_".join([phase.lattice, *(f"{v:.2f}" for v in phase.cell[:3]), *angles])
 
 

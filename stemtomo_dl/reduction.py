@@ -102,8 +102,8 @@ def in_scan_frame(series: DiffractionSeries, rotation_deg: float) -> Diffraction
     return replace(series, instrument=replace(stated, tilt_axis_deg=axis, rotation_deg=rotation_deg))
 
 
-def measure(path: Path, spots: Spots, geometry: Geometry, crystal: Crystal) -> Reflections:
-    """Intensities of a crystal in a series.h5.
+def measure(path: Path, spots: Spots, geometry: Geometry, crystals: Sequence[Crystal]) -> Reflections:
+    """Intensities of the first of the crystals in a series.h5, less what the others' reflections lie upon.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def measure(path: Path, spots: Spots, geometry: Geometry, crystal: Crystal) -> R
     spots : Spots
         Of the series.
     geometry : Geometry
-        Of the frames of the series, in the frame of the crystal.
-    crystal : Crystal
+        Of the frames of the series, in the frame of the crystals.
+    crystals : sequence of Crystal
 
     Raises
     ------
@@ -120,7 +120,7 @@ def measure(path: Path, spots: Spots, geometry: Geometry, crystal: Crystal) -> R
         If the series cannot be read.
     """
     series = in_scan_frame(read_series(path), geometry.instrument.rotation_deg)
-    return integrate(series, spots, geometry, crystal)
+    return integrate(series, spots, geometry, crystals[0], crystals[1:])
 
 
 def reduce(
@@ -163,7 +163,8 @@ def reduce(
             f"{where}: {not_enough(seen.spots, which)}; use more tilts, or check pixel_inv_angstrom and tilt_axis_deg"
         )
     geometry, (first,) = refine_jointly([seen.spots], crystals[:1], Geometry(seen.instrument, seen.alpha_deg))
-    reflections, name = integrate(series, seen.spots, geometry, first), folder.resolve().name
+    reflections = integrate(series, seen.spots, geometry, first, crystals[1:])
+    name = folder.resolve().name
     write_crystals(folder / "crystal.json", [first, *crystals[1:]])
     write_hkl(folder / f"{name}.hkl", reflections)
     voltage = seen.instrument.voltage_kv

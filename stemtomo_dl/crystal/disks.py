@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from stemtomo_dl.crystal.overlap import Places
 from stemtomo_dl.crystal.predict import Predicted
 from stemtomo_dl.records import DiffractionSeries
 
@@ -56,7 +57,8 @@ def measure(
     strong: np.ndarray,
     radius_px: float,
     center_px: np.ndarray,
-    foreign: tuple[np.ndarray, np.ndarray],
+    foreign: Places,
+    others: Places,
 ) -> Sums:
     """Measure every predicted disk.
 
@@ -71,8 +73,10 @@ def measure(
         Of the disks.
     center_px : (frame, 2) array
         Column, row of the beam.
-    foreign : (frame, px) of spots, (m,) and (m, 2) arrays
-        What was found and is not this crystal's.
+    foreign : Places
+        Of spots that were found and are not this crystal's; one upon a place is taken for its own.
+    others : Places
+        Where other lattices' reflections are: what they reach into is not measured.
     """
     n = len(at.row)
     out = Sums(np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n, bool))
@@ -81,13 +85,15 @@ def measure(
         if a == b:
             continue
         here = slice(a, b)
-        others = foreign[1][foreign[0] == f]
-        view = _View.of(series, f, radius_px, center_px[f], np.concatenate([at.px[here][strong[here]], others]))
+        near, upon = foreign.at(f), others.at(f)
+        view = _View.of(series, f, radius_px, center_px[f], np.concatenate([at.px[here][strong[here]], near, upon]))
         net, noise, whole = view.sums(at.px[here])
         net, noise, parted = _parted(net, noise, at.px[here], strong[here], radius_px)
         out.net[here], out.noise[here] = net, noise
         out.per_count[here] = view.per_count
-        out.whole[here] = whole & parted & _alone(at.px[here], others, radius_px)
+        out.whole[here] = (
+            whole & parted & _alone(at.px[here], near, radius_px) & _alone(at.px[here], upon, radius_px, own_px=0.0)
+        )
     return out
 
 
@@ -135,7 +141,7 @@ class _View:
         disk = np.clip(aperture + 0.5 - far, 0, 1)
         ring = (far > self.radius + _RING_PX[0]) & (far <= self.radius + _RING_PX[1]) & inside & self.free[window]
         value = self.value[window]
-        level, spread, count = _level(value, ring)
+        level, spread, count = _level(value, ring, self.per_count)
         middle = self.spread[np.clip(whole[:, 1], 0, rows - 1), np.clip(whole[:, 0], 0, columns - 1)]
         spread = np.maximum(spread, middle)
         area = disk.sum((1, 2))
@@ -172,15 +178,20 @@ def _rings(pattern: np.ndarray, distance: np.ndarray, free: np.ndarray, extra: f
     return np.interp(distance, at, mean)
 
 
-def _level(value: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, variance and number of the pixels of rings (n, y, x), what stands far out of them left aside."""
-    use = ring
+def _level(value: np.ndarray, ring: np.ndarray, per_count: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and number of the pixels of rings (n, y, x), what stands far out of them left aside.
+
+    Few counts are skew: the limit above is that of Poisson's distribution, μ + zσ + (z² − 1)/6 counts (Cornish & Fisher
+    1938), or the rare counts that make up the mean would be left aside and every disk come out too high.
+    """
+    use, skew = ring, per_count * (_CLIP**2 - 1) / 6
     for _ in range(3):
         count = use.sum((1, 2))
         mean = np.where(use, value, 0).sum((1, 2)) / np.maximum(count, 1)
         off = value - mean[:, None, None]
         variance = np.where(use, off**2, 0).sum((1, 2)) / np.maximum(count - 1, 1)
-        use = ring & (np.abs(off) <= _CLIP * np.sqrt(variance)[:, None, None])
+        limit = _CLIP * np.sqrt(variance)[:, None, None]
+        use = ring & (off >= -limit) & (off <= limit + skew)
     return mean, variance, count
 
 
@@ -212,10 +223,10 @@ def _parted(
     return solve @ net, solve**2 @ noise, apart & ~(share[:, ~apart] > 0).any(1)
 
 
-def _alone(px: np.ndarray, others: np.ndarray, radius: float) -> np.ndarray:
-    """Which places (n, 2) no foreign spot (m, 2) reaches into; one that lies upon a place is taken for its own."""
+def _alone(px: np.ndarray, others: np.ndarray, radius: float, own_px: float | None = None) -> np.ndarray:
+    """Which places (n, 2) no foreign spot (m, 2) reaches into; one nearer than ``own_px`` is taken for its own."""
     if not len(others):
         return np.ones(len(px), bool)
     distance = np.linalg.norm(px[:, None] - others[None], axis=2)
     near = distance < 2 * radius + MARGIN_PX / 2
-    return ~(near & (distance > _FOREIGN_PX + radius / 2)).any(1)
+    return ~(near & (distance >= (_FOREIGN_PX + radius / 2 if own_px is None else own_px))).any(1)

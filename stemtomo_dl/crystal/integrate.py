@@ -7,6 +7,7 @@ orientation are learned from how equivalent reflections must agree (`rocking`, `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from stemtomo_dl.crystal.equivalents import disagreement, equivalents
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities, Reflections, Spots
 from stemtomo_dl.crystal.orient import frame_rotations
+from stemtomo_dl.crystal.overlap import Places, places_of_others
 from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
 from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
 from stemtomo_dl.crystal.refine import indices
@@ -34,7 +36,9 @@ _MOST_EMPTY, _LEAST_EMPTY = 4000, 50  # disks without reflection
 _OUTLIER = 9.0  # χ² beyond which an empty disk is not empty
 
 
-def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, crystal: Crystal) -> Reflections:
+def integrate(
+    series: DiffractionSeries, spots: Spots, geometry: Geometry, crystal: Crystal, others: Sequence[Crystal] = ()
+) -> Reflections:
     """Measure every reflection of a crystal that the series passes.
 
     Parameters
@@ -44,6 +48,8 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
         Of the series; their centres and disks are used, and what is not this crystal's is kept out.
     geometry : Geometry
     crystal : Crystal
+    others : sequence of Crystal
+        Further lattices of the series: what their reflections lie upon is left out.
 
     Returns
     -------
@@ -52,10 +58,11 @@ def integrate(series: DiffractionSeries, spots: Spots, geometry: Geometry, cryst
         measurements frame by frame.
     """
     hkl, fits = indices(spots, geometry, crystal)
-    geometry = geometry.of(crystal)
+    stated, geometry = geometry, geometry.of(crystal)
     guess = _first_guess(spots, hkl, fits, geometry, crystal)
+    upon = places_of_others(series, spots, stated, crystal, others, _SEEN * guess.sigma)
     hkl = predicted_indices(series, geometry, crystal)
-    at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess)
+    at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess, upon)
     group, n = equivalents(hkl, crystal.lattice), len(series.patterns)
     if not len(at.row):
         none, frames = np.zeros(0), _frames(at, sums, hkl, guess, np.zeros((n, 2)), geometry)
@@ -87,6 +94,7 @@ def _measured(
     crystal: Crystal,
     hkl: np.ndarray,
     guess: Rocking,
+    upon: Places,
 ) -> tuple[Predicted, Sums]:
     """What could be measured of the predictions, its noise corrected by what disks between the reflections show."""
     reach = _REACH * guess.width(np.linalg.norm(hkl @ crystal.ub.T, axis=1))
@@ -94,8 +102,8 @@ def _measured(
     empty = predict(hkl[some] + _BETWEEN, reach[some] / 2, spots, geometry, crystal)
     at, real = predict(hkl, reach, spots, geometry, crystal).joined(empty)
     strong = real & (np.abs(at.s) < _SEEN * guess.width(at.length))
-    foreign = spots.frame[~ours], spots.px[~ours]
-    sums = measure(series, at, strong, spots.radius_px, geometry.centers(spots), foreign)
+    foreign = Places(spots.frame[~ours], spots.px[~ours])
+    sums = measure(series, at, strong, spots.radius_px, geometry.centers(spots), foreign, upon)
     blank = sums.whole & ~real
     if blank.sum() >= _LEAST_EMPTY:
         chi2 = sums.net[blank] ** 2 / sums.noise[blank]

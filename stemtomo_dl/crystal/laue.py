@@ -22,6 +22,8 @@ import numpy as np
 from stemtomo_dl.crystal.settings import direct_basis, primitive_basis, reindexed
 
 _HOLOHEDRY = {"a": "P -1", "m": "P 1 2/m 1", "o": "P m m m", "t": "P 4/m m m", "h": "P 6/m m m", "c": "P m -3 m"}
+_SYSTEM = {"-1": "a", "2/m": "m", "mmm": "o", "4/m": "t", "4/mmm": "t", "m-3": "c", "m-3m": "c"}
+_SYSTEM |= dict.fromkeys(("-3", "-3m", "6/m", "6/mmm"), "h")
 _BIAS = 512  # indices are packed into ten bits each
 _LEAST_PAIRS = 8  # of an operation's test
 _ALIKE = 0.06  # spread of the correlations of true operations, beyond their sampling error, where μ is the highest
@@ -84,6 +86,14 @@ def rotations_of(group: gemmi.SpaceGroup) -> np.ndarray:
     """Rotations (operation, 3, 3) of a space group and the inversion, in a fixed order."""
     r = np.array([op.rot for op in group.operations().sym_ops]) // gemmi.Op.DEN
     return np.unique(np.concatenate([r, -r]), axis=0).astype("i4")
+
+
+def lattice_of_class(laue: LaueClass, lattice: str) -> str:
+    """Pearson's letters of what a Laue class leaves of a lattice in its setting: the crystal system is the class's.
+
+    A metric may be higher than the symmetry, as of perovskites that are all but tetragonal: tP with mmm is oP.
+    """
+    return _SYSTEM[laue.name] + lattice[1]
 
 
 @cache

@@ -28,6 +28,7 @@ from stemtomo_dl.crystal.laue import (
     OperationTest,
     Repeated,
     find_laue,
+    lattice_of_class,
     laue_classes,
     possible_reflections,
     proper_half,
@@ -148,7 +149,7 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     square = scaled.mean / resolution_mean(inverse_d, scaled.mean)
     groups, absences = candidates(laue, cluster.lattice, scaled.hkl, square, scaled.mean / scaled.error)
     return Phase(
-        lattice=cluster.lattice,
+        lattice=lattice_of_class(laue, cluster.lattice),
         laue=laue,
         members=tuple(joined(n, p, scaled) for n, p in enumerate(placed)),
         left_out=tuple(left_out),

@@ -79,7 +79,7 @@ class Phase(Record):
     Attributes
     ----------
     lattice : str
-        Pearson's letters of the setting.
+        Pearson's letters, of the crystal system of the Laue class, which may be lower than the metric tells.
     laue : LaueClass
     members : tuple of Joined
     left_out : tuple of LeftOut
