@@ -19,8 +19,8 @@ def camera_length(cell: tuple[float, ...], known: tuple[float, ...], turn: np.nd
     """How far the stated size of a detector pixel is off, from a cell that was found with it.
 
     The two cells differ by a stretch whose squares are the eigenvalues of G G₀⁻¹, G the metric tensor of the cell that
-    was found and G₀ that of the known one. A wrong camera length stretches all directions alike, so the factor is the
-    stretches' geometric mean; what departs from it is distortion or strain, and tells how far the factor can be trusted.
+    was found and G₀ that of the known one. A wrong camera length stretches all directions alike, so the factor is
+    the stretches' geometric mean; what departs from it is distortion or strain, and tells how far to trust the factor.
 
     Parameters
     ----------

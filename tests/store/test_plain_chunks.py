@@ -81,9 +81,9 @@ def test_a_file_that_has_become_shorter_is_told(tmp_path: Path) -> None:
         infos = [file["data"].id.get_chunk_info(i) for i in range(file["data"].id.get_num_chunks())]
         last = max(infos, key=lambda i: i.byte_offset)
     y, x = last.chunk_offset[:2]
+    with path.open("r+b") as raw:
+        raw.truncate(last.byte_offset + 100)
     with pytest.raises(BadScan, match=r"rows \d+–\d+, columns \d+–\d+ cannot be decoded"):
-        with path.open("r+b") as raw:
-            raw.truncate(last.byte_offset + 100)
         scan.read(Tile(y, y + 1, x, min(x + 8, SHAPE[1])))
 
 
