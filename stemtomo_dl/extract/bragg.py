@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from stemtomo_dl.extract.finish import Camera, Pattern
@@ -32,12 +33,11 @@ class Region:
         self.inner_px = 2 * disk + 2
         self.beyond = radius > self.inner_px
         self.ring = np.round(radius).astype(int)
+        self.rings = int(self.ring.max()) + 1
 
     def excess(self, pattern: np.ndarray, plain: np.ndarray) -> np.ndarray:
         """A pattern less the mean over rings of its ``plain`` pixels."""
-        n = np.bincount(self.ring[plain], minlength=self.ring.max() + 1)
-        level = np.bincount(self.ring[plain], pattern[plain], self.ring.max() + 1) / np.maximum(n, 1)
-        return np.asarray(pattern - level[self.ring])
+        return _less_rings(pattern, plain, self.ring, self.rings)
 
     def spots(self, pattern: Pattern) -> np.ndarray:
         """Pixels that stand out of their ring, bool."""
@@ -47,6 +47,23 @@ class Region:
             found = pattern.measured & self.beyond & (self.excess(pattern.values, plain) > _SPOT_SIGMA * sigma)
             plain = pattern.measured & self.beyond & ~found
         return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _less_rings(pattern: np.ndarray, plain: np.ndarray, ring: np.ndarray, rings: int) -> np.ndarray:
+    """As `Region.excess`; f8, one loop for the means and one for what is left."""
+    total, n = np.zeros(rings), np.zeros(rings)
+    for y in range(pattern.shape[0]):
+        for x in range(pattern.shape[1]):
+            if plain[y, x]:
+                total[ring[y, x]] += pattern[y, x]
+                n[ring[y, x]] += 1
+    level = total / np.maximum(n, 1)
+    out = np.empty(pattern.shape)
+    for y in range(pattern.shape[0]):
+        for x in range(pattern.shape[1]):
+            out[y, x] = pattern[y, x] - level[ring[y, x]]
+    return out
 
 
 def signal(pattern: Pattern, region: Region, spots: np.ndarray) -> float:

@@ -143,7 +143,7 @@ def collect(scan: Scan, todo: Plan, particles: int, bad: np.ndarray, config: Ext
     tiles = [_around(t, used) for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]
     with shared_out(rows) as each_part:
         for tile, patterns in stream(scan, tiles):
-            flat, probe = patterns.reshape(-1, rows, cols), index[tile.window].ravel()
+            flat, probe = np.ascontiguousarray(patterns).reshape(-1, rows, cols), index[tile.window].ravel()
             work = _work(todo, probe)
 
             def add(part: slice, flat: np.ndarray = flat, probe: np.ndarray = probe, work: _Work = work) -> None:
@@ -248,21 +248,24 @@ def _move(
 ) -> bool:
     """Rows of a pattern, moved back by (dx, dy), zero beyond its edges and where it is not good or finite.
 
-    With ``gaps`` 1 for good pixels that are not finite instead. Whether all good pixels are finite.
+    With ``gaps`` 1 for good pixels that are not finite instead. Whether all good pixels that were met are finite.
     """
     rows, cols = pattern.shape
-    left, right = max(0, -dx), max(min(cols, cols - dx), 0)
-    whole = True
-    for y in range(top, bottom):
-        line = out[(y - top) * cols : (y - top + 1) * cols]
-        if not 0 <= y + dy < rows or left >= right:
-            line[:] = 0
-            continue
-        line[:left] = 0
-        line[right:] = 0
-        source, ok = pattern[y + dy, left + dx : right + dx], good[y + dy, left + dx : right + dx]
-        inside = line[left:right]
-        whole &= _as_gaps(source, ok, inside) if gaps else _as_values(source, ok, inside)
+    first, last, shift = max(top, -dy), min(bottom, rows - dy), dy * cols + dx
+    if first >= last or abs(dx) >= cols:
+        out[: (bottom - top) * cols] = 0
+        return True
+    # all rows in one loop, as they lie in memory: what has come from the row before or after is put right then
+    begin, end, origin = max(first * cols, -shift), min(last * cols, rows * cols - shift), top * cols
+    out[: begin - origin] = 0
+    out[end - origin : (bottom - top) * cols] = 0
+    source, ok = _flat(pattern, begin + shift, end + shift), _flat(good, begin + shift, end + shift)
+    inside = out[begin - origin : end - origin]
+    whole = _as_gaps(source, ok, inside) if gaps else _as_values(source, ok, inside)
+    if dx != 0:
+        for at in range(first * cols - origin, last * cols - origin, cols):
+            out[at : at + max(0, -dx)] = 0
+            out[at + min(cols, cols - dx) : at + cols] = 0
     return whole
 
 

@@ -160,18 +160,21 @@ def _fill_gaps(pattern: np.ndarray, measured: np.ndarray, near: np.ndarray, out:
     """
     rows, cols = measured.shape
     reach = len(near) // 2
+    row, column = np.empty(len(near), np.int64), np.empty(len(near), np.int64)
     for y in range(rows):
+        for j in range(len(near)):
+            row[j] = _mirrored(y + j - reach, rows)
         for x in range(cols):
             if measured[y, x]:
                 continue
+            for i in range(len(near)):
+                column[i] = _mirrored(x + i - reach, cols)
             value = weight = 0.0
             for j in range(len(near)):
-                v = _mirrored(y + j - reach, rows)
                 for i in range(len(near)):
-                    u = _mirrored(x + i - reach, cols)
-                    if measured[v, u]:
+                    if measured[row[j], column[i]]:
                         weight += near[j] * near[i]
-                        value += near[j] * near[i] * pattern[v, u]
+                        value += near[j] * near[i] * pattern[row[j], column[i]]
             out[y, x] = value / weight if weight > _LEAST_NEAR else 0.0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from stemtomo_dl.errors import BadScan
 from stemtomo_dl.records import Tile
-from stemtomo_dl.store.scans import layout, lz4
+from stemtomo_dl.store.scans import chunks, layout, lz4
 
 NAMED = 6  # candidates named in a message
 Found = dict[str, h5py.Dataset]  # by the path that leads to each
@@ -101,7 +101,8 @@ class HdfScan:
 def _checked(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
     """Read a window of a dataset whose chunks are looked through first if its decoder would trust them.
 
-    Data that lie in the file as they are get mapped, so that only patterns that are looked at are read.
+    Data that lie in the file as they are get mapped, so that only patterns that are looked at are read; plain chunks
+    are read past HDF5.
     """
     if dataset.is_virtual:
         return np.asarray(dataset[window])
@@ -109,6 +110,8 @@ def _checked(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
         return np.asarray(np.memmap(dataset.file.filename, dataset.dtype, "r", at, dataset.shape)[window])
     if lz4.applies(dataset):
         return lz4.read(dataset, window)
+    if chunks.applies(dataset):
+        return chunks.read(dataset, window)
     return np.asarray(dataset[window])
 
 

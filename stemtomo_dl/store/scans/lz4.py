@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import hdf5plugin
 import numpy as np
 from numba import njit
+
+from stemtomo_dl.store.scans import chunks
 
 BITSHUFFLE, LZ4 = 32008, 32004  # HDF5's registered filter numbers
 _BITSHUFFLE_LZ4 = 2  # bitshuffle's fifth parameter: 0 none, 2 LZ4, 3 zstd
@@ -43,41 +43,32 @@ def read(dataset: h5py.Dataset, window: tuple[slice, ...]) -> np.ndarray:
     ValueError
         If a chunk is damaged; the message says where it lies.
     """
-    full = (*window, *(slice(0, n) for n in dataset.shape[len(window) :]))
-    chunks, decode = _sound_chunks(dataset, full), _bitshuffle()
+    decode = _bitshuffle()
     if decode is None or dataset.id.get_create_plist().get_filter(0)[0] != BITSHUFFLE:
-        deque(chunks, 0)
+        for offset in chunks.offsets(dataset, window):
+            _sound_chunk(dataset, offset)
         return np.asarray(dataset[window])
-    out = np.empty([s.stop - s.start for s in full], dataset.dtype)
     itemsize = dataset.dtype.itemsize
-    for offset, raw, packed in chunks:
-        reach = zip(offset, dataset.chunks, full, strict=True)
-        inside = [slice(max(o, s.start), min(o + c, s.stop)) for o, c, s in reach]
-        target = out[tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, full, strict=True))]
-        direct = target.shape == dataset.chunks and target.flags.c_contiguous
-        chunk = target if direct else np.empty(dataset.chunks, dataset.dtype)
+
+    def fetch(offset: chunks.Offset, chunk: np.ndarray) -> None:
+        raw, packed = _sound_chunk(dataset, offset)
         if not packed:
             chunk.reshape(-1).view("u1")[:] = raw
         elif decode(raw[12:].ctypes.data, chunk.ctypes.data, chunk.size, itemsize, _number(raw, 8, 4) // itemsize) < 0:
             raise ValueError(f"the compressed chunk at {offset} is damaged")
-        if not direct:
-            target[...] = chunk[tuple(slice(i.start - o, i.stop - o) for i, o in zip(inside, offset, strict=True))]
-    return out
+
+    return chunks.assemble(dataset, window, fetch)
 
 
-def _sound_chunks(
-    dataset: h5py.Dataset, window: tuple[slice, ...]
-) -> Iterator[tuple[tuple[int, ...], np.ndarray, bool]]:
-    """Where each chunk that a window needs begins, its bytes in the file, and whether they are compressed."""
+def _sound_chunk(dataset: h5py.Dataset, offset: chunks.Offset) -> tuple[np.ndarray, bool]:
+    """The bytes in the file of the chunk that begins there, and whether they are compressed."""
     shuffled = dataset.id.get_create_plist().get_filter(0)[0] == BITSHUFFLE
     size = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
-    starts = (range(s.start // c * c, s.stop, c) for s, c in zip(window, dataset.chunks, strict=True))
-    for offset in itertools.product(*starts):
-        mask, raw = dataset.id.read_direct_chunk(offset)
-        data = np.frombuffer(raw, np.uint8)
-        if not mask and not _sound(data, size, 8 * dataset.dtype.itemsize if shuffled else 1, shuffled):
-            raise ValueError(f"the compressed chunk at {offset} is damaged")
-        yield offset, data, not mask
+    mask, raw = dataset.id.read_direct_chunk(offset)
+    data = np.frombuffer(raw, np.uint8)
+    if not mask and not _sound(data, size, 8 * dataset.dtype.itemsize if shuffled else 1, shuffled):
+        raise ValueError(f"the compressed chunk at {offset} is damaged")
+    return data, not mask
 
 
 @functools.cache
