@@ -29,6 +29,7 @@ _LEAST_OF_CELL = 15  # of a lattice whose cell is known
 _LEAST_OF_KNOWN = 25.0  # nats: of a known cell only orientations are tried
 _LEAST_EVIDENCE = 40.0  # nats: a lattice is one of very many that are tried
 _TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in units of the reach in the plane
+_ECHO_REACH, _ECHO = 0.04, 0.8  # 1/Å; share of a lattice's spots so near another's nodes, beyond which it is none
 _TRUSTED = 0.6  # share of the spots on the first lattice, beyond which no other axis is tried
 _BETTER = 1.5  # times as telling must a lattice about another axis be
 _CANDIDATES = 4  # lattices that are refined before one is chosen
@@ -81,9 +82,13 @@ def _telling(found: list[Crystal]) -> float:
 
 
 def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell: np.ndarray | None) -> list[Crystal]:
-    """Lattices one after another, each from the spots that those before left."""
+    """Lattices one after another, each from the spots that those before left.
+
+    Spots that lie badly on a lattice, in disks unevenly lit above all, can look like one a little larger or smaller:
+    an echo, which is left out.
+    """
     geometry, shift = _sharpest(spots.some(there), stated)
-    left, found = there.copy(), list[Crystal]()
+    left, found, about = there.copy(), list[Crystal](), np.zeros(len(spots), bool)
     while left.sum() >= (_LEAST_SPOTS if cell is None else _LEAST_OF_CELL) and len(found) < most:
         some = spots.some(left)
         free = _best(some, geometry) if cell is None else _best_of_cell(some, geometry, cell)
@@ -95,8 +100,13 @@ def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell
         else:
             own, (crystal,) = refine_jointly([some], [free], stated)
         _, fits = indices(spots, own, crystal)
-        n = int((fits & left).sum())
+        fits &= left
+        n = int(fits.sum())
+        if (fits & about).sum() > _ECHO * n:
+            left &= ~fits
+            continue
         found.append(replace(crystal, n_indexed=n, indexed_fraction=n / len(spots)))
+        about |= indices(spots, own, crystal, _ECHO_REACH, _TAILS)[1]
         # tails of rocking curves lie on rods along the beam: they would make a lattice of their own
         left &= ~indices(spots, own, crystal, along=_TAILS)[1]
     return sorted(found, key=lambda c: -c.n_indexed)
