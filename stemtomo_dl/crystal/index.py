@@ -25,7 +25,7 @@ from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
 _LEAST_SPOTS = 25  # of one lattice; with fewer, a lattice is a guess
-_LEAST_OF_CELL = 15  # of a lattice whose cell is known
+LEAST_OF_CELL = 15  # of a lattice whose cell is known
 _LEAST_OF_KNOWN = 25.0  # nats: of a known cell only orientations are tried
 _LEAST_EVIDENCE = 40.0  # nats: a lattice is one of very many that are tried
 _TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in units of the reach in the plane
@@ -61,7 +61,7 @@ def index(
         The one with most spots first; empty where there is not enough to tell a lattice from chance.
     """
     stated = Geometry(instrument, alpha_deg)
-    least = _LEAST_SPOTS if cell is None else _LEAST_OF_CELL
+    least = _LEAST_SPOTS if cell is None else LEAST_OF_CELL
     there = np.isfinite(stated.lab(spots)).all(1)
     if there.sum() < least:
         return []
@@ -71,6 +71,34 @@ def index(
     others = [_lattices(spots, there, o, most, cell) for o in _other_axes(spots.some(there), stated)]
     best = max(others, key=_telling)
     return best if _telling(best) > _BETTER * _telling(found) else found
+
+
+def index_as(
+    spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, cells: Sequence[np.ndarray]
+) -> Crystal | None:
+    """The lattice, of one of the cells that other crystals of the series have, on which most spots lie.
+
+    Parameters
+    ----------
+    spots : Spots
+        Too few for a lattice whose cell is not known.
+    instrument : Instrument
+        With the tilt axis that the other crystals were refined with: no other is tried.
+    alpha_deg : (frame,) array
+    cells : sequence of (6,) arrays
+        Å and degrees.
+
+    Returns
+    -------
+    Crystal or None
+        None where no cell is told from chance, or where most spots are of something else.
+    """
+    stated = Geometry(instrument, alpha_deg)
+    some = spots.some(np.isfinite(stated.lab(spots)).all(1))
+    free = [f for cell in cells if (f := _best_of_cell(some, stated, cell)) is not None]
+    found = [refine_jointly([some], [f], stated)[1][0] for f in free]
+    best = max(found, key=lambda c: c.n_indexed, default=None)
+    return best if best is not None and best.indexed_fraction > _TRUSTED else None
 
 
 def _telling(found: list[Crystal]) -> float:
@@ -89,7 +117,7 @@ def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell
     """
     geometry, shift = _sharpest(spots.some(there), stated)
     left, found, about = there.copy(), list[Crystal](), np.zeros(len(spots), bool)
-    while left.sum() >= (_LEAST_SPOTS if cell is None else _LEAST_OF_CELL) and len(found) < most:
+    while left.sum() >= (_LEAST_SPOTS if cell is None else LEAST_OF_CELL) and len(found) < most:
         some = spots.some(left)
         free = _best(some, geometry) if cell is None else _best_of_cell(some, geometry, cell)
         if free is None:
@@ -167,7 +195,7 @@ def _best_of_cell(spots: Spots, geometry: Geometry, cell: np.ndarray) -> Crystal
         if own is not None:
             told.append((evidence(points, primitive), own))
     nats, best = max(told, key=lambda t: t[0], default=(0.0, None))
-    return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= _LEAST_OF_CELL else None
+    return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= LEAST_OF_CELL else None
 
 
 def _settled(

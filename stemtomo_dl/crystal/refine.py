@@ -29,9 +29,9 @@ def indices(
 ) -> tuple[np.ndarray, ...]:
     """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,).
 
-    Fitting spots are within ``reach``, 1/Å, in the detector's plane and ``along`` times that along the beam; within what
-    a pixel or a disk leaves open, if that is more. Nodes that the lattice's centring forbids are none: every setting of
-    one lattice has the same nodes.
+    Fitting spots are within ``reach``, 1/Å, in the detector's plane, or within what a pixel or a disk leaves open if
+    that is more, and ``along`` times that along the beam. Nodes that the lattice's centring forbids are none: every
+    setting of one lattice has the same nodes.
     """
     disk = geometry.instrument.convergence_mrad * 1e-3 / geometry.wavelength_a
     reach = max(reach, _PIXELS * geometry.pixel, _DISKS * disk)

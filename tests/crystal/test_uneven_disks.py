@@ -1,4 +1,4 @@
-"""Disks of thick crystals: lit in a band only, so that a spot is off its node; and pairs of them that are found as one."""
+"""Disks of thick crystals, lit in a band only: spots are off their nodes. Pairs of disks that are found as one."""
 
 import numpy as np
 import pytest
