@@ -17,7 +17,9 @@ def phase(
     space_group: Annotated[
         str | None, typer.Option(metavar="SYMBOL", help="As 'P 21/c'; without it, it is found.")
     ] = None,
-    elements: Annotated[str | None, typer.Option(metavar="LIST", help="As Ti,O, where the file does not say.")] = None,
+    elements: Annotated[
+        str | None, typer.Option(metavar="LIST", help="As Ti,O, where the file does not say, or guess.")
+    ] = None,
     known: Annotated[
         list[Path] | None, typer.Option("--known", metavar="CIF", help="A phase that it may be; may be repeated.")
     ] = None,

@@ -21,6 +21,7 @@ from stemtomo_dl.solve.symmetry import merge
 from stemtomo_dl.store.atomic import write_json
 from stemtomo_dl.store.phases import write_phase
 
+_COARSE = 2.0  # Å; contents of a cell do not depend on it
 _FILES = ("merged.hkl", "merged.ins", "stats.json")
 
 
@@ -103,7 +104,19 @@ def known_phase(path: Path, d_min: float) -> Known:
     cosines = metric / np.outer(lengths, lengths)
     angles = np.degrees(np.arccos([cosines[1, 2], cosines[0, 2], cosines[0, 1]]))
     cell = tuple(float(v) for v in (*lengths, *angles))
-    return Known(path.stem, cell, structure.hkl, np.abs(structure.structure_factor))
+    composition = tuple((s.element, s.density * structure.volume) for s in structure.species)
+    return Known(path.stem, cell, composition, structure.hkl, np.abs(structure.structure_factor))
+
+
+def elements_of(paths: list[Path]) -> list[str]:
+    """Elements of the phases in CIFs.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    return sorted({e for p in paths for e, _ in known_phase(p, _COARSE).composition})
 
 
 def merged_phases(run: Run) -> list[str]:

@@ -13,15 +13,15 @@ import numpy as np
 
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
-from stemtomo_dl.phases import known_phase, merged_phases
+from stemtomo_dl.phases import elements_of, known_phase, merged_phases
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
-from stemtomo_dl.solve.naming import Known, likenesses
+from stemtomo_dl.solve.naming import Known, likenesses, name_phase
 from stemtomo_dl.solve.rivals import rivals
 from stemtomo_dl.solve.solution import most_starts
 from stemtomo_dl.store.atomic import write_json, writing
-from stemtomo_dl.store.intensities import read_intensities
+from stemtomo_dl.store.intensities import GUESS, read_intensities
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
@@ -33,6 +33,8 @@ _OF_A_MODEL = (
 _LISTS = ("space_group_trials", "likeness", "assignment", "bonds", "warnings")
 # of stats.json before a phase is tried, so that nothing of an earlier try stays
 _NOTHING: dict[str, Any] = {**dict.fromkeys((*_OF_A_TRY, *_OF_A_MODEL)), **{k: [] for k in _LISTS}}
+_PAIR = 2  # elements; with no more than two, a phase of a mixture holds both
+_GUESSED = "elements are guessed: O, Si, Ti, Zr and Pb stand for all, and all may be lighter or heavier by one factor"
 _NO_ELEMENTS = "[sample] elements is not stated"
 
 
@@ -69,12 +71,18 @@ def phase(
     """
     data = read_intensities(path, cell, space_group, elements)
     with progress.stage("solve", most_starts(data)) as advance:
-        said = _write(folder, _solved(data, known or [], seed, advance))
+        found = _solved(data, known or [], seed, advance)
+        if elements == GUESS:
+            found.figures["warnings"].insert(0, _GUESSED)
+        said = _write(folder, found)
     return f"{said}: {folder / 'solution.cif'}" if said.startswith("solved") else said
 
 
 def solve_phases(run: Run, key: str) -> list[str]:
     """Solve every merged phase of a run whose elements are stated; run.json has what came of each under "structures".
+
+    Elements are those of the sample, else of the phases that it may hold. Where a sample of three or more has several
+    phases in view, each phase may be without some of them.
 
     Returns
     -------
@@ -86,9 +94,10 @@ def solve_phases(run: Run, key: str) -> list[str]:
     InputError
         If the particles were not integrated.
     """
-    names, elements = merged_phases(run), ",".join(run.experiment.sample.elements) or None
+    names, known = merged_phases(run), run.candidates()
+    elements = ",".join(run.experiment.sample.elements or elements_of(known)) or None
     jobs = {
-        i: (run.folder / "phases" / name, elements, run.candidates())
+        i: (run.folder / "phases" / name, elements, known, len(names) > 1)
         for i, name in enumerate(names)
         if elements or _states_elements(run.folder / "phases" / name / "merged.ins")
     }
@@ -121,17 +130,29 @@ class Outcome(NamedTuple):
     files: dict[str, bytes]
 
 
-def _solve_phase(place: Path, elements: str | None, known: list[Path]) -> Outcome:
+def _solve_phase(place: Path, elements: str | None, known: list[Path], mixed: bool) -> Outcome:
     """Solve one phase, on whatever process."""
     data = read_intensities(place / "merged.hkl", elements=elements)
     stats = json.loads((place / "stats.json").read_text(encoding="utf-8")) if (place / "stats.json").exists() else {}
     data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
-    return _solved(data, known, 0)
+    return _solved(data, known, 0, mixed=mixed)
 
 
-def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[], None] = lambda: None) -> Outcome:
+def _solved(
+    data: Intensities,
+    known: list[Path],
+    seed: int,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    mixed: bool = False,
+) -> Outcome:
+    """Solve by what is known; ``mixed``: the elements are those of several phases, of which each may lack some."""
     phases = [known_phase(p, data.d_min) for p in known]
+    data = _with_contents(data, phases)
     solution = solve(data, np.random.default_rng(seed), advance)
+    if mixed and not solution.solved and not data.stated.counted and len(data.elements) > _PAIR:
+        fewer = solve(replace(data, whole=False), np.random.default_rng(seed), advance)
+        solution = fewer if fewer.solved else solution
     best, files = solution.best, dict[str, bytes]()
     if best is not None and solution.solved:
         texts = {"solution.cif": cif_text(best, data), **shelx_files(best, data, "solution")}
@@ -141,6 +162,18 @@ def _solved(data: Intensities, known: list[Path], seed: int, advance: Callable[[
             ccp4_map(best, _MAP_A).write_ccp4_map(str(path))
             files[path.name] = path.read_bytes()
     return Outcome(_stats(solution, phases), files)
+
+
+def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
+    """Intensities with the atoms in the cell of the phase that they are of, where nothing else is said of them."""
+    like = name_phase(data.cell, data.hkl, data.intensity, data.sigma, phases)
+    if data.stated.counted or not like or not like[0].named:
+        return data
+    phase = next(p for p in phases if p.name == like[0].name)
+    if not {e for e, _ in phase.composition} - {"H", "D"} <= set(data.elements):
+        return data
+    cells = 1 / abs(np.linalg.det(like[0].turn))  # of the phase, in one of the crystal's
+    return replace(data, composition=tuple((e, n * cells) for e, n in phase.composition))
 
 
 def _write(folder: Path, found: Outcome) -> str:

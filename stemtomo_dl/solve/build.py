@@ -11,21 +11,19 @@ import numpy as np
 from stemtomo_dl.solve.model import U_START, Factors, Model, Symmetry
 from stemtomo_dl.solve.peaks import find_peaks, potential
 from stemtomo_dl.solve.refine import Fit, Reflections, refine
+from stemtomo_dl.solve.stated import Stated
 
 _ROOM = 7.0  # Å³; no atom but hydrogen takes less
 _CLOSEST = 1.0  # Å between atoms
 _ROUNDS = 4  # of refinement and difference maps
 _TRIED_U = (0.001, 0.007, 0.02, 0.04)  # Å²
-ABSENT = 0.3  # of R1, what an element costs that is said to be there and is not in the model
 _MOST_SPLITS = 8  # sites among which the boundary between heavy and light is looked for
 _HOPELESS = 0.45  # R1 above which difference maps do not help
 _SMEARED = 0.15  # Å²; no atom of a solid moves that much
 _MOST_SWAPPED = 12  # atoms; in larger structures elements are not exchanged one by one
 
 
-def build(
-    symmetry: Symmetry, data: Reflections, phases: np.ndarray, elements: tuple[str, ...], d_min: float
-) -> Fit | None:
+def build(symmetry: Symmetry, data: Reflections, phases: np.ndarray, stated: Stated, d_min: float) -> Fit | None:
     """Atoms from phases: peaks, elements, refinement, completion by difference maps.
 
     Parameters
@@ -34,8 +32,8 @@ def build(
     data : Reflections
     phases : (reflection,) f8
         rad.
-    elements : tuple of str
-        That the structure may hold.
+    stated : Stated
+        What the structure is said to hold.
     d_min : float
         Å.
 
@@ -50,18 +48,18 @@ def build(
     if not len(sites):
         return None
     sites = sites[heights > 0.08 * heights[0]]
-    model = choose(Model.of(symmetry, ("",) * len(sites), sites, U_START), data, elements)
+    model = choose(Model.of(symmetry, ("",) * len(sites), sites, U_START), data, stated)
     if not model.elements:
         return None
     fit = _refined(model, data)
     if fit.r1_all > _HOPELESS:
         return fit
     for _ in range(_ROUNDS):
-        better = _completed(fit, data, elements, d_min)
+        better = _completed(fit, data, stated, d_min)
         if better is None or penalised(better, data) >= penalised(fit, data) - 1:
             break
         fit = better
-    return _pruned(_swapped(fit, data, elements), data)
+    return _pruned(_swapped(fit, data, stated), data)
 
 
 def penalised(fit: Fit, data: Reflections) -> float:
@@ -74,16 +72,16 @@ def _criterion(fo: np.ndarray, fc: np.ndarray, paid: float) -> float:
     return float(2 * len(fo) * np.log(max(np.abs(fo - fc).sum() / fo.sum(), 1e-6)) + paid)
 
 
-def choose(model: Model, data: Reflections, elements: tuple[str, ...]) -> Model:
+def choose(model: Model, data: Reflections, stated: Stated) -> Model:
     """Give each site the element, or none, that suits the amplitudes best, with one displacement for all.
 
     Sites change one at a time, each to what lowers Bayes' criterion most, until none does: an atom has to earn its
     parameters. Sites whose element is '' are free, and start with heavy elements before light ones at every place
     where the first may end; others start with what they are. Sites come highest peak first.
     """
-    factors = Factors(model.symmetry, data.hkl)
+    factors, elements = Factors(model.symmetry, data.hkl), stated.elements
     fo = data.amplitude
-    geometric = np.array([_geometric(factors, model, i) for i in range(len(model.sites))])
+    geometric, places = np.array([_geometric(factors, model, i) for i in range(len(model.sites))]), model.multiplicities
     price = np.array([len(model.site_basis(i)) + 1 for i in range(len(model.sites))]) * np.log(len(fo))
     forms = np.array([np.zeros(len(fo)), *(factors.form(e) for e in elements)])
     given = np.array([elements.index(e) + 1 if e else 0 for e in model.elements])
@@ -92,7 +90,8 @@ def choose(model: Model, data: Reflections, elements: tuple[str, ...]) -> Model:
         damped = forms * np.exp(-8 * np.pi**2 * u * factors.s2)
         for first in _first_guesses(len(model.sites), elements):
             cost, choice = _descend(fo, geometric, damped, np.where(given > 0, given, first), price)
-            cost += 2 * len(fo) * np.log(1 + ABSENT) * (len(elements) - len(set(choice[choice > 0])))
+            held = np.bincount(choice, places, len(forms))[1:]
+            cost += 2 * len(fo) * np.log(stated.cost(held))
             if cost < best[0]:
                 best = cost, choice, u
     _, choice, u = best
@@ -152,7 +151,7 @@ def _refined(model: Model, data: Reflections) -> Fit:
     return fit if keep.all() else refine(fit.model.some(keep), data, cycles=10)
 
 
-def _completed(fit: Fit, data: Reflections, elements: tuple[str, ...], d_min: float) -> Fit | None:
+def _completed(fit: Fit, data: Reflections, stated: Stated, d_min: float) -> Fit | None:
     """The model with the peaks of its difference map, chosen again and refined; None where there is nothing to add."""
     symmetry, model = fit.model.symmetry, fit.model
     y = np.sqrt(np.maximum(fit.fc2, 1e-30) / np.maximum(np.abs(fit.fc) ** 2 * fit.scale, 1e-30))
@@ -162,7 +161,7 @@ def _completed(fit: Fit, data: Reflections, elements: tuple[str, ...], d_min: fl
     added, heights = find_peaks(symmetry, difference, 2 + len(model.elements) // 2, _CLOSEST, model.sites)
     added = added[heights > 4 * difference.std()]
     sites = np.concatenate([model.sites, added])
-    chosen = choose(Model.of(symmetry, (*model.elements, *("",) * len(added)), sites, U_START), data, elements)
+    chosen = choose(Model.of(symmetry, (*model.elements, *("",) * len(added)), sites, U_START), data, stated)
     if not chosen.elements or (chosen.elements == model.elements and not len(added)):
         return None
     return _refined(chosen, data)
@@ -179,15 +178,19 @@ def _pruned(fit: Fit, data: Reflections) -> Fit:
     return fit
 
 
-def _swapped(fit: Fit, data: Reflections, elements: tuple[str, ...]) -> Fit:
+def _swapped(fit: Fit, data: Reflections, stated: Stated) -> Fit:
     """Try every other element on every atom, displacements refined; keep what fits better."""
     if len(fit.model.elements) > _MOST_SWAPPED:
         return fit
     for atom in range(len(fit.model.elements)):
-        for element in elements:
+        for element in stated.elements:
             named = list(fit.model.elements)
             if element != named[atom]:
                 named[atom] = element
                 trial = refine(replace(fit.model, elements=tuple(named)), data, cycles=8)
-                fit = min(fit, trial, key=lambda f: f.r1_all)
+                fit = min(fit, trial, key=lambda f: f.r1_all * _cost(f.model, stated))
     return fit
+
+
+def _cost(model: Model, stated: Stated) -> float:
+    return stated.cost(stated.counts(model.elements, model.multiplicities))

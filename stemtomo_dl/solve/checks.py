@@ -9,9 +9,9 @@ import numpy as np
 
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.refine import Fit
+from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
-_ALIKE = 2  # atomic numbers that differ by no more cannot be told apart
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
 # R0 of bond valences, Å, with the valence of the cation; same source, and Brese & O'Keeffe, Acta Cryst. B47 (1991) 192
@@ -19,6 +19,13 @@ _R0 = {
     ("Ti", "O"): (1.815, 4), ("Si", "O"): (1.624, 4), ("Al", "O"): (1.651, 3), ("Zr", "O"): (1.937, 4),
     ("Mg", "O"): (1.693, 2), ("Ca", "O"): (1.967, 2), ("Fe", "O"): (1.759, 3), ("Zn", "O"): (1.704, 2),
     ("Ce", "O"): (2.028, 4), ("Sr", "O"): (2.118, 2), ("Ba", "O"): (2.29, 2), ("Na", "O"): (1.80, 1),
+    ("Li", "O"): (1.466, 1), ("Be", "O"): (1.381, 2), ("B", "O"): (1.371, 3), ("P", "O"): (1.617, 5),
+    ("S", "O"): (1.624, 6), ("K", "O"): (2.13, 1), ("Sc", "O"): (1.849, 3), ("Ga", "O"): (1.730, 3),
+    ("Ge", "O"): (1.748, 4), ("Rb", "O"): (2.26, 1), ("Y", "O"): (2.014, 3), ("Nb", "O"): (1.911, 5),
+    ("Cd", "O"): (1.904, 2), ("In", "O"): (1.902, 3), ("Cs", "O"): (2.42, 1), ("La", "O"): (2.172, 3),
+    ("Nd", "O"): (2.117, 3), ("Gd", "O"): (2.065, 3), ("Yb", "O"): (1.985, 3), ("Lu", "O"): (1.971, 3),
+    ("Hf", "O"): (1.923, 4), ("Ta", "O"): (1.920, 5), ("W", "O"): (1.921, 6), ("Bi", "O"): (2.09, 3),
+    ("Ca", "F"): (1.842, 2), ("Mg", "F"): (1.581, 2), ("Na", "F"): (1.677, 1), ("Sr", "F"): (2.019, 2),
     ("Pb", "Br"): (2.64, 2), ("Cs", "Br"): (2.95, 1), ("Pb", "I"): (2.83, 2), ("Cs", "I"): (3.18, 1),
     ("Pb", "Cl"): (2.53, 2), ("Cs", "Cl"): (2.79, 1), ("Na", "Cl"): (2.15, 1), ("K", "Cl"): (2.52, 1),
 }  # fmt: skip
@@ -92,6 +99,11 @@ def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
     return sums
 
 
+def is_off(total: float, expected: int) -> bool:
+    """Whether bond valences sum to something else than the atom's valence."""
+    return abs(total - expected) > 0.25 * expected + 0.25
+
+
 def overlaps(fit: Fit) -> list[Bond]:
     """Pairs of atoms that are closer than atoms come."""
     radius = [gemmi.Element(e).covalent_r for e in fit.model.elements]
@@ -105,7 +117,7 @@ def overlaps(fit: Fit) -> list[Bond]:
 def missing_elements(fit: Fit, elements: tuple[str, ...]) -> list[str]:
     """Elements that are said to be there, are not in the model, and differ from all that are by more than data tell."""
     numbers = [gemmi.Element(e).atomic_number for e in fit.model.elements]
-    return [e for e in elements if all(abs(gemmi.Element(e).atomic_number - n) > _ALIKE for n in numbers)]
+    return [e for e in elements if all(abs(gemmi.Element(e).atomic_number - n) > ALIKE for n in numbers)]
 
 
 def warnings(fit: Fit, names: list[str]) -> list[str]:
@@ -115,7 +127,7 @@ def warnings(fit: Fit, names: list[str]) -> list[str]:
         for b in overlaps(fit)
     ]
     for atom, total, expected in bond_valences(fit):
-        if abs(total - expected) > 0.25 * expected + 0.25:
+        if is_off(total, expected):
             said.append(f"{names[atom]}: bond valences sum to {total:.1f}, expected {expected}")
     u = fit.model.u
     said += [f"{names[i]}: Uiso is {u[i]:.3f} Å², which is no atom's" for i in np.flatnonzero((u > 0.2) | (u < 0.001))]

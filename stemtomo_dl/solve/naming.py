@@ -23,10 +23,20 @@ _STEPS = 2  # edges of our cell that an edge of a candidate's may be made of, ea
 
 @dataclass(frozen=True, eq=False)
 class Known(Record):
-    """A phase that a crystal may be: every reflection of its sphere, both Friedel mates, absent ones left out."""
+    """A phase that a crystal may be: every reflection of its sphere, both Friedel mates, absent ones left out.
+
+    Attributes
+    ----------
+    name : str
+    cell : tuple of float
+        a, b, c in Å, α, β, γ in degrees.
+    composition : tuple of (str, float)
+        Elements with their number in the cell.
+    """
 
     name: str
     cell: tuple[float, ...]
+    composition: tuple[tuple[str, float], ...]
     hkl: np.ndarray = array("i4", "reflection 3")
     amplitude: np.ndarray = array("f8", "reflection")
 

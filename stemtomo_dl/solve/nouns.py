@@ -9,6 +9,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.records import Record, array
+from stemtomo_dl.solve.stated import Stated
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Intensities(Record):
         That the intensities were merged from, where the file says no more of them than their means.
     rint : float or None
         Of those observations.
+    whole : bool
+        Whether every element of ``composition`` is there; else they are those of a sample of several phases.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Intensities(Record):
     cell_esd: tuple[float, ...] = (0.0,) * 6
     observations: int | None = None
     rint: float | None = None
+    whole: bool = True
 
     @cached_property
     def reciprocal(self) -> np.ndarray:
@@ -64,4 +68,10 @@ class Intensities(Record):
     @property
     def elements(self) -> tuple[str, ...]:
         """Chemical symbols, hydrogen left out: it is not looked for."""
-        return tuple(e for e, _ in self.composition if e not in ("H", "D"))
+        return self.stated.elements
+
+    @property
+    def stated(self) -> Stated:
+        """What the structure is said to hold."""
+        shown = [(e, n) for e, n in self.composition if e not in ("H", "D")]
+        return Stated(tuple(e for e, _ in shown), tuple(n for _, n in shown), self.whole)

@@ -41,7 +41,7 @@ def rivals(trial: Trial) -> list[Rival]:
         return []
     found = []
     for atom, own in enumerate(model.elements):
-        others = [e for e in trial.elements if e != own]
+        others = [e for e in trial.stated.elements if e != own]
         if not others:
             continue
         named = [replace(model, elements=(*model.elements[:atom], e, *model.elements[atom + 1 :])) for e in others]

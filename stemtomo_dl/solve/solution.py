@@ -9,7 +9,9 @@ from typing import Any
 import gemmi
 import numpy as np
 
+from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
+from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
@@ -30,8 +32,9 @@ _FLIPS = 3  # starts of charge flipping that a structure of light atoms is given
 _LEAST = 0.1  # completeness; with less, phases are not looked for
 _SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
 _PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
+_DEPARTS = 0.15  # share of the atoms of a solved model that may be of another element than is known
 _SOLVED = 0.35  # R1 above which a model is not called a solution
-_CLEAR = 0.25  # R1 above which a chemist must have nothing against it besides
+_CLEAR = 0.2  # R1 above which a chemist must have nothing against it besides
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +115,7 @@ def solve(
     if light and not settled(found):
         done += add_recycled(found, data, classes[0], groups, rng, advance)
     ordered = in_order(list(found.values()))
-    best = finish(ordered[0]) if ordered else None
+    best = finish(exchanged(ordered[0])) if ordered else None
     doubts = _doubts(data, best, done)
     solved = not doubts
     merged = best.merged if best else classes[0]
@@ -164,7 +167,18 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
         said.append(f"no model fits after {starts} starts (lowest R1 {fit.r1:.2f})")
     elif fit.r1 >= _CLEAR and (objections := warnings(fit, fit.model.labels)):
         said.append(f"R1 is {fit.r1:.2f}, and {objections[0]}")
-    said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
+    if data.whole:
+        said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
+    elif len(set(fit.model.elements)) < 2:
+        said.append(f"the model holds {fit.model.elements[0]} alone, of {', '.join(data.elements)}")
+    if data.stated.departure(best.counts) > _DEPARTS:
+        numbers = zip(data.stated.elements, best.counts, data.stated.numbers, strict=True)
+        told = "; ".join(f"{e} {there:.0f}, expected {known:.0f}" for e, there, known in numbers)
+        said.append(f"the model has other atoms than are known to be in the cell ({told})")
+    held = dict(zip(data.stated.elements, best.counts, strict=True))
+    charge = least_charge({e: n for e, n in held.items() if n})
+    if charge is not None and charge > 0:
+        said.append("the model has too few anions to balance its charges")
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")

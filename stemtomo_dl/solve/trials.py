@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.solve.build import ABSENT, build, penalised
+from stemtomo_dl.solve.build import build, penalised
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
+from stemtomo_dl.solve.stated import Stated
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
 
 SURE = 0.12  # R1 at which one start is enough
@@ -37,8 +38,8 @@ class Trial:
     r1_total : float
         R1 of all reflections as they were measured, not merged; those that the group forbids are zero in the model.
         Merged data of a lower class have more scatter in them, so only this compares models of different classes.
-    elements : tuple of str
-        That the structure is said to hold.
+    stated : Stated
+        What the structure is said to hold.
     times : int
         Starts that led to it.
     recycled : bool
@@ -50,14 +51,19 @@ class Trial:
     data: Reflections
     fit: Fit
     r1_total: float
-    elements: tuple[str, ...]
+    stated: Stated
     times: int = 1
     recycled: bool = False
 
     @property
     def misfit(self) -> float:
-        """What trials are compared by: ``r1_total``, more where an element that is said to be there is not."""
-        return self.r1_total * (1 + ABSENT * len(set(self.elements) - set(self.fit.model.elements)))
+        """What trials are compared by: ``r1_total``, more where the model departs from what is said to be there."""
+        return self.r1_total * self.stated.cost(self.counts)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Atoms of each stated element (element,) in the cell."""
+        return self.stated.counts(self.fit.model.elements, self.fit.model.multiplicities)
 
     @property
     def order(self) -> int:
@@ -93,7 +99,7 @@ def settled(found: dict[str, Trial]) -> bool:
     if not found:
         return False
     best = in_order(list(found.values()))[0]
-    whole = set(best.fit.model.elements) >= set(best.elements)
+    whole = bool((best.counts > 0).all()) or not best.stated.whole
     enough = _AGAIN if whole else 2 * _AGAIN  # Mg and Al look alike
     return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough)
 
@@ -135,10 +141,10 @@ def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases:
     theta2 = 2 * np.arcsin(np.clip(data.wavelength * np.linalg.norm(merged.hkl @ data.reciprocal, axis=1) / 2, 0, 0.99))
     path = data.wavelength**3 / np.sin(theta2)
     reflections = Reflections(merged.hkl[allowed], merged.intensity[allowed], merged.sigma[allowed], path[allowed])
-    fit = build(Symmetry(operations, data.cell), reflections, phases[allowed], data.elements, data.d_min)
+    fit = build(Symmetry(operations, data.cell), reflections, phases[allowed], data.stated, data.d_min)
     if fit is None:
         return None
-    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit), data.elements)
+    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit), data.stated)
 
 
 def _total(data: Intensities, merged: Merged, allowed: np.ndarray, fit: Fit) -> float:

@@ -15,6 +15,8 @@ from stemtomo_dl.solve.nouns import Intensities
 
 _LATTICE = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}  # SHELX's LATT
 _ENDS, _WIDTH = 28, 8  # column where σ ends in HKLF 4, and its width
+GUESS = "guess"  # in place of elements
+_PALETTE = ("O", "Si", "Ti", "Zr", "Pb")  # each stands for those of about its atomic number
 _WAVELENGTH = 0.0251  # Å, 200 kV, where no file says
 
 
@@ -33,7 +35,7 @@ def read_intensities(
     space_group : str or None
         Symbol; None: as the .ins says, else to be found.
     elements : str or None
-        Symbols with commas between, or a formula of the cell: Ti,O or Ti8O16.
+        Symbols with commas between, or a formula of the cell: Ti,O or Ti8O16; "guess": any, of which few stand for all.
 
     Raises
     ------
@@ -57,9 +59,10 @@ def read_intensities(
     if "cell" not in stated:
         raise InputError(f"{path}: the cell is not known; give --cell a,b,c,α,β,γ or put {beside.name} beside it")
     if elements is not None:
-        stated["composition"] = _composition(elements)
+        guess = tuple((e, 0.0) for e in _PALETTE)
+        stated["composition"] = guess if elements == GUESS else _composition(elements)
     if not stated.get("composition"):
-        raise InputError(f"{path}: the elements are not known; give --elements, as Ti,O")
+        raise InputError(f"{path}: the elements are not known; give --elements, as Ti,O, or guess")
     for element, _ in stated["composition"]:
         scattering_factor(element, np.zeros(1))
     operations = stated.get("operations")
@@ -76,6 +79,7 @@ def read_intensities(
         intensity=np.ascontiguousarray(table[:, 3]),
         sigma=np.ascontiguousarray(sigma),
         cell_esd=(0.0,) * 6 if cell is not None else stated.get("cell_esd", (0.0,) * 6),
+        whole=elements != GUESS,
     )
     _check_symmetry(path, data)
     return replace(data, operations=None) if _holosymmetric(data) and space_group is None else data
@@ -144,7 +148,10 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
         stated["wavelength"] = number
     formula = block.find_value("_chemical_formula_sum")
     if formula is not None and not gemmi.cif.is_null(formula):
-        stated["composition"] = _composition(gemmi.cif.as_string(formula))
+        units = gemmi.cif.as_number(block.find_value("_cell_formula_units_Z") or "?")
+        parts = _composition(gemmi.cif.as_string(formula))
+        # a formula unit writes no 1; the cell holds Z of them, and without Z how many is not known
+        stated["composition"] = tuple((e, (n or 1.0) * units if units > 0 else 0.0) for e, n in parts)
     return stated, _finite(np.array(rows, float).reshape(-1, 5))
 
 

@@ -20,6 +20,7 @@ from stemtomo_dl.solve.model import Factors, Model, Symmetry
 from stemtomo_dl.solve.refine import Reflections, refine
 from stemtomo_dl.solve.rivals import rivals
 from stemtomo_dl.solve.solution import _doubts
+from stemtomo_dl.solve.stated import Stated
 from stemtomo_dl.solve.symmetry import compatible_groups, find_laue
 from stemtomo_dl.store.intensities import read_intensities
 
@@ -180,7 +181,8 @@ def test_a_mediocre_fit_needs_sane_chemistry(solved):
 
 def test_rivals_tell_elements_that_are_far_apart_and_admit_those_that_are_not(solved):
     for elements, sure in ((("Ti", "O"), True), (("V", "Ti", "O"), False)):
-        told = rivals(replace(solved.best, elements=elements))
+        stated = Stated(elements, (0.0,) * len(elements), whole=True)
+        told = rivals(replace(solved.best, stated=stated))
         titanium = told[solved.best.fit.model.elements.index("Ti")]
         assert titanium.element == elements[0 if not sure else 1]
         assert titanium.sure or not sure
