@@ -14,7 +14,7 @@ from stemtomo_dl.crystal.goniometer import Geometry, placed
 from stemtomo_dl.crystal.index import LEAST_OF_CELL, index_as
 from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
-from stemtomo_dl.crystal.siblings import attested_cells
+from stemtomo_dl.crystal.siblings import attested
 from stemtomo_dl.crystal.stretch import with_one_cell
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
@@ -108,13 +108,13 @@ def index_particles(run: Run, key: str) -> list[str]:
 def _by_siblings(
     run: Run, key: str, left: Mapping[int, SeriesSpots], found: Sequence[Crystal]
 ) -> dict[int, list[Crystal]]:
-    """Lattices of particles that show too few spots to find one, with cells that others of the run have."""
+    """Lattices of particles that show too few spots to find one, of those that others of the run have."""
     left = {k: s for k, s in left.items() if len(s.spots) >= LEAST_OF_CELL}
-    cells, name = attested_cells(found), "index-siblings"
-    if not cells or not left:
+    siblings, name = attested(found), "index-siblings"
+    if not siblings or not left:
         return {}
     axis = float(np.median([c.tilt_axis_deg for c in found]))
-    jobs = {k: (s.spots, replace(s.instrument, tilt_axis_deg=axis), s.alpha_deg, cells) for k, s in left.items()}
+    jobs = {k: (s.spots, replace(s.instrument, tilt_axis_deg=axis), s.alpha_deg, siblings) for k, s in left.items()}
 
     def keep(_: int, crystal: Crystal | None) -> dict[str, np.ndarray]:
         return {"crystals": np.array(json.dumps([] if crystal is None else [crystal_entry(crystal)]))}

@@ -21,6 +21,7 @@ from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import REACH, indices, refine
 from stemtomo_dl.crystal.search import DISTANCE, chance, find_bases
+from stemtomo_dl.crystal.settings import changes
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
@@ -74,9 +75,9 @@ def index(
 
 
 def index_as(
-    spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, cells: Sequence[np.ndarray]
+    spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, siblings: Sequence[Crystal]
 ) -> Crystal | None:
-    """The lattice, of one of the cells that other crystals of the series have, on which most spots lie.
+    """The lattice, of those that other crystals of the series have, on which most spots lie.
 
     Parameters
     ----------
@@ -85,18 +86,22 @@ def index_as(
     instrument : Instrument
         With the tilt axis that the other crystals were refined with: no other is tried.
     alpha_deg : (frame,) array
-    cells : sequence of (6,) arrays
-        Å and degrees.
+    siblings : sequence of Crystal
+        One of each lattice.
 
     Returns
     -------
     Crystal or None
-        None where no cell is told from chance, or where most spots are of something else.
+        None where no lattice is told from chance, or where most spots are of something else.
     """
     stated = Geometry(instrument, alpha_deg)
     some = spots.some(np.isfinite(stated.lab(spots)).all(1))
-    free = [f for cell in cells if (f := _best_of_cell(some, stated, cell)) is not None]
-    found = [refine_jointly([some], [f], stated)[1][0] for f in free]
+    found = list[Crystal]()
+    for sibling in siblings:
+        free = _best_of_cell(some, stated, sibling.cell)
+        if free is not None:
+            own = refine_jointly([some], [free], stated)[1][0]
+            found += [own] if changes(sibling.cell, sibling.lattice, own.cell, own.lattice) else []
     best = max(found, key=lambda c: c.n_indexed, default=None)
     return best if best is not None and best.indexed_fraction > _TRUSTED else None
 

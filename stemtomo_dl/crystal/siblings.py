@@ -1,19 +1,17 @@
-"""Which cells the crystals of one series have, so that particles of few spots can be tried with them."""
+"""Which lattices the crystals of one series have, so that particles of few spots can be tried with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from stemtomo_dl.crystal.nouns import Crystal
 from stemtomo_dl.crystal.settings import changes
 
-_SURE = 0.6  # share of a particle's spots on its lattice, from which its cell counts
+_SURE = 0.6  # share of a particle's spots on its lattice, from which it counts
 
 
-def attested_cells(crystals: Sequence[Crystal], most: int = 3) -> list[np.ndarray]:
-    """The different cells that crystals have.
+def attested(crystals: Sequence[Crystal], most: int = 3) -> list[Crystal]:
+    """A crystal of each lattice that crystals have.
 
     Parameters
     ----------
@@ -24,8 +22,8 @@ def attested_cells(crystals: Sequence[Crystal], most: int = 3) -> list[np.ndarra
 
     Returns
     -------
-    list of (6,) arrays
-        Å and degrees, each as the crystal with most spots has it; that of most crystals first.
+    list of Crystal
+        Each the one of its lattice with most spots; that of the lattice that most crystals have first.
     """
     groups: list[list[Crystal]] = []
     for crystal in sorted(crystals, key=lambda c: -c.n_indexed):
@@ -36,4 +34,4 @@ def attested_cells(crystals: Sequence[Crystal], most: int = 3) -> list[np.ndarra
             groups.append([crystal])
         else:
             group.append(crystal)
-    return [g[0].cell for g in sorted(groups, key=lambda g: -len(g))[:most]]
+    return [g[0] for g in sorted(groups, key=lambda g: -len(g))[:most]]
