@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stemtomo_dl.crystal.goniometer import Geometry, placed
+from stemtomo_dl.crystal.index import LEAST_OF_CELL, index_as
 from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
+from stemtomo_dl.crystal.siblings import attested
 from stemtomo_dl.crystal.stretch import with_one_cell
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.reduction import Indexed, SeriesSpots, extent, find_lattices, measure, not_enough
 from stemtomo_dl.run import Run
 from stemtomo_dl.store.cif_pets import write_cif_pets
+from stemtomo_dl.store.partial import discard
 from stemtomo_dl.store.particle_files import Files
 from stemtomo_dl.store.record_h5 import read_record, write_record
 from stemtomo_dl.store.reflections import (
@@ -30,6 +34,7 @@ from stemtomo_dl.store.reflections import (
 )
 from stemtomo_dl.store.shared_geometry import SharedGeometry
 
+_MANY = 10  # particles of few spots: less is done before other processes have started
 _HEAVY_BYTES = 24 << 20  # of all series together: less is done before other processes have started
 
 
@@ -83,6 +88,8 @@ def index_particles(run: Run, key: str) -> list[str]:
     seen = {k: read_record(run.folder / files[k].spots, SeriesSpots) for k in done}
     found = {k: [crystal_of(e) for e in json.loads(str(partial.array(k, "crystals")))] for k in done}
     found = {k: crystals for k, crystals in found.items() if crystals}
+    found |= _by_siblings(run, key, {k: seen[k] for k in done if k not in found}, [c[0] for c in found.values()])
+    found = {k: found[k] for k in done if k in found}
     shared, found = _refine_shared({k: seen[k] for k in found}, found)
     notes = failed | {k: not_enough(seen[k].spots) for k in done if k not in found}
     written = [files[k].spots for k in done]
@@ -96,6 +103,26 @@ def index_particles(run: Run, key: str) -> list[str]:
     }
     _remove(run, set(before) | {files[k].spots for k in failed}, written)
     return written
+
+
+def _by_siblings(
+    run: Run, key: str, left: Mapping[int, SeriesSpots], found: Sequence[Crystal]
+) -> dict[int, list[Crystal]]:
+    """Lattices of particles that show too few spots to find one, of those that others of the run have."""
+    left = {k: s for k, s in left.items() if len(s.spots) >= LEAST_OF_CELL}
+    siblings, name = attested(found), "index-siblings"
+    if not siblings or not left:
+        return {}
+    axis = float(np.median([c.tilt_axis_deg for c in found]))
+    jobs = {k: (s.spots, replace(s.instrument, tilt_axis_deg=axis), s.alpha_deg, siblings) for k, s in left.items()}
+
+    def keep(_: int, crystal: Crystal | None) -> dict[str, np.ndarray]:
+        return {"crystals": np.array(json.dumps([] if crystal is None else [crystal_entry(crystal)]))}
+
+    partial, failed = run.per_particle(name, key, jobs, index_as, keep, heavy=len(jobs) > _MANY)
+    told = {k: [crystal_of(e) for e in json.loads(str(partial.array(k, "crystals")))] for k in jobs if k not in failed}
+    discard(run.folder, name)
+    return {k: crystals for k, crystals in told.items() if crystals}
 
 
 def _refine_shared(

@@ -23,6 +23,8 @@ _FURTHER = 12.0  # nats by which further nodes must raise the likelihood: 20 sub
 _TAILS = 0.1, 3.0  # of rocking curves, along the beam: their part, and how many times wider they are
 _APART = 8.0  # errors between two nodes that a reflection tells apart
 _LEAST_FURTHER = 5  # reflections
+# Of all that a lattice explains, on further nodes: two spots that are found as one lie half way between their nodes.
+_LEAST_PART = 0.03
 _RULES = [
     (n, np.array(m)) for n in (2, 3) for m in product(range(n), repeat=3) if any(m) and next(c for c in m if c) == 1
 ]
@@ -64,8 +66,7 @@ def _without_empty_nodes(points: Points, basis: np.ndarray) -> np.ndarray | None
     for n, m in _RULES:
         even = hkl @ m % n == 0
         # the same reflections, told by the nodes of a cell of V / n and by the others
-        gain, count = _further(density * even * n, density * ~even * n / (n - 1))
-        tried.append((gain if count >= _LEAST_FURTHER else 0.0, n, m))
+        tried.append((_further(density * even * n, density * ~even * n / (n - 1)), n, m))
     gain, n, m = min(tried, key=lambda t: t[0])
     return _divided(basis, m, n) if gain < _FURTHER else None
 
@@ -86,8 +87,8 @@ def _with_further_nodes(points: Points, basis: np.ndarray) -> np.ndarray | None:
             told.append(density * (np.linalg.norm(apart - off, axis=1) > _APART))
         which = np.argmax(told, 0)
         once = 1 / _sharing(np.stack(nodes)[which, np.arange(len(which))])
-        gain, count = _further(own, np.mean(told[1:], 0), once)
-        if count >= _LEAST_FURTHER and gain > best[0]:
+        gain = _further(own, np.mean(told[1:], 0), once)
+        if gain > best[0]:
             best = gain, n, m
     return None if best[1] == 1 else _multiplied(basis, best[2], best[1])
 
@@ -100,11 +101,12 @@ def _sharing(hkl: np.ndarray) -> np.ndarray:
     return np.bincount(one)[one]
 
 
-def _further(own: np.ndarray, further: np.ndarray, weight: np.ndarray | float = 1.0) -> tuple[float, float]:
-    """By how much the further nodes raise the log likelihood, and how many reflections they explain."""
+def _further(own: np.ndarray, further: np.ndarray, weight: np.ndarray | float = 1.0) -> float:
+    """By how much the further nodes raise the log likelihood; 0 where they explain too few reflections."""
     alone = _shares(own[:, None], weight)[0]
     both, _, part = _shares(np.stack([own, further], 1), weight)
-    return both - alone, float((part[:, 1] * weight).sum())
+    count = (part * np.reshape(weight, (-1, 1))).sum(0)
+    return both - alone if count[1] >= max(_LEAST_FURTHER, _LEAST_PART * count.sum()) else 0.0
 
 
 def _density(points: Points, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,14 +21,16 @@ from stemtomo_dl.crystal.metric import with_symmetry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import REACH, indices, refine
 from stemtomo_dl.crystal.search import DISTANCE, chance, find_bases
+from stemtomo_dl.crystal.settings import changes
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
 _LEAST_SPOTS = 25  # of one lattice; with fewer, a lattice is a guess
-_LEAST_OF_CELL = 15  # of a lattice whose cell is known
+LEAST_OF_CELL = 15  # of a lattice whose cell is known
 _LEAST_OF_KNOWN = 25.0  # nats: of a known cell only orientations are tried
 _LEAST_EVIDENCE = 40.0  # nats: a lattice is one of very many that are tried
 _TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in units of the reach in the plane
+_ECHO_REACH, _ECHO = 0.04, 0.8  # 1/Å; share of a lattice's spots so near another's nodes, beyond which it is none
 _TRUSTED = 0.6  # share of the spots on the first lattice, beyond which no other axis is tried
 _BETTER = 1.5  # times as telling must a lattice about another axis be
 _CANDIDATES = 4  # lattices that are refined before one is chosen
@@ -60,7 +62,7 @@ def index(
         The one with most spots first; empty where there is not enough to tell a lattice from chance.
     """
     stated = Geometry(instrument, alpha_deg)
-    least = _LEAST_SPOTS if cell is None else _LEAST_OF_CELL
+    least = _LEAST_SPOTS if cell is None else LEAST_OF_CELL
     there = np.isfinite(stated.lab(spots)).all(1)
     if there.sum() < least:
         return []
@@ -72,6 +74,38 @@ def index(
     return best if _telling(best) > _BETTER * _telling(found) else found
 
 
+def index_as(
+    spots: Spots, instrument: Instrument, alpha_deg: np.ndarray, siblings: Sequence[Crystal]
+) -> Crystal | None:
+    """The lattice, of those that other crystals of the series have, on which most spots lie.
+
+    Parameters
+    ----------
+    spots : Spots
+        Too few for a lattice whose cell is not known.
+    instrument : Instrument
+        With the tilt axis that the other crystals were refined with: no other is tried.
+    alpha_deg : (frame,) array
+    siblings : sequence of Crystal
+        One of each lattice.
+
+    Returns
+    -------
+    Crystal or None
+        None where no lattice is told from chance, or where most spots are of something else.
+    """
+    stated = Geometry(instrument, alpha_deg)
+    some = spots.some(np.isfinite(stated.lab(spots)).all(1))
+    found = list[Crystal]()
+    for sibling in siblings:
+        free = _best_of_cell(some, stated, sibling.cell)
+        if free is not None:
+            own = refine_jointly([some], [free], stated)[1][0]
+            found += [own] if changes(sibling.cell, sibling.lattice, own.cell, own.lattice) else []
+    best = max(found, key=lambda c: c.n_indexed, default=None)
+    return best if best is not None and best.indexed_fraction > _TRUSTED else None
+
+
 def _telling(found: list[Crystal]) -> float:
     """What the first lattice tells of the spots, nats: about a wrong axis large cells explain many by chance."""
     if not found:
@@ -81,10 +115,14 @@ def _telling(found: list[Crystal]) -> float:
 
 
 def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell: np.ndarray | None) -> list[Crystal]:
-    """Lattices one after another, each from the spots that those before left."""
+    """Lattices one after another, each from the spots that those before left.
+
+    Spots that lie badly on a lattice, in disks unevenly lit above all, can look like one a little larger or smaller:
+    an echo, which is left out.
+    """
     geometry, shift = _sharpest(spots.some(there), stated)
-    left, found = there.copy(), list[Crystal]()
-    while left.sum() >= (_LEAST_SPOTS if cell is None else _LEAST_OF_CELL) and len(found) < most:
+    left, found, about = there.copy(), list[Crystal](), np.zeros(len(spots), bool)
+    while left.sum() >= (_LEAST_SPOTS if cell is None else LEAST_OF_CELL) and len(found) < most:
         some = spots.some(left)
         free = _best(some, geometry) if cell is None else _best_of_cell(some, geometry, cell)
         if free is None:
@@ -95,8 +133,13 @@ def _lattices(spots: Spots, there: np.ndarray, stated: Geometry, most: int, cell
         else:
             own, (crystal,) = refine_jointly([some], [free], stated)
         _, fits = indices(spots, own, crystal)
-        n = int((fits & left).sum())
+        fits &= left
+        n = int(fits.sum())
+        if (fits & about).sum() > _ECHO * n:
+            left &= ~fits
+            continue
         found.append(replace(crystal, n_indexed=n, indexed_fraction=n / len(spots)))
+        about |= indices(spots, own, crystal, _ECHO_REACH, _TAILS)[1]
         # tails of rocking curves lie on rods along the beam: they would make a lattice of their own
         left &= ~indices(spots, own, crystal, along=_TAILS)[1]
     return sorted(found, key=lambda c: -c.n_indexed)
@@ -157,7 +200,7 @@ def _best_of_cell(spots: Spots, geometry: Geometry, cell: np.ndarray) -> Crystal
         if own is not None:
             told.append((evidence(points, primitive), own))
     nats, best = max(told, key=lambda t: t[0], default=(0.0, None))
-    return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= _LEAST_OF_CELL else None
+    return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= LEAST_OF_CELL else None
 
 
 def _settled(

@@ -18,6 +18,9 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 
 NEAR = 0.36  # of a node in units of the primitive indices, at most
 REACH = (0.025, 0.015, 0.012)  # 1/Å in the detector's plane, round by round
+# However small the reach, spots' centres are hardly known to more than this part of a pixel, and of a disk's radius: of
+# a thick crystal's disk only the band is lit where the excitation error is small.
+_PIXELS, _DISKS = 0.6, 0.5
 _LEAST = 12
 
 
@@ -26,9 +29,12 @@ def indices(
 ) -> tuple[np.ndarray, ...]:
     """Indices (spot, 3) of the nearest nodes, and which spots they fit (spot,).
 
-    Fitting spots are within ``reach``, 1/Å, in the detector's plane and ``along`` times that along the beam. Nodes that
-    the lattice's centring forbids are none: every setting of one lattice has the same nodes.
+    Fitting spots are within ``reach``, 1/Å, in the detector's plane, or within what a pixel or a disk leaves open if
+    that is more, and ``along`` times that along the beam. Nodes that the lattice's centring forbids are none: every
+    setting of one lattice has the same nodes.
     """
+    disk = geometry.instrument.convergence_mrad * 1e-3 / geometry.wavelength_a
+    reach = max(reach, _PIXELS * geometry.pixel, _DISKS * disk)
     geometry = geometry.of(crystal)
     turn = geometry.turns()[spots.frame]
     q = geometry.lab(spots)
