@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from stemtomo_dl.crystal.merge import merge_particles
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.crystal.phase import Member, Phase
 from stemtomo_dl.errors import InputError
+from stemtomo_dl.extract import CameraLength, camera_length
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.run import Run
 from stemtomo_dl.simulate.crystal import read_structure
@@ -38,10 +40,12 @@ def merge_phases(run: Run, measured: Mapping[int, tuple[Crystal, Reflections]]) 
     wave, elements = wavelength(run.experiment.beam.voltage_kv), run.experiment.sample.elements
     with run.progress.stage("merge", 1) as advance:
         phases = merge_particles([Member(k, c, r) for k, (c, r) in measured.items()])
-        names = _names(phases, run.candidates(), wave)
+        like = [_candidate(p, run.candidates(), wave) for p in phases]
+        names = _names(phases, like)
         written = [f"phases/{name}/{f}" for name in names for f in _FILES]
         run.ledger.claim("integrate", written)
-        kept = {_write(run, name, p, wave, elements) for name, p in zip(names, phases, strict=True)}
+        jobs = zip(names, phases, like, strict=True)
+        kept = {_write(run, name, p, n and n.camera_length, wave, elements) for name, p, n in jobs}
         advance()
     for name in sorted(before - set(written)):
         if name.rpartition("/")[0] not in kept:
@@ -50,7 +54,9 @@ def merge_phases(run: Run, measured: Mapping[int, tuple[Crystal, Reflections]]) 
     return written
 
 
-def _write(run: Run, name: str, phase: Phase, wave: float, elements: list[str]) -> str | None:
+def _write(
+    run: Run, name: str, phase: Phase, scale: CameraLength | None, wave: float, elements: list[str]
+) -> str | None:
     """Write a phase; its folder if what was solved from it before still stands."""
     place = f"phases/{name}"
     merged, stats = run.folder / place / "merged.hkl", run.folder / place / "stats.json"
@@ -60,15 +66,22 @@ def _write(run: Run, name: str, phase: Phase, wave: float, elements: list[str]) 
     except InputError:  # cut short: nothing of it can stand
         before, figures = b"", {}
     write_phase(run.folder / place, phase, name, wave, elements)
-    if not before or before != merged.read_bytes():
-        return None
-    write_json(stats, figures | read_stats(run.folder / place))
-    return place
+    stands = bool(before) and before == merged.read_bytes()
+    now = read_stats(run.folder / place) | {"camera_length": scale and scale._asdict()}
+    write_json(stats, figures | now if stands else now)
+    return place if stands else None
 
 
-def _names(phases: list[Phase], candidates: list[Path], wave: float) -> list[str]:
-    """A name for each phase: the candidate that it is like, else its lattice and cell."""
-    names = [_candidate(p, candidates, wave) or _label(p) for p in phases]
+class _Named(NamedTuple):
+    """The candidate that a phase is, and what the cell of the one says of the other's."""
+
+    name: str
+    camera_length: CameraLength
+
+
+def _names(phases: list[Phase], like: list[_Named | None]) -> list[str]:
+    """A name for each phase: the candidate that it is, else its lattice and cell."""
+    names = [n.name if n else _label(p) for p, n in zip(phases, like, strict=True)]
     earlier = [names[:i].count(n) for i, n in enumerate(names)]
     return [f"{n}_{k + 1}" if k else n for n, k in zip(names, earlier, strict=True)]
 
@@ -81,12 +94,13 @@ def _label(phase: Phase) -> str:
     return "_".join([phase.lattice, *(f"{v:.2f}" for v in phase.cell[:3]), *angles])
 
 
-def _candidate(phase: Phase, candidates: list[Path], wave: float) -> str | None:
+def _candidate(phase: Phase, candidates: list[Path], wave: float) -> _Named | None:
     cell = tuple(float(v) for v in phase.cell)
     data = Intensities("merged", cell, wave, None, (), phase.hkl, phase.intensity, phase.sigma)
-    known = [known_phase(path, data.d_min) for path in candidates]
-    found = likenesses(data, merge(data, phase.laue.rotations), known)
-    return next((n.name for n in found if n.named), None)
+    known = {k.name: k for k in (known_phase(path, data.d_min) for path in candidates)}
+    found = likenesses(data, merge(data, phase.laue.rotations), list(known.values()))
+    best = next((n for n in found if n.named), None)
+    return best and _Named(best.name, camera_length(cell, known[best.name].cell, np.array(best.turn)))
 
 
 def known_phase(path: Path, d_min: float) -> Known:

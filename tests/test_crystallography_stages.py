@@ -121,6 +121,12 @@ def test_summary_tells_particles_and_phases(brookites):
     assert "mmm" in phase["laue_class"]
 
 
+def test_the_cell_of_a_known_phase_tells_the_camera_length(brookites):
+    stats = json.loads((brookites / "run/phases/brookite/stats.json").read_text())
+    assert stats["camera_length"]["factor"] == pytest.approx(1.0, abs=0.004)
+    assert stats["camera_length"]["misfit"] < 0.005
+
+
 def derived(run):
     return {str(p.relative_to(run)): p.read_bytes() for p in run.glob("particles/*/*") if p.name != "series.h5"}
 

@@ -13,6 +13,7 @@ from stemtomo_dl.store.phases import PhaseFigures
 _AXIS_DEG = 5.0  # stated axes are good to a few degrees
 _SIGMAS, _LEAST_DEG = 4.0, 0.5  # axes of tracker and lattices that differ by more than both disagree
 _SCALE, _ELLIPSE = 0.03, 0.03  # calibrations are good to one or two per cent
+_KNOWN_SCALE = 0.01
 _LENGTH, _ANGLE_DEG = 0.015, 1.0  # by which a cell may differ from its phase's
 _INDEXED, _MISFIT = 0.5, 2.0  # least share of spots on the lattice; misfit over the median's
 _COMPLETE, _RINT, _CC_HALF, _REDUNDANCY = 0.6, 0.3, 0.9, 2.0
@@ -124,6 +125,9 @@ def _merging(f: dict[str, Any]) -> list[str]:
         out.append(f"Rint is {number(f['r_int'], 2)}: particles are thick, mixed, or merged in too high a symmetry")
     if beyond("cc_half", _CC_HALF, below=True):
         out.append(f"CC½ is {number(f['cc_half'], 2)}")
+    scale = f.get("camera_length")  # against a known cell: strain and temperature change cells by some tenths of a %
+    if scale and abs(scale["factor"] - 1) > _KNOWN_SCALE:
+        out.append(f"by the known cell pixel_inv_angstrom should be {number(scale['factor'], 4)} times as large")
     likely = [c for c in f.get("laue_classes") or [] if c["name"] == f["laue_class"]]
     if likely and likely[0]["probability"] is not None and likely[0]["probability"] < 0.8:
         out.append(f"the Laue class {f['laue_class']} is probable by {percent(likely[0]['probability'])} only")
