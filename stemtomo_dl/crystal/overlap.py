@@ -2,8 +2,8 @@
 
 Of another lattice only reflections count that show: those of which, or of whose equivalents, a spot was found that is
 not this crystal's. Where nodes of both lattices coincide, as on the rows that twins share, the spot is both's. Lattices
-of few spots are passed over: hardly any intensity is theirs. So are those most of whose nodes are the crystal's own,
-grains turned by a fraction of a degree or tails of rocking curves, which nothing parts.
+of few spots are passed over: what they would take away outweighs what they mend. So are those most of whose nodes are
+the crystal's own, grains turned by a fraction of a degree or tails of rocking curves, which nothing parts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stemtomo_dl.crystal.predict import predict, predicted_indices
 from stemtomo_dl.crystal.refine import indices
 from stemtomo_dl.records import DiffractionSeries
 
-_LEAST_SHARE = 0.2  # of the crystal's spots that another lattice must have
+_LEAST_SHARE = 0.6  # of the crystal's spots that another lattice must have
 _MOST_SAME = 0.5  # of its spots' nodes that may be the crystal's
 
 
