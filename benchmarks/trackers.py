@@ -297,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=[*PRESETS, *SCENES])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--model", default="classical")
+    parser.add_argument("--model", default="unet")
     parser.add_argument("--trackers", nargs="+", default=["ours", "known", *PEERS])
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--tune", action="store_true")
