@@ -163,7 +163,9 @@ def descan_past_gaps(
     return fit_descan(np.array([(x, y) for x, y, _ in blocks]), found)
 
 
-def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.ndarray, disk_px: float) -> np.ndarray:
+def seed_centres(
+    blocks: Iterable[tuple[float, float, np.ndarray]], good: np.ndarray, disk_px: float
+) -> tuple[np.ndarray, float]:
     """Descan from mean patterns of small groups of probes: where to look for the beam in each pattern.
 
     Parameters
@@ -173,8 +175,10 @@ def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.nda
 
     Returns
     -------
-    (2, 6) array
+    descan : (2, 6) array
         As `fit_descan`'s.
+    scatter_px : float
+        Median distance of the groups' beams from it; NaN where none has a beam.
     """
     found = [(x, y, *coarse_centre(pattern, good, disk_px)) for x, y, pattern in blocks]
     x, y, column, row = np.array(found).T
@@ -182,7 +186,10 @@ def seed_centres(blocks: Iterable[tuple[float, float, np.ndarray]], good: np.nda
     n_x, n_y = len(np.unique(x)), len(np.unique(y))
     # A slope needs two groups along its side, a bend more; else the fit would extrapolate what it cannot know.
     design[:, np.array([False, n_x < 2, n_y < 2, *[min(n_x, n_y) < 4] * 3])] = 0
-    return robust_fit(design, np.stack([column, row], 1))
+    places = np.stack([column, row], 1)
+    descan = robust_fit(design, places)
+    off = np.hypot(*(places - design @ descan.T).T)
+    return descan, float(np.median(off[np.isfinite(off)])) if np.isfinite(off).any() else np.nan
 
 
 def measured_disk_px(blocks: Iterable[tuple[float, float, np.ndarray]], descan: np.ndarray, good: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from stemtomo_dl.virtual.beam import (
     window_radius,
 )
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, Totals, normalised
+from stemtomo_dl.virtual.hidden import is_hidden, symmetry_centre
 from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
 _CENTRE_ROUNDS = 4
@@ -36,7 +37,9 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     The annuli follow the direct beam from probe to probe, so that descan does not shade the images.
     ``variance`` is the scatter of the counts in the dark field about the support's radial profile (Bragg disks
     raise it, an amorphous film does not), ``maximum`` the highest count there. ``sectors`` says where in the dark
-    field counts are; in a large scan neighbouring probes share them.
+    field counts are; in a large scan neighbouring probes share them. Behind a beam stop the direct beam is taken
+    to be where the mean pattern has its centre of inversion, the same for all probes; the bright field then shows
+    what the stop lets through.
 
     Parameters
     ----------
@@ -60,39 +63,56 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     disk = disk_radius_px(instrument.convergence_mrad, lam, instrument.pixel_inv_angstrom)
     good = (~bad).astype("f4")
     blocks = list(sample_blocks(scan))
-    descan = seed_centres(blocks, ~bad, disk)
-    measured = measured_disk_px(blocks, descan, ~bad)
+    mean = np.mean([pattern for _, _, pattern in blocks], 0)
+    descan, scatter = seed_centres(blocks, ~bad, disk)
+    hidden = is_hidden(scatter, disk)
+    if hidden:
+        descan = np.zeros_like(descan)
+        descan[:, 0] = symmetry_centre(mean, ~bad)
+    else:
+        disk, descan, cut = _measured(blocks, descan, ~bad, disk, (scan.shape[0], scan.shape[1]))
+    seeds = beam_positions(descan, scan.shape[:2])
+    if not np.any(seeds) or not np.isfinite(seeds).all():
+        raise BadScan(f"{scan.name}: no direct beam stands out in its patterns; look at the scan")
+    centre = np.median(seeds, (0, 1))
+    margin = int(np.ceil(np.abs(seeds - centre).max())) + 3
+    maps = DetectorMaps.around(centre, mean, ~bad, disk, margin, config)
+
+    sums = _Sums(scan, maps, seeds, good, window_radius(disk), 0 if hidden else _CENTRE_ROUNDS)
+    each_tile(scan, scan.tiles(int(config.block_mb * 2**20)), sums.take)
+    final = descan if hidden or cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
+    mean, peak = sums.patterns()
+    return VirtualImages(DETECTORS, sums.images, final, mean, peak, sums.sectors)
+
+
+def _measured(
+    blocks: list[tuple[float, float, np.ndarray]],
+    descan: np.ndarray,
+    good: np.ndarray,
+    disk: float,
+    shape: tuple[int, int],
+) -> tuple[float, np.ndarray, bool]:
+    """Radius and descan of a beam that is seen, and whether gaps cut it."""
+    measured = measured_disk_px(blocks, descan, good)
     if measured > max(
         _WIDER * disk, disk + 1
     ):  # a convergence stated too small would put the disk's rim into the dark field
         disk = measured
-        descan = seed_centres(blocks, ~bad, disk)
-    seeds = beam_positions(descan, scan.shape[:2])
-    middle = np.median(seeds, (0, 1))
-    cut = cut_by_gap(~bad, middle, disk)
-    if cut:
-        descan = descan_past_gaps(blocks, ~bad, middle, disk)
-        seeds = beam_positions(descan, scan.shape[:2])
-    if not np.any(seeds):
-        raise BadScan(f"{scan.name}: no direct beam stands out in its patterns; look at the scan")
-    centre = np.median(seeds, (0, 1))
-    margin = int(np.ceil(np.abs(seeds - centre).max())) + 3
-    mean = np.mean([pattern for _, _, pattern in blocks], 0)
-    maps = DetectorMaps.around(centre, mean, ~bad, disk, margin, config)
-
-    sums = _Sums(scan, maps, seeds, good, window_radius(disk))
-    each_tile(scan, scan.tiles(int(config.block_mb * 2**20)), sums.take)
-    final = descan if cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
-    mean, peak = sums.patterns()
-    return VirtualImages(DETECTORS, sums.images, final, mean, peak, sums.sectors)
+        descan, _ = seed_centres(blocks, good, disk)
+    middle = np.median(beam_positions(descan, shape), (0, 1))
+    cut = cut_by_gap(good, middle, disk)
+    return disk, descan_past_gaps(blocks, good, middle, disk) if cut else descan, cut
 
 
 class _Sums:
     """What a pass over the tiles of a scan collects; each thread takes tiles of its own."""
 
-    def __init__(self, scan: Scan, maps: DetectorMaps, seeds: np.ndarray, good: np.ndarray, window: float) -> None:
+    def __init__(
+        self, scan: Scan, maps: DetectorMaps, seeds: np.ndarray, good: np.ndarray, window: float, rounds: int
+    ) -> None:
         shape = scan.shape
-        self.maps, self.seeds, self.good, self.window, self.dtype = maps, seeds, good, window, scan.dtype
+        self.maps, self.seeds, self.good, self.dtype = maps, seeds, good, scan.dtype
+        self.window, self.rounds = window, rounds  # of the beam's centroids
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
         self.totals: dict[int, Totals] = {}  # by thread
         self.together = probes_together((shape[0], shape[1]))
@@ -108,7 +128,7 @@ class _Sums:
         if thread not in self.totals:
             self.totals[thread] = Totals(pixels.shape[1], self.dtype)
         centres = self.seeds[tile.window].reshape(-1, 2).copy()
-        refine_centres(patterns.reshape(-1, *self.good.shape), self.good, centres, self.window, _CENTRE_ROUNDS)
+        refine_centres(patterns.reshape(-1, *self.good.shape), self.good, centres, self.window, self.rounds)
         offset = self.maps.offsets(self._smooth(tile, centres))
         images, spread = np.empty((len(DETECTORS), len(pixels)), "f4"), np.empty((len(pixels), SECTORS), "f4")
         for start in {*map(tuple, offset.tolist())}:
