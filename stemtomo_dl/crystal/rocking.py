@@ -4,7 +4,10 @@ Its width is σ² = σ₀² + (κ|g|)²: size of the crystal, and what turns wit
 frame). Its shape is a Gaussian on a Lorentzian, for the core of sinc² and the wings that fall off as 1/s². The
 Lorentzian has a width of its own: with one width for both, wings that are well measured make the core too sharp, and
 intensities come to depend on how finely a reflection was sampled. All are fitted so that one intensity explains all
-measurements of a group of equivalent reflections (variable projection; Golub & Pereyra 1973).
+measurements of a group of equivalent reflections (variable projection; Golub & Pereyra 1973). Where steps are wider
+than the curve most groups are seen once or twice, and their own intensities would explain any curve, the narrowest
+best; there intensities are marginalized, not only maximized (Neyman & Scott 1948, Econometrica 16, 1): a curve also
+pays for what it makes of the few that are seen on its flanks.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ _FWHM = 2 * np.sqrt(2 * np.log(2))
 _ORIENTATIONS_DEG = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 _BROADER = (1.0, 4.0)  # of the Lorentzian than the Gaussian, at half of the peak: least and most
 _OUTLIER = 9.0  # χ² beyond which a measurement tells nothing more of errors
+_FEW = 3.0  # measurements a group: with fewer, free intensities tell against a curve
 _MOST_USED = 60_000  # measurements that a shape is fitted to
 
 
@@ -102,14 +106,24 @@ def fit_rocking(at: Predicted, sums: Sums, group: np.ndarray, start: Rocking, le
     def cost(p: np.ndarray) -> float:
         rocking = _made(p, least_kappa)
         profile = rocking.at(s, length)
-        intensity, _ = common(row, profile, net, weight)
-        chi2 = weight * (net - np.maximum(intensity, 0)[row] * profile) ** 2
-        return float(np.log1p(chi2 / _OUTLIER).mean())
+        intensity, norm = common(row, profile, net, weight)
+        intensity = np.maximum(intensity, 0)
+        chi2 = weight * (net - intensity[row] * profile) ** 2
+        free = _freedom(intensity, norm).sum() / _OUTLIER if len(net) < _FEW * len(norm) else 0.0
+        return float((np.log1p(chi2 / _OUTLIER).sum() + free) / len(net))
 
     first = [np.log(start.sigma), np.log(max(start.kappa, least_kappa * 1.1)), 0.2, np.log(2.0)]
     simplex = np.array(first) + np.concatenate([np.zeros((1, 4)), np.diag([0.3, 0.3, 0.3, 0.7])])
     options = {"initial_simplex": simplex, "maxfev": 160, "xatol": 0.01, "fatol": 1e-5}
     return _made(minimize(cost, first, method="Nelder-Mead", options=options).x, least_kappa)
+
+
+def _freedom(intensity: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """What each group's free intensity adds to −2 log L: log(1 + Λ²/σ²), Λ being the mean intensity and σ² = 1/norm.
+
+    The intensity is integrated out under N(0, Λ²) (Rasmussen & Williams 2006, Gaussian Processes, eq. 2.43).
+    """
+    return np.asarray(np.log1p(intensity.mean() ** 2 * norm))
 
 
 def _made(p: np.ndarray, least_kappa: float) -> Rocking:
