@@ -2,10 +2,10 @@
 
 Its width is σ² = σ₀² + (κ|g|)²: size of the crystal, and what turns with g (convergence, mosaicity, the tilt during a
 frame). Its shape is a pseudo-Voigt function, between a Gaussian and the wings of sinc². All are fitted so that one
-intensity explains all measurements of a group of equivalent reflections (variable projection; Golub & Pereyra 1973). Where steps are wider
-than the curve most groups are seen once or twice, and their own intensities would explain any curve, the narrowest
-best; so intensities are marginalized, not only maximized (Neyman & Scott 1948, Econometrica 16, 1): a curve also pays
-for what it makes of the few that are seen on its flanks.
+intensity explains all measurements of a group of equivalent reflections (variable projection; Golub & Pereyra 1973).
+Where steps are wider than the curve most groups are seen once or twice, and their own intensities would explain any
+curve, the narrowest best; so intensities are marginalized, not only maximized (Neyman & Scott 1948, Econometrica 16,
+1): a curve also pays for what it makes of the few that are seen on its flanks.
 """
 
 from __future__ import annotations
