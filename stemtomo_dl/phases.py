@@ -100,7 +100,9 @@ def _candidate(phase: Phase, candidates: list[Path], wave: float) -> _Named | No
     known = {k.name: k for k in (known_phase(path, data.d_min) for path in candidates)}
     found = likenesses(data, merge(data, phase.laue.rotations), list(known.values()))
     best = next((n for n in found if n.named), None)
-    return best and _Named(best.name, camera_length(cell, known[best.name].cell, np.array(best.turn)))
+    if best is None:
+        return None
+    return _Named(best.name, camera_length(cell, known[best.name].cell, np.array(best.turn)))
 
 
 def known_phase(path: Path, d_min: float) -> Known:

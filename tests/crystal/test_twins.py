@@ -36,7 +36,7 @@ def test_what_lies_upon_the_others_is_left_out(twins):
     alone = integrate(series, spots, geometry, CRYSTAL)
     parted = integrate(series, spots, geometry, CRYSTAL, [other])
     r_int = [disagreement(equivalents(r.hkl, "oP"), r.intensity) for r in (alone, parted)]
-    assert r1(parted) < 0.8 * r1(alone)
+    assert r1(parted) < 0.9 * r1(alone)
     assert r_int[1] < r_int[0]
     assert len(parted.hkl) > 0.6 * len(alone.hkl)
 
