@@ -36,7 +36,7 @@ def reduce_series(
     center_px: Annotated[str, typer.Option(metavar="COLUMN,ROW", help="Where the beam is.")] = "",
 ) -> None:
     """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl, .ins and .cif_pets."""
-    from stemtomo_dl.reduction import open_any, reduce
+    from stemtomo_dl.reduction import REDUCTION, open_any, reduce
 
     given = {
         "voltage_kv": voltage_kv,
@@ -47,9 +47,11 @@ def reduce_series(
     }
     known = _numbers("--cell", cell, 6)
     read = open_any(series, tilts, {k: v for k, v in given.items() if v is not None})
-    crystal = reduce(read, series, output, [e.strip() for e in elements.split(",") if e.strip()], known)
-    shown = " ".join(f"{v:.3f}" for v in crystal.cell)
-    typer.echo(f"{crystal.lattice} {shown}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
+    symbols = [e.strip() for e in elements.split(",") if e.strip()]
+    with progress() as shown, shown.stage("reduce", REDUCTION) as advance:
+        crystal = reduce(read, series, output, symbols, known, advance)
+    values = " ".join(f"{v:.3f}" for v in crystal.cell)
+    typer.echo(f"{crystal.lattice} {values}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
 
 
 def _numbers(option: str, text: str, n: int) -> list[float] | None:

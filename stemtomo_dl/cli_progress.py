@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import typer
+
+_LOGGED_S = 60.0  # between the lines of a stage in a log
 
 if TYPE_CHECKING:
     from stemtomo_dl.run import Progress
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Progress bars with the time left, on stderr; where that is no terminal, a line a stage on stdout, for a log."""
+    """Progress bars with the time left, on stderr; where that is no terminal, lines on stdout, for a log.
+
+    In a log a stage has a line at its end, and one a minute before that.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -35,7 +41,17 @@ def progress() -> Iterator[Progress]:
             @contextmanager
             def stage(self, name: str, total: int) -> Iterator[Callable[[], None]]:
                 task = bars.add_task(name, total=total)
-                yield lambda: bars.advance(task)
+                done, told = 0, monotonic()
+
+                def advance() -> None:
+                    nonlocal done, told
+                    bars.advance(task)
+                    done += 1
+                    if not console.is_terminal and done < total and monotonic() - told > _LOGGED_S:
+                        told = monotonic()
+                        typer.echo(f"{name}: {done} of {total}")
+
+                yield advance
                 if not console.is_terminal:
                     typer.echo(f"{name}: {total} of {total}")
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from stemtomo_dl.store.frames import read_frames
 from stemtomo_dl.store.reflections import write_crystals, write_hkl, write_ins
 from stemtomo_dl.store.results import read_series
 
+REDUCTION = 3  # steps of `reduce`
 _SHELL = 50  # reflections, in which I/σ is averaged
 _LEAST_I_OVER_SIGMA = 2.0  # of the outermost shell that counts
 
@@ -129,6 +130,7 @@ def reduce(
     folder: Path,
     elements: Sequence[str] = (),
     cell: Sequence[float] | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Crystal:
     """Index and integrate a series; crystal.json, NAME.hkl, .ins and .cif_pets are written to a folder.
 
@@ -143,6 +145,8 @@ def reduce(
         For SFAC.
     cell : six numbers or None
         A known cell, Å and degrees: only a lattice that has it is taken.
+    advance : callable
+        Called after each of `REDUCTION` steps: lattice, geometry, intensities.
 
     Returns
     -------
@@ -162,8 +166,11 @@ def reduce(
         raise InputError(
             f"{where}: {not_enough(seen.spots, which)}; use more tilts, or check pixel_inv_angstrom and tilt_axis_deg"
         )
+    advance()
     geometry, (first,) = refine_jointly([seen.spots], crystals[:1], Geometry(seen.instrument, seen.alpha_deg))
+    advance()
     reflections = integrate(series, seen.spots, geometry, first, crystals[1:])
+    advance()
     name = folder.resolve().name
     write_crystals(folder / "crystal.json", [first, *crystals[1:]])
     write_hkl(folder / f"{name}.hkl", reflections)

@@ -175,26 +175,25 @@ def read_series(path: Path, stated: Mapping[str, Any] | None = None) -> Diffract
     """Read a series.h5; its tilt axis is the one on the detector, its scan rotation 0.
 
     Without /center_px the beam is where the mean pattern is brightest; what ``stated`` says counts before the file.
+    Pixels that are no numbers count as not measured.
 
     Raises
     ------
     InputError
-        If a dataset or an attribute is missing or does not fit.
+        If a dataset or an attribute is missing, does not fit or is no number.
     """
     with open_ours(path, ("patterns", "alpha_deg")) as f:
+        _check_frames(path, f)
         patterns = f["patterns"][:].astype("f4", copy=False)
-        n = len(patterns)
-        if patterns.ndim != 3 or f["alpha_deg"].shape != (n,):
-            raise InputError(
-                f"{path}: /patterns {f['patterns'].shape} and /alpha_deg {f['alpha_deg'].shape} do not fit each other; "
-                "patterns (frame, row, column) and an angle a frame are needed"
-            )
+        n, finite = len(patterns), np.isfinite(patterns)
+        patterns[~finite] = 0
+        measured = f["measured"][:].astype(bool) if "measured" in f else np.ones(patterns.shape, bool)
         known = {**f.attrs, **(stated or {})}
         center = known.get("center_px", f["center_px"][:] if "center_px" in f else None)
         return DiffractionSeries(
             instrument=stated_instrument(known, path),
             patterns=patterns,
-            measured=f["measured"][:] if "measured" in f else np.ones(patterns.shape, bool),
+            measured=measured & finite,
             alpha_deg=f["alpha_deg"][:].astype("f8"),
             tilt=f["tilt"][:].astype("i4") if "tilt" in f else np.arange(n, dtype="i4"),
             n_probes=f["n_probes"][:].astype("i4") if "n_probes" in f else np.ones(n, "i4"),
@@ -203,6 +202,29 @@ def read_series(path: Path, stated: Mapping[str, Any] | None = None) -> Diffract
             variance=f["variance"][:].astype("f4", copy=False) if "variance" in f else None,
             **{name: f[name][:].astype(kind) for name, kind in _MAY_LACK.items() if name in f},
         )
+
+
+def _check_frames(path: Path, f: h5py.File) -> None:
+    """Refuse a series.h5 whose datasets do not fit each other, or whose angles or centre are no numbers."""
+    shape = f["patterns"].shape
+    if len(shape) != 3 or f["alpha_deg"].shape != shape[:1]:
+        raise InputError(
+            f"{path}: /patterns {shape} and /alpha_deg {f['alpha_deg'].shape} do not fit each other; "
+            "patterns (frame, row, column) and an angle a frame are needed"
+        )
+    if f["patterns"].dtype.kind not in "iufb":
+        raise InputError(f"{path}: /patterns are {f['patterns'].dtype}; give counts as integers or real numbers")
+    by_frame = ("tilt", "n_probes", "n_support", *_MAY_LACK)
+    wanted = {"measured": shape, "variance": shape, "center_px": (2,), **dict.fromkeys(by_frame, shape[:1])}
+    for name, right in wanted.items():
+        if name in f and f[name].shape != right:
+            raise InputError(f"{path}: /{name} is {f[name].shape} where /patterns {shape} ask for {right}; correct it")
+    lost = np.flatnonzero(~np.isfinite(f["alpha_deg"][:].astype("f8")))
+    if len(lost):
+        frames = ", ".join(map(str, lost[:5].tolist())) + (" …" if len(lost) > 5 else "")
+        raise InputError(f"{path}: /alpha_deg is no number at frame {frames}; correct it, or leave the frames out")
+    if "center_px" in f and not np.isfinite(f["center_px"][:].astype("f8")).all():
+        raise InputError(f"{path}: /center_px is no number; correct it, or leave it out")
 
 
 def read_frames_of(path: Path, tilts: Collection[int]) -> DiffractionSeries:

@@ -142,6 +142,52 @@ def test_series_stand_alone(tmp_path, dose):
     assert back.instrument.rotation_deg == 0
 
 
+def lone_series(path, **changed):
+    rng = np.random.default_rng(1)
+    content = {
+        "patterns": rng.random((3, 6, 4), "f4"),
+        "alpha_deg": np.array([-1, 0, 1.5]),
+        "tilt": np.arange(3),
+        "center_px": np.array([2.0, 3.0]),
+        "variance": rng.random((3, 6, 4), "f4"),
+    }
+    with h5py.File(path, "w") as f:
+        for name, values in (content | changed).items():
+            f[name] = values
+        f.attrs.update(voltage_kv=200, pixel_inv_angstrom=0.01, convergence_mrad=1, tilt_axis_deg=30)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("patterns", np.ones((3, 6, 4), complex), "/patterns are complex128"),
+        ("alpha_deg", np.array([0, np.nan, 1]), "/alpha_deg is no number at frame 1;"),
+        ("center_px", np.array([np.nan, 3]), "/center_px is no number"),
+        ("center_px", np.zeros(3), r"/center_px is \(3,\)"),
+        ("tilt", np.arange(2), r"/tilt is \(2,\)"),
+        ("measured", np.ones((3, 4, 6), bool), "/measured is"),
+        ("variance", np.ones((2, 2), "f4"), "/variance is"),
+        ("n_probes", np.zeros(2), "/n_probes is"),
+        ("purity", np.zeros(4), "/purity is"),
+    ],
+)
+def test_a_series_of_another_program_that_does_not_fit_is_told(tmp_path, name, values, words):
+    path = lone_series(tmp_path / "s.h5", **{name: values})
+    with pytest.raises(InputError, match=words) as caught:
+        results.read_series(path)
+    assert "s.h5" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pixels_that_are_no_numbers_are_not_measured(tmp_path):
+    patterns = np.ones((3, 6, 4), "f4")
+    patterns[0, 2, 1], patterns[1] = np.nan, np.inf
+    back = results.read_series(lone_series(tmp_path / "s.h5", patterns=patterns))
+    np.testing.assert_array_equal(back.measured, np.isfinite(patterns))
+    assert np.isfinite(back.patterns).all()
+
+
 def test_bad_files_give_one_line(tmp_path):
     cases = {"absent.h5": None, "text.h5": b"not hdf5"}
     for name, content in cases.items():
