@@ -32,6 +32,7 @@ from stemtomo_dl.virtual import (
     bragg,
     describe,
     find_bad_pixels,
+    hidden_in_series,
     identity_check,
 )
 
@@ -45,14 +46,16 @@ def images(run: Run, key: str) -> list[str]:
     except BadScan as e:
         raise InputError(f"{run.folder}: none of the {len(scans)} tilts could be read: {e}") from e
 
-    jobs = {t: (scan, run.experiment.instrument, bad, config) for t, scan in scans.items()}
+    hidden = hidden_in_series(run.series, bad, config)
+    jobs = {t: (scan, run.experiment.instrument, bad, config, hidden) for t, scan in scans.items()}
     partial = run.per_tilt("images", key, jobs, image)
 
     def finished() -> Iterator[tuple[int, VirtualImages]]:
         for tilt in filter(partial.has, scans):
             arrays = {k: np.array(v) for k, v in partial.load(tilt).items()}
             arrays["sectors"] = arrays["sectors"].astype("f4")
-            yield tilt, VirtualImages(detectors=tuple(arrays.pop("detectors").tolist()), **arrays)
+            detectors, hidden = tuple(arrays.pop("detectors").tolist()), bool(arrays.pop("beam_hidden"))
+            yield tilt, VirtualImages(detectors=detectors, beam_hidden=hidden, **arrays)
 
     results.write_images(run.folder / "images.h5", finished(), run.alpha_deg, bad)
     return ["images.h5"]

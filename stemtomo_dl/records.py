@@ -160,6 +160,7 @@ class VirtualImages(Record):
     max_pattern: np.ndarray = array("f4", "qy qx", "counts")
     # where in the dark field counts are; probes are those of the images, or fewer, each the sum of some of these
     sectors: np.ndarray | None = array("f4", "probe_y probe_x sector", "counts", optional=True)
+    beam_hidden: bool = False  # so that ``beam_px`` comes from the pattern's symmetry
 
     def __getitem__(self, detector: str) -> np.ndarray:
         return self.images[self.detectors.index(detector)]

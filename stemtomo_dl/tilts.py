@@ -20,9 +20,11 @@ from stemtomo_dl.store.linked import outlines_at
 from stemtomo_dl.virtual import beam_positions, virtual_images
 
 
-def image(scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesConfig) -> dict[str, np.ndarray]:
+def image(
+    scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesConfig, hidden: bool
+) -> dict[str, np.ndarray]:
     """Virtual images of a scan; see `virtual_images`."""
-    v = virtual_images(scan, instrument, bad, config)
+    v = virtual_images(scan, instrument, bad, config, hidden)
     return {
         "detectors": np.array(v.detectors),
         "images": v.images,
@@ -30,6 +32,7 @@ def image(scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesCon
         "mean_pattern": v.mean_pattern,
         "max_pattern": v.max_pattern,
         "sectors": _packed(np.asarray(v.sectors)),
+        "beam_hidden": np.array(v.beam_hidden),
     }
 
 

@@ -66,6 +66,7 @@ def points(facts: Facts, beam_px: np.ndarray) -> list[str]:
         ),
         _strays(facts),
         _drift(facts),
+        _hidden(facts),
         _beam(beam_px),
         *(_particles(facts, concerned, text) for concerned, text in doubts.of_particles(facts)),
         *doubts.of_run(facts),
@@ -164,4 +165,15 @@ def _beam(beam_px: np.ndarray) -> str:
     return (
         f"The direct beam wanders by {number(reach)} detector pixels over the series; patterns are centred for it, "
         "but the detector's edge cuts off other reflections at every tilt."
+    )
+
+
+def _hidden(facts: Facts) -> str:
+    n = int(facts.beam_hidden.sum())
+    if not n:
+        return ""
+    return (
+        f"The direct beam was hidden at {n} of {plural(int(facts.good.sum()), 'usable tilt')}, as behind a beam stop: "
+        "it was taken to be where the mean pattern is symmetric by inversion, alike for all probes; bright-field "
+        "images show what the stop lets through. The crosses under Calibration should sit in the patterns' middle."
     )

@@ -36,6 +36,7 @@ class Facts:
     alpha_deg: np.ndarray
     good: np.ndarray
     bad_pixels: np.ndarray
+    beam_hidden: np.ndarray  # (tilt) bool
     masks: Masks
     tracks: Tracks
     extraction: dict[str, Any] | None = None  # what run.json says of it
@@ -174,6 +175,7 @@ def gather(folder: Path) -> Facts:
         alpha,
         good,
         bad,
+        results.read_beam_hidden(folder / "images.h5"),
         *read_linked(folder),
         book.get("extraction"),
         gather_crystals(folder, book),

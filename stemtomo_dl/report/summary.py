@@ -48,6 +48,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "scan_shape": list(facts.masks.shape),
         "detector_shape": list(facts.bad_pixels.shape),
         "n_bad_pixels": int(facts.bad_pixels.sum()),
+        "n_tilts_beam_hidden": int(facts.beam_hidden.sum()),
         "n_masks": int(facts.found.sum()),
         "n_masks_linked": int((facts.found & ~facts.stray).sum()),
         "n_particles": len(tracks.particle),

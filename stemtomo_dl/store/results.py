@@ -1,8 +1,8 @@
 """The binary files of a run: images.h5, masks.h5, series.h5 <-> records.
 
 Layouts are those of CONTRACT section 4, with additions: images.h5 also has /beam_px, /mean_pattern,
-/max_pattern, /bad_pixels, /good and /sectors (tilt, y, x, sector), whose attribute ``probes_together`` says how many
-probes along y and x each of its own is the sum of; series.h5 also has /measured and /n_support.
+/max_pattern, /bad_pixels, /good, /beam_hidden and /sectors (tilt, y, x, sector), whose attribute ``probes_together``
+says how many probes along y and x each of its own is the sum of; series.h5 also has /measured and /n_support.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def write_images(
         f["alpha_deg"] = alpha_deg
         f.create_dataset("bad_pixels", data=bad_pixels, **SMALL)
         good = f.create_dataset("good", data=np.zeros(n, bool))
+        hidden = f.create_dataset("beam_hidden", data=np.zeros(n, bool))
         for i, v in tilts:
             if "images" not in f:
                 f.attrs["detectors"] = list(v.detectors)
@@ -68,7 +69,7 @@ def write_images(
                 f["sectors"][i] = v.sectors
             for name in ("images", "mean_pattern", "max_pattern", "beam_px"):
                 f[name][i] = getattr(v, name)
-            good[i] = True
+            good[i], hidden[i] = True, v.beam_hidden
 
 
 def read_images(path: Path, tilt: int, *, sectors: bool = True) -> VirtualImages:
@@ -81,6 +82,7 @@ def read_images(path: Path, tilt: int, *, sectors: bool = True) -> VirtualImages
             f["mean_pattern"][tilt],
             f["max_pattern"][tilt],
             f["sectors"][tilt] if sectors and "sectors" in f else None,
+            "beam_hidden" in f and bool(f["beam_hidden"][tilt]),
         )
 
 
@@ -94,6 +96,12 @@ def read_beam(path: Path) -> np.ndarray:
     """Direct-beam surfaces of images.h5, (tilt, 2, 6); NaN where a tilt is not there."""
     with open_ours(path, ("beam_px",)) as f:
         return np.asarray(f["beam_px"][:])
+
+
+def read_beam_hidden(path: Path) -> np.ndarray:
+    """Whether the direct beam was behind a stop, (tilt) bool; False where a tilt is not there."""
+    with open_ours(path, ("beam_px",)) as f:
+        return np.asarray(f["beam_hidden"][:]) if "beam_hidden" in f else np.zeros(len(f["beam_px"]), bool)
 
 
 def write_masks(path: Path, masks: Masks) -> None:

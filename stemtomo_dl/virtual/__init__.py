@@ -3,6 +3,7 @@
 from stemtomo_dl.virtual.appearance import describe, identity_check
 from stemtomo_dl.virtual.bad_pixels import find_bad_pixels
 from stemtomo_dl.virtual.beam import beam_positions
+from stemtomo_dl.virtual.hidden import hidden_in_series
 from stemtomo_dl.virtual.images import DETECTORS, virtual_images
 from stemtomo_dl.virtual.sectors import SECTORS, bragg
 
@@ -13,6 +14,7 @@ __all__ = [
     "bragg",
     "describe",
     "find_bad_pixels",
+    "hidden_in_series",
     "identity_check",
     "virtual_images",
 ]

@@ -5,8 +5,39 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
+from stemtomo_dl.config import ImagesConfig
+from stemtomo_dl.errors import BadScan
+from stemtomo_dl.geometry import disk_radius_px, wavelength
+from stemtomo_dl.records import TiltSeries
+from stemtomo_dl.stream import sample_blocks
+from stemtomo_dl.virtual.beam import seed_centres
+
 _SCATTER_PX = 3.0
+_BRIGHTEST = 0.98  # of the pixels: above it are a few reflections, and what passes the stop, opposite which it is dark
 _PAIRED = 0.2  # of the good pixels: those whose opposite must be good, too
+
+
+def hidden_in_series(series: TiltSeries, bad: np.ndarray, config: ImagesConfig) -> bool:
+    """Whether the direct beam is hidden in most of a few tilts, and so in all: a stop stays where it is.
+
+    Where a stop lets through a rim of the beam at some tilt, that tilt alone would look as if the beam were seen.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Up to ``config.bad_pixel_tilts`` of its tilts are sampled.
+    bad : (qy, qx) bool array
+    config : ImagesConfig
+    """
+    i, tilts = series.instrument, list(series.good())
+    disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
+    votes = []
+    for k in np.unique(np.linspace(0, len(tilts) - 1, config.bad_pixel_tilts).round().astype(int)):
+        try:
+            votes.append(is_hidden(seed_centres(sample_blocks(tilts[k][1]), ~bad, disk)[1], disk))
+        except BadScan:  # told when its images are made
+            continue
+    return sum(votes) > len(votes) / 2
 
 
 def is_hidden(scatter_px: float, disk_px: float) -> bool:
@@ -42,7 +73,8 @@ def symmetry_centre(pattern: np.ndarray, good: np.ndarray) -> np.ndarray:
     if not known.any():
         return np.full(2, np.nan)
     values = np.zeros(pattern.shape)
-    values[known] = np.sqrt(pattern[known] - pattern[known].min())
+    low, high = pattern[known].min(), np.quantile(pattern[known], _BRIGHTEST)
+    values[known] = np.sqrt(np.minimum(pattern[known], high) - low)
     values[known] -= values[known].mean()
     full = tuple(2 * n - 1 for n in pattern.shape)
     padded = [next_fast_len(n, real=True) for n in full]

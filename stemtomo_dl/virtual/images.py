@@ -31,7 +31,9 @@ _KEPT = 16  # windows of the maps
 _WIDER = 1.6  # how much wider than stated the beam's disk must be to be believed instead
 
 
-def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesConfig) -> VirtualImages:
+def virtual_images(
+    scan: Scan, instrument: Instrument, bad: np.ndarray, config: ImagesConfig, hidden: bool | None = None
+) -> VirtualImages:
     """Bright field, annular dark fields and crystal-contrast images of one scan.
 
     The annuli follow the direct beam from probe to probe, so that descan does not shade the images.
@@ -49,6 +51,8 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     bad : (qy, qx) bool array
         Pixels to leave out.
     config : ImagesConfig
+    hidden : bool, optional
+        Whether the direct beam is behind a stop (`hidden_in_series`); else this scan's patterns say it.
 
     Returns
     -------
@@ -65,7 +69,8 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     blocks = list(sample_blocks(scan))
     mean = np.mean([pattern for _, _, pattern in blocks], 0)
     descan, scatter = seed_centres(blocks, ~bad, disk)
-    hidden = is_hidden(scatter, disk)
+    if hidden is None:
+        hidden = is_hidden(scatter, disk)
     if hidden:
         descan = np.zeros_like(descan)
         descan[:, 0] = symmetry_centre(mean, ~bad)
@@ -82,7 +87,7 @@ def virtual_images(scan: Scan, instrument: Instrument, bad: np.ndarray, config: 
     each_tile(scan, scan.tiles(int(config.block_mb * 2**20)), sums.take)
     final = descan if hidden or cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
     mean, peak = sums.patterns()
-    return VirtualImages(DETECTORS, sums.images, final, mean, peak, sums.sectors)
+    return VirtualImages(DETECTORS, sums.images, final, mean, peak, sums.sectors, hidden)
 
 
 def _measured(

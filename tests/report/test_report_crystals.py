@@ -175,6 +175,13 @@ def test_points_say_what_is_doubtful(run, tmp_path, figures, told):
     assert any(told in p for p in points(changed(run, tmp_path, **good | figures), beam))
 
 
+def test_a_hidden_beam_is_told(run):
+    facts = gather(run)
+    assert not any("hidden" in p for p in points(facts, np.zeros((5, 2))))
+    behind = replace(facts, beam_hidden=np.array([True, False, True, True, False]))
+    assert any("hidden at 3 of" in p for p in points(behind, np.zeros((5, 2))))
+
+
 @pytest.mark.parametrize(("axis", "told"), [(8.0, "8.0° from the stated"), (2.0, "by the lattices and")])
 def test_axes_that_disagree_are_told(run, axis, told):
     facts = gather(run)

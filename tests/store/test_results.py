@@ -35,6 +35,7 @@ def test_images_round_trip_and_missing_tilts(tmp_path):
             rng.random((6, 4), "f4"),
             rng.random((6, 4), "f4"),
             rng.poisson(2, (3, 4, 8)).astype("f4"),
+            seed == 2,
         )
 
     path, bad = tmp_path / "images.h5", RNG.random((6, 4)) < 0.2
@@ -47,6 +48,8 @@ def test_images_round_trip_and_missing_tilts(tmp_path):
     np.testing.assert_array_equal(v["adf"], image(2)["adf"])
     np.testing.assert_array_equal(v.beam_px, image(2).beam_px)
     np.testing.assert_array_equal(v.sectors, image(2).sectors)
+    assert v.beam_hidden
+    np.testing.assert_array_equal(results.read_beam_hidden(path), [False, False, True])
     with h5py.File(path) as f:  # as the contract lays it out
         assert f["images"].shape == (3, 2, 5, 7)
         assert f["images"].dtype == "f4"

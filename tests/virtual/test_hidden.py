@@ -5,9 +5,9 @@ import pytest
 from memory_scan import MemoryScan
 
 from stemtomo_dl.config import ImagesConfig
-from stemtomo_dl.records import Instrument
+from stemtomo_dl.records import Instrument, TiltSeries
 from stemtomo_dl.virtual import beam_positions, virtual_images
-from stemtomo_dl.virtual.hidden import is_hidden, symmetry_centre
+from stemtomo_dl.virtual.hidden import hidden_in_series, is_hidden, symmetry_centre
 
 INSTRUMENT = Instrument(200, 1.0, 0.02, 5.0, 10.0)  # disks of 1.99 px radius
 DISK, SCAN, SHAPE = 1.99, (12, 20), (72, 66)
@@ -93,3 +93,22 @@ def test_a_pattern_without_structure_has_no_centre():
     assert np.isnan(symmetry_centre(np.ones(SHAPE), np.ones(SHAPE, bool))).all()
     assert np.isnan(symmetry_centre(np.full(SHAPE, np.nan), np.ones(SHAPE, bool))).all()
     assert not is_hidden(np.nan, DISK)
+
+
+def test_a_stop_that_leaks_at_one_tilt_hides_the_beam_there_too():
+    at = np.array(CENTRES[0])
+
+    def leaking(x, y):  # a rim of the beam's disk passes
+        return arm(x, y) & (y + 0.4 * x < 1.2)
+
+    none, config = np.zeros(SHAPE, bool), ImagesConfig()
+    scans = tuple(MemoryScan(patterns(at, s, seed=k)) for k, s in enumerate((arm, leaking, arm)))
+    series = TiltSeries("t", INSTRUMENT, scans, ("a", "b", "c"), np.arange(3.0))
+    assert hidden_in_series(series, none, config)
+    alone, told = (virtual_images(scans[1], INSTRUMENT, none, config, h) for h in (None, True))
+    assert not alone.beam_hidden
+    assert told.beam_hidden
+    off = [np.abs(beam_positions(v.beam_px, SCAN) - at).max() for v in (alone, told)]
+    assert off[1] < 0.6 < 2 * off[1] < off[0], off
+    seen = tuple(MemoryScan(patterns(at, beyond, seed=k)) for k in range(3))
+    assert not hidden_in_series(TiltSeries("t", INSTRUMENT, seen, ("a", "b", "c"), np.arange(3.0)), none, config)
