@@ -19,6 +19,7 @@ from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
 from stemtomo_dl.crystal.spots import find_spots
+from stemtomo_dl.crystal.steady import RATE, steady_angles
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.records import DiffractionSeries, Instrument, Record, array
@@ -92,8 +93,8 @@ def find_lattices(path: Path, rotation_deg: float = 0.0) -> Indexed:
 def lattices_of(series: DiffractionSeries, cell: np.ndarray | None = None) -> Indexed:
     """Spots and lattices of a series; with ``cell`` (6,), Å and degrees, only lattices that have it."""
     spots = find_spots(series)
-    seen = SeriesSpots(series.instrument, spots, series.tilt, series.alpha_deg)
-    return Indexed(seen, index(spots, series.instrument, series.alpha_deg, cell=cell))
+    seen = SeriesSpots(series.instrument, spots, series.tilt, steady_angles(series.alpha_deg, spots))
+    return Indexed(seen, index(spots, series.instrument, seen.alpha_deg, cell=cell))
 
 
 def in_scan_frame(series: DiffractionSeries, rotation_deg: float) -> DiffractionSeries:
@@ -167,7 +168,9 @@ def reduce(
             f"{where}: {not_enough(seen.spots, which)}; use more tilts, or check pixel_inv_angstrom and tilt_axis_deg"
         )
     advance()
-    geometry, (first,) = refine_jointly([seen.spots], crystals[:1], Geometry(seen.instrument, seen.alpha_deg))
+    stated = Geometry(seen.instrument, seen.alpha_deg)
+    rate = 0.0 if np.array_equal(seen.alpha_deg, series.alpha_deg) else RATE
+    geometry, (first,) = refine_jointly([seen.spots], crystals[:1], stated, rate=rate)
     advance()
     reflections = integrate(series, seen.spots, geometry, first, crystals[1:])
     advance()

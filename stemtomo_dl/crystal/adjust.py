@@ -26,7 +26,7 @@ _SIGMA = 1.4826  # of normal errors, over their median absolute value
 _SMALL = 1e-4  # of an unknown's unit: for differences
 _PER_CRYSTAL = 11  # unknowns: three angles, six of the cell, two of the centre
 _PER_TILT = 5
-_SHARED = 4
+_SHARED = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Held:
     axis_deg: float = 3.0
     elevation_deg: float = 0.0
     ellipse: float = 0.0
+    rate: float = 0.0  # of the tilt, relative: true steps over stated ones
     tilt_turn_rad: float = 0.0
     tilt_shift_px: float = 0.0
     turn_rad: float = 0.1
@@ -150,6 +151,7 @@ def _made(geometry: Geometry, crystals: Sequence[Crystal], p: np.ndarray, held: 
         new,
         elevation_deg=float(geometry.elevation_deg + held.elevation_deg * p[1]),
         ellipse=(float(geometry.ellipse[0] + held.ellipse * p[2]), float(geometry.ellipse[1] + held.ellipse * p[3])),
+        alpha_deg=geometry.alpha_deg + held.rate * p[4] * (geometry.alpha_deg - geometry.alpha_deg.mean()),
     )
     if held.tilt_turn_rad:
         old = np.zeros((n, 3)) if geometry.turn_rad is None else geometry.turn_rad
@@ -197,7 +199,7 @@ def _linear(
     at = misfit(spots, hkl, geometry, crystal)
     tilt = _SHARED + _PER_TILT * spots.frame
     blocks: list[tuple[np.ndarray, np.ndarray | int]] = []
-    for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse")):
+    for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse", "rate")):
         if getattr(held, name):
             moved, it = _made(geometry, [crystal], _unit(_SHARED + _PER_TILT * len(geometry.alpha_deg) + 11, k), held)
             blocks.append(((misfit(spots, hkl, moved, it[0]) - at) / _SMALL, k))

@@ -19,7 +19,7 @@ from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, FrameIntensities, Reflections, Spots
 from stemtomo_dl.crystal.orient import frame_rotations
 from stemtomo_dl.crystal.overlap import Places, places_of_others
-from stemtomo_dl.crystal.passages import Passages, fitted, passages, summed, with_model_error
+from stemtomo_dl.crystal.passages import Passages, completed, fitted, passages, summed, with_model_error
 from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
 from stemtomo_dl.crystal.refine import indices
 from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
@@ -30,7 +30,7 @@ _SEEN = 2.0  # widths within which a reflection counts as excited
 _KEPT = 3.5  # widths within which a measurement is worth keeping
 _ROUNDS = 3
 _LEAST_WIDTH = 0.0012  # 1/Å, of the first guess
-_LEAST_SUMMED = 0.7  # of the passages that can be fitted
+_LEAST_SUMMED = 0.6  # of the passages that can be fitted
 _BETWEEN = 0.5  # of the indices: where no reflection is
 _MOST_EMPTY, _LEAST_EMPTY = 4000, 50  # disks without reflection
 _OUTLIER = 9.0  # χ² beyond which an empty disk is not empty
@@ -77,13 +77,11 @@ def integrate(
     turn = orientation_error(moved, sums, rocking, group[at.row])
     order, passage = passages(moved, geometry.alpha_deg)
     moved, sums = moved.some(order), sums.some(order)
-    made = {
-        "sum": summed(moved, sums, passage, rocking),
-        "fit": fitted(moved, sums, passage, rocking, turn),
-    }
-    method = _better(made["sum"], made["fit"], group)
+    total, fit = summed(moved, sums, passage, rocking), fitted(moved, sums, passage, rocking, turn)
+    method = _better(total, fit, group)
+    made = fit if method == "fit" else completed(total, fit)
     frames = _frames(moved, sums, hkl, rocking, by, geometry)
-    return _reflections(with_model_error(made[method], group[made[method].row]), hkl, geometry, frames, method)
+    return _reflections(with_model_error(made, group[made.row]), hkl, geometry, frames, method)
 
 
 def _measured(

@@ -33,7 +33,11 @@ _ROUNDS = (  # what is free, from what all spots tell to what few do; and the re
 
 
 def refine_jointly(
-    spots: Sequence[Spots], crystals: Sequence[Crystal], geometry: Geometry, with_ellipse: bool | None = None
+    spots: Sequence[Spots],
+    crystals: Sequence[Crystal],
+    geometry: Geometry,
+    with_ellipse: bool | None = None,
+    rate: float = 0.0,
 ) -> tuple[Geometry, list[Crystal]]:
     """Refine the geometry that particles share, and each one's cell and orientation with it.
 
@@ -47,6 +51,8 @@ def refine_jointly(
         Of the whole tilt series, as stated.
     with_ellipse : bool or None
         Whether the ellipse is free; None: from three crystals on, or with a cell of right angles.
+    rate : float
+        What the steps of the tilt are good to, relative; 0 where they are as stated.
 
     Returns
     -------
@@ -64,7 +70,7 @@ def refine_jointly(
     if with_ellipse is None:
         with_ellipse = len(crystals) >= _SEVERAL or any(c.lattice[0] not in "am" for c in crystals)
     for held, reach, pixels in _ROUNDS:
-        held = held if with_ellipse else replace(held, ellipse=0.0)
+        held = replace(held, ellipse=held.ellipse if with_ellipse else 0.0, rate=rate)
         now, them = _round(spots, now, them, held, max(reach, pixels * now.pixel))
     return now, [scored(s, now, c) for s, c in zip(spots, them, strict=True)]
 

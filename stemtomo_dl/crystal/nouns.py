@@ -68,7 +68,8 @@ class FrameIntensities(Record):
 class Reflections(Record):
     """Integrated intensities: one row a passage of a reflection through the Ewald sphere.
 
-    ``method`` is "sum" where they are integrals over the excitation error, "fit" where rocking curves were fitted.
+    ``method`` is "sum" where they are integrals over the excitation error as far as these can be had, "fit" where
+    rocking curves were fitted.
     """
 
     hkl: np.ndarray = array("i4", "reflection 3")

@@ -20,7 +20,7 @@ from stemtomo_dl.crystal.rocking import Rocking
 
 _PRIOR_DEG = (0.15, 0.005, 0.4)  # of a frame's error: at first, least, most
 _TRIED_DEG = np.linspace(-0.2, 0.2, 5)
-_SWEEPS, _STEPS = 3, 4
+_SWEEPS, _STEPS = 4, 4
 _CONTRAST = (0.03, 0.3)  # of an intensity: what no orientation explains, least and most
 _STRONG, _NEAR = (
     10.0,

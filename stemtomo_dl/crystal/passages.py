@@ -19,9 +19,9 @@ _GAP = 3  # tilt angles without a measurement that part two passages
 _SIDES = 1.5  # widths on both sides of the sphere that a sum must reach
 _HOLE = 1.6  # widths between measurements that it may leave
 _SUMMED = 3.5  # widths that it takes in
-_LEAST_PROFILE = 0.3  # of the peak squared, summed over a passage: less tells too little
+_LEAST_PROFILE = 0.2  # of the peak squared, summed over a passage: less tells too little
 _LEAST_SHARE = 1e-9  # of the peak: far from the sphere a Gaussian is 0, which no intensity explains
-_MOST_DOUBT = 0.3  # of an intensity, from orientation alone
+_MOST_DOUBT = 0.6  # of an intensity, from orientation alone
 _LEAST_PAIRS = 20
 _SHARES = np.linspace(0.0, 0.5, 51)  # of an intensity
 _USUAL_ERROR = 0.05  # where repeats are too few to tell
@@ -89,14 +89,24 @@ def fitted(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking, tur
     return _made(at, passage, total, 1 / norm, (seen > _LEAST_PROFILE) & (doubt < _MOST_DOUBT**2))
 
 
+def completed(total: Passages, fit: Passages) -> Passages:
+    """Sums, and fits of the passages that cannot be summed."""
+    which = np.where(total.keep, total.intensity, fit.intensity), np.where(total.keep, total.variance, fit.variance)
+    return replace(total, intensity=which[0], variance=which[1], keep=total.keep | fit.keep)
+
+
 def with_model_error(p: Passages, group: np.ndarray) -> Passages:
     """Variances with what no counting statistics tells: the share of an intensity that makes χ² of equals 1.
 
     ``group`` (n,) numbers equivalent reflections. A median is used, so that no outlier sets it.
     """
-    use = p.keep & (np.bincount(group[p.keep], minlength=group.max(initial=0) + 1)[group] > 1)
+    n = group.max(initial=0) + 1
+    number = np.bincount(group[p.keep], minlength=n)
+    use = p.keep & (number[group] > 1)
+    # of the mean of equals: were the share of each one's own, the low ones would be the surer
+    level = (np.bincount(group[p.keep], p.intensity[p.keep], n) / np.maximum(number, 1))[group]
     if use.sum() < _LEAST_PAIRS:
-        return replace(p, variance=p.variance + (_USUAL_ERROR * p.intensity) ** 2)
+        return replace(p, variance=p.variance + (_USUAL_ERROR * level) ** 2)
     g, value = np.unique(group[use], return_inverse=True)[1].ravel(), p.intensity[use]
     count = np.bincount(g)
     share = np.sqrt(count / (count - 1))[g]
@@ -108,7 +118,7 @@ def with_model_error(p: Passages, group: np.ndarray) -> Passages:
         if np.median(z2[strong] if strong.sum() >= _LEAST_PAIRS else z2) < _MEDIAN_CHI2:
             chosen = b
             break
-    return replace(p, variance=p.variance + (chosen * p.intensity) ** 2)
+    return replace(p, variance=p.variance + (chosen * level) ** 2)
 
 
 def _extremes(passage: np.ndarray, u: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,13 @@
 """The rocking curve: how an intensity falls off with the excitation error, learned from the reflections themselves.
 
 Its width is σ² = σ₀² + (κ|g|)²: size of the crystal, and what turns with g (convergence, mosaicity, the tilt during a
-frame). Its shape is a pseudo-Voigt function, between a Gaussian and the wings of sinc². All are fitted so that one
-intensity explains all measurements of a group of equivalent reflections (variable projection; Golub & Pereyra 1973).
-Where steps are wider than the curve most groups are seen once or twice, and their own intensities would explain any
-curve, the narrowest best; so intensities are marginalized, not only maximized (Neyman & Scott 1948, Econometrica 16,
-1): a curve also pays for what it makes of the few that are seen on its flanks.
+frame). Its shape is a Gaussian on a Lorentzian, for the core of sinc² and the wings that fall off as 1/s². The
+Lorentzian has a width of its own: with one width for both, wings that are well measured make the core too sharp, and
+intensities come to depend on how finely a reflection was sampled. All are fitted so that one intensity explains all
+measurements of a group of equivalent reflections (variable projection; Golub & Pereyra 1973). Where steps are wider
+than the curve most groups are seen once or twice, and their own intensities would explain any curve, the narrowest
+best; so intensities are marginalized, not only maximized (Neyman & Scott 1948, Econometrica 16, 1): a curve also pays
+for what it makes of the few that are seen on its flanks.
 """
 
 from __future__ import annotations
@@ -19,9 +21,15 @@ from stemtomo_dl.crystal.disks import Sums
 from stemtomo_dl.crystal.predict import Predicted
 
 _LEAST_WIDTH, _MOST_WIDTH = 4e-4, 2e-2  # 1/Å
-_CONTRAST = 0.1  # of an intensity: what no width explains
+_CONTRAST = (0.03, 0.3)  # of the peak: what no width explains, least and most
+_STRONG, _NEAR = 10.0, 2.0  # standard deviations of the noise, widths from the sphere: what contrast is learned from
+_LEAST_OTHERS, _LEAST_STRONG = 0.5, 20  # share of a group's information, and measurements, for it
+_MEDIAN = 0.6745  # of the absolute value, of a standard normal variable
+_UNEVEN = 0.05  # of a measurement: what no orientation explains
+_WEIGHINGS = 3  # rounds
 _FWHM = 2 * np.sqrt(2 * np.log(2))
 _ORIENTATIONS_DEG = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
+_BROADER = (1.0, 4.0)  # of the Lorentzian than the Gaussian, at half of the peak: least and most
 _OUTLIER = 9.0  # χ² beyond which a measurement tells nothing more of errors
 _MOST_USED = 60_000  # measurements that a shape is fitted to
 
@@ -33,6 +41,7 @@ class Rocking:
     sigma: float  # σ₀, 1/Å
     kappa: float  # κ, radians
     wings: float = 0.0  # share of the Lorentzian
+    broader: float = 1.0  # its width at half of its peak over the Gaussian's
 
     def width(self, length: np.ndarray) -> np.ndarray:
         """σ (n,) in 1/Å at |g| (n,)."""
@@ -41,14 +50,14 @@ class Rocking:
     def at(self, s: np.ndarray, length: np.ndarray) -> np.ndarray:
         """P(s), Å."""
         w = self.width(length)
-        half = w * _FWHM / 2
+        half = self.broader * w * _FWHM / 2
         gauss = np.exp(-((s / w) ** 2) / 2) / (w * np.sqrt(2 * np.pi))
         return np.asarray((1 - self.wings) * gauss + self.wings / (np.pi * half * (1 + (s / half) ** 2)))
 
     def slope(self, s: np.ndarray, length: np.ndarray) -> np.ndarray:
         """∂P/∂s, Å²."""
         w = self.width(length)
-        half = w * _FWHM / 2
+        half = self.broader * w * _FWHM / 2
         gauss = -s / w**2 * np.exp(-((s / w) ** 2) / 2) / (w * np.sqrt(2 * np.pi))
         wing = -2 * s / half**2 / (np.pi * half * (1 + (s / half) ** 2) ** 2)
         return np.asarray((1 - self.wings) * gauss + self.wings * wing)
@@ -62,6 +71,30 @@ def common(group: np.ndarray, profile: np.ndarray, net: np.ndarray, weight: np.n
     """Each group's intensity Σ w P I / Σ w P², and that denominator."""
     norm = np.bincount(group, weight * profile**2)
     return np.bincount(group, weight * profile * net) / np.maximum(norm, 1e-300), norm
+
+
+def expected_weights(at: Predicted, sums: Sums, group: np.ndarray, rocking: Rocking) -> np.ndarray:
+    """Weights (n,) of measurements by what their groups lead to expect, not by what was counted.
+
+    On a rocking curve's flank errors of the orientation scatter measurements widely; were the low ones the surer,
+    curves would come out too sharp and their intensities too low. How far strong measurements are off what others of
+    their group tell, in parts of the peak, is learned from them: taken for too little, a curve follows the few that
+    happen to agree.
+    """
+    profile, peak = rocking.at(at.s, at.length), rocking.peak(at.length)
+    near = np.abs(at.s) < _NEAR * rocking.width(at.length)
+    weight, contrast = 1 / sums.noise, _CONTRAST[0]
+    for _ in range(_WEIGHINGS):
+        intensity, norm = common(group, profile, sums.net, weight)
+        expected = np.maximum(intensity, 0)[group]
+        top = expected * peak
+        told = weight * profile**2 < _LEAST_OTHERS * norm[group]
+        strong = near & told & (top > _STRONG * np.sqrt(sums.noise))
+        if strong.sum() >= _LEAST_STRONG:
+            off = np.abs(sums.net - expected * profile)[strong] / top[strong]
+            contrast = float(np.clip(np.median(off) / _MEDIAN, *_CONTRAST))
+        weight = 1 / (sums.noise + sums.per_count * expected * profile + (contrast * top) ** 2)
+    return np.asarray(weight)
 
 
 def fit_rocking(at: Predicted, sums: Sums, group: np.ndarray, start: Rocking, least_kappa: float) -> Rocking:
@@ -80,7 +113,7 @@ def fit_rocking(at: Predicted, sums: Sums, group: np.ndarray, start: Rocking, le
     best = np.argsort(-strength, kind="stable")[: max(int(_MOST_USED * len(strength) / len(group)), 1)]
     use = np.isin(group, best)
     row, net, s, length = np.unique(group[use], return_inverse=True)[1], sums.net[use], at.s[use], at.length[use]
-    weight = 1 / (total[use] + (_CONTRAST * net) ** 2)
+    weight = expected_weights(at.some(use), sums.some(use), row, start)
 
     def cost(p: np.ndarray) -> float:
         rocking = _made(p, least_kappa)
@@ -90,9 +123,9 @@ def fit_rocking(at: Predicted, sums: Sums, group: np.ndarray, start: Rocking, le
         chi2 = weight * (net - intensity[row] * profile) ** 2
         return float(np.log1p(chi2 / _OUTLIER).mean() + _freedom(intensity, norm).sum() / (_OUTLIER * len(net)))
 
-    first = [np.log(start.sigma), np.log(max(start.kappa, least_kappa * 1.1)), 0.3]
-    simplex = np.array(first) + np.concatenate([np.zeros((1, 3)), np.diag([0.3, 0.3, 0.4])])
-    options = {"initial_simplex": simplex, "maxfev": 120, "xatol": 0.01, "fatol": 1e-5}
+    first = [np.log(start.sigma), np.log(max(start.kappa, least_kappa * 1.1)), 0.2, np.log(2.0)]
+    simplex = np.array(first) + np.concatenate([np.zeros((1, 4)), np.diag([0.3, 0.3, 0.3, 0.7])])
+    options = {"initial_simplex": simplex, "maxfev": 160, "xatol": 0.01, "fatol": 1e-5}
     return _made(minimize(cost, first, method="Nelder-Mead", options=options).x, least_kappa)
 
 
@@ -106,7 +139,8 @@ def _freedom(intensity: np.ndarray, norm: np.ndarray) -> np.ndarray:
 
 def _made(p: np.ndarray, least_kappa: float) -> Rocking:
     sigma = float(np.clip(np.exp(p[0]), _LEAST_WIDTH, _MOST_WIDTH))
-    return Rocking(sigma, float(np.clip(np.exp(p[1]), least_kappa, 0.1)), float(np.clip(p[2], 0, 1)))
+    kappa, broader = np.clip(np.exp(p[1]), least_kappa, 0.1), np.clip(np.exp(p[3]), *_BROADER)
+    return Rocking(sigma, float(kappa), float(np.clip(p[2], 0, 1)), float(broader))
 
 
 def variance(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray, turn: float) -> np.ndarray:
@@ -122,15 +156,13 @@ def orientation_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.nda
     The likelihood of each measurement given the others of its group is evaluated for a few values.
     """
     profile, best = rocking.at(at.s, at.length), (np.inf, 0.0)
-    weight = 1 / (sums.noise + sums.per_count * np.maximum(sums.net, 0) + (_CONTRAST * sums.net) ** 2)
+    weight = expected_weights(at, sums, group, rocking)
     intensity, norm = common(group, profile, sums.net, weight)
     own = weight * profile**2 / np.maximum(norm, 1e-300)[group]
     told = own[:] < 0.5  # by others at least as much
     for degrees in _ORIENTATIONS_DEG:
         turn = np.radians(degrees)
-        spread = (
-            variance(at, sums, rocking, intensity[group], turn) + (0.5 * _CONTRAST * intensity[group] * profile) ** 2
-        )
+        spread = variance(at, sums, rocking, intensity[group], turn) + (_UNEVEN * intensity[group] * profile) ** 2
         off = (sums.net - intensity[group] * profile) / np.maximum(1 - own, 0.1)
         spread = spread / np.maximum(1 - own, 0.1)
         cost = float((np.log(spread) + np.minimum(off**2 / spread, _OUTLIER))[told].mean()) if told.any() else 0.0
