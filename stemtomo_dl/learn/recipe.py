@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stemtomo_dl import resources
 from stemtomo_dl.config import Count, Finite, Model, Positive, load
@@ -73,6 +73,16 @@ class Recipe(Model):
     data: DataSettings = DataSettings()
     learning: LearningSettings
     validation: ValidationSettings = ValidationSettings()
+
+    @model_validator(mode="after")
+    def _judged_to_the_end(self) -> Recipe:
+        every, steps = self.validation.every, self.learning.steps
+        if steps % every:
+            raise ValueError(
+                f"validation.every = {every} must divide learning.steps = {steps}; else the last steps, after which no "
+                "state is judged, would be lost"
+            )
+        return self
 
 
 def load_recipe(name: str) -> tuple[Recipe, Path]:

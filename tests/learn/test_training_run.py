@@ -111,7 +111,7 @@ def test_from_a_recipe_to_outlines_over_a_break(tmp_path):
     masks = open_segmenter(config).predict({"grey": np.random.default_rng(0).normal(size=(70, 90))})
     assert masks.shape == (70, 90)
 
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("steps = 6", "steps = 7"), encoding="utf-8")
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("steps = 6", "steps = 8"), encoding="utf-8")
     with pytest.raises(InputError, match="another recipe"):
         train(recipe, out, None, silent)
 
@@ -129,6 +129,9 @@ def test_wrong_recipes_end_in_one_line(tmp_path):
         load_recipe("nonesuch")
     (tmp_path / "r.toml").write_text('title = "x"\nmodel = "unet"\n[learning]\nsteps = 0\n')
     with pytest.raises(InputError, match=r"learning\.steps"):
+        load_recipe(str(tmp_path / "r.toml"))
+    (tmp_path / "r.toml").write_text('title = "x"\nmodel = "unet"\n[learning]\nsteps = 700\n')
+    with pytest.raises(InputError, match=r"validation\.every = 500 must divide"):
         load_recipe(str(tmp_path / "r.toml"))
     with pytest.raises(InputError, match="no tensor of this network"):
         begin_with(NETWORKS["unet"](), {})
