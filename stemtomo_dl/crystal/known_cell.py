@@ -36,8 +36,9 @@ def bases_of(q: np.ndarray, cell: np.ndarray, most: int) -> list[np.ndarray]:
         for c in (s * v for v in axes[2] for s in (1, -1)):
             basis = np.array([a, b, c])
             near = max(abs(_angle(b, c) - cell[3]), abs(_angle(a, c) - cell[4])) < _LOOSE_DEG
-            if near and np.linalg.det(basis) > 0:
-                some.append((explained(q, basis) - 1e-6 * n, basis))
+            if near and (hand := np.linalg.det(basis)):
+                # turned inside out a left-handed one keeps its angles
+                some.append((explained(q, basis) - 1e-6 * n, basis * np.sign(hand)))
     some.sort(key=lambda b: -b[0])
     told = sorted(
         ((explained(q, b), n, b) for n, b in enumerate(polished(q, b) for _, b in some[:_TRIED])), reverse=True

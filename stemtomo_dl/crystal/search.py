@@ -18,6 +18,7 @@ _GRID_A = 2 * _LONGEST_A / _GRID  # of the grid of v
 _LOOSE = 0.08  # relative, of a known length
 _SHORTEST_A = 2.3
 _PEAKS = 300  # that are refined
+_CLIMBS, _STRIDE_A, _ARRIVED_A = 12, 0.25, 1e-4  # steps to a maximum at most, and how far one goes; near enough
 _VECTORS = 24  # that triples are made of
 _COPLANAR = 14  # of them in one plane, at most
 _FLAT = 1.0  # Å from that plane
@@ -161,15 +162,20 @@ def _apart(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _climb(q: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Nearest maximum of Σ cos(2π q·v), by Newton's method; the start where it leads away."""
+    """Nearest maximum of Σ cos(2π q·v), by Newton's method; the start where it leads away.
+
+    Between the points of the grid the sum may still bend upwards along a direction in which q reaches far: there the
+    step goes uphill all the same, by the size of the curvature, and no farther than the grid leaves open.
+    """
     at = v.copy()
-    for _ in range(6):
+    for _ in range(_CLIMBS):
         phase = 2 * np.pi * q @ at
-        weight = np.cos(phase)
-        curvature = 2 * np.pi * (q * weight[:, None]).T @ q
-        if np.linalg.eigvalsh(curvature)[0] <= 0:
-            return v
-        at = at - np.linalg.solve(curvature, np.sin(phase) @ q)
+        bend, along = np.linalg.eigh(2 * np.pi * (q * np.cos(phase)[:, None]).T @ q)
+        step = along @ ((np.sin(phase) @ q @ along) / np.maximum(np.abs(bend), 1e-9 * np.abs(bend).max()))
+        length = float(np.linalg.norm(step))
+        at = at - step * min(1.0, _STRIDE_A / max(length, 1e-30))
         if np.linalg.norm(at - v) > 1.0:
             return v
+        if length < _ARRIVED_A:
+            break
     return at

@@ -15,6 +15,9 @@ _RARE = 5.0  # standard deviations that counts must stand out by: hardly one cha
 _RING_PX = 4  # width of the rings in which the noise is taken to be the same
 _CLIP = 4.0
 _SWEEPS = 3
+_STRONG = 18.0  # standard deviations of white noise; such spots are kept from what is taken to be noise
+_REACH = 4.5  # px beyond two radii, to which a spot changes the net values about it
+_LEAST_RING = 60  # pixels beside strong spots that tell the noise of a ring
 
 
 def find_spots(series: DiffractionSeries) -> Spots:
@@ -75,13 +78,17 @@ def _in_pattern(
     level = signal.fftconvolve(values, ring / ring.sum(), mode="same")
     net = signal.fftconvolve(values, disk, mode="same") - disk.sum() * level
     bins = (distance / _RING_PX).astype(int)
-    middle, noise = _scatter(net, bins, measured)
-    net = net - middle
-    top = net == ndimage.maximum_filter(net, size=2 * int(np.ceil(radius)) + 1)
     margin = int(np.ceil(radius))
     inside = np.zeros(net.shape, bool)
     inside[margin : net.shape[0] - margin, margin : net.shape[1] - margin] = True
     clear = distance > 2 * radius + 4  # of the direct beam, or of the hole that its subtraction leaves
+    white = _white(values, bins, measured) * np.sqrt(disk.sum() + disk.sum() ** 2 / ring.sum())
+    strong = _tops(net, radius) & inside & clear & measured & (net > _STRONG * white) & (white > 0)
+    middle, noise = _scatter(net, bins, measured)
+    if strong.any():
+        middle, noise = _beside(strong, net, bins, measured, white, 2 * radius + _REACH, (middle, noise))
+    net = net - middle
+    top = _tops(net, radius)
     few = (np.maximum(signal.fftconvolve(electrons, ring, mode="same"), 0) + 1) * disk.sum() / ring.sum()
     rare = poisson_deviations(few + np.maximum(net, 0) * n_probes, few) > _RARE
     y, x = np.nonzero(top & inside & clear & measured & (net > _SIGNIFICANT * noise) & (noise > 0) & rare)
@@ -91,21 +98,67 @@ def _in_pattern(
     return out
 
 
+def _tops(net: np.ndarray, radius: float) -> np.ndarray:
+    """Where a value is the highest of those within a disk's radius, (y, x) bool."""
+    return np.asarray(net == ndimage.maximum_filter(net, size=2 * int(np.ceil(radius)) + 1))
+
+
+def _white(values: np.ndarray, bins: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Noise of one pixel at each pixel's distance: of the differences of neighbours, to which disks add rims alone."""
+    both = measured[:, 1:] & measured[:, :-1]
+    return _scatter(np.diff(values, axis=1) / np.sqrt(2), bins[:, 1:], both, bins)[1]
+
+
+def _beside(
+    strong: np.ndarray,
+    net: np.ndarray,
+    bins: np.ndarray,
+    measured: np.ndarray,
+    white: np.ndarray,
+    reach: float,
+    everywhere: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the net values beside strong spots, which change all within their reach.
+
+    Many large disks fill whole rings, and would pass for the noise that they must stand out of. A ring of which too
+    little is left has the mean, and the noise over that of single pixels, of its neighbours.
+    """
+    free = measured & (ndimage.distance_transform_edt(~strong) > reach)
+    n = int(bins.max()) + 1
+    mean, spread = _scatter(net, bins, free)
+    pixel = np.unique(bins, return_index=True)  # of each ring
+    ring, mean, spread, unit = pixel[0], *(a.ravel()[pixel[1]] for a in (mean, spread, white))
+    # clipping leaves nothing where hardly a pixel has an electron
+    known = (np.bincount(bins[free], minlength=n)[ring] >= _LEAST_RING) & (unit > 0) & (spread > 0)
+    if not known.any():
+        return everywhere
+    middle = np.interp(np.arange(n), ring[known], mean[known])[bins]
+    noise = np.interp(np.arange(n), ring[known], spread[known] / unit[known])[bins] * white
+    told = (white > 0) & (noise < everywhere[1])  # spots only add to the scatter of all
+    return np.where(told, middle, everywhere[0]), np.where(told, noise, everywhere[1])
+
+
 def poisson_deviations(counts: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """How unlikely counts above what is expected are, in standard deviations: the root of the deviance."""
     return np.asarray(np.sqrt(2 * np.maximum(counts * np.log(counts / expected) - counts + expected, 0)))
 
 
-def _scatter(net: np.ndarray, bins: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the net values at each pixel's distance, spots clipped away."""
-    n = int(bins.max()) + 1
+def _scatter(
+    net: np.ndarray, bins: np.ndarray, measured: np.ndarray, shown: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the net values at each distance, spots clipped away.
+
+    ``shown`` are the distances for which they are asked, by default those of the values.
+    """
+    shown = bins if shown is None else shown
+    n = int(shown.max()) + 1
     use = measured.copy()
     for _ in range(_SWEEPS):
         count = np.maximum(np.bincount(bins[use], minlength=n), 1)
         mean = np.bincount(bins[use], net[use], n) / count
         spread = np.sqrt(np.bincount(bins[use], (net[use] - mean[bins[use]]) ** 2, n) / count)
         use = measured & (np.abs(net - mean[bins]) <= _CLIP * spread[bins])
-    return mean[bins], spread[bins]
+    return mean[shown], spread[shown]
 
 
 def _centroid(values: np.ndarray, x: float, y: float, reach: float) -> tuple[float, float]:
