@@ -20,6 +20,7 @@ _AGAIN = 3  # starts that have to lead to the same model otherwise
 _SPEAKING = 0.05  # of R1, what absences are worth between groups of as much symmetry
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
+_MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
 _HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
@@ -72,10 +73,24 @@ class Trial:
 
 
 def add_trials(
-    found: dict[str, Trial], data: Intensities, merged: Merged, groups: list[Any], grid: Amplitudes, factors: np.ndarray
+    found: dict[str, Trial],
+    data: Intensities,
+    merged: Merged,
+    groups: list[Any],
+    grid: Amplitudes,
+    factors: np.ndarray,
+    *,
+    more: bool = False,
+    counts: bool = True,
 ) -> None:
-    """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group."""
-    for candidate in rank(merged, groups, grid, factors)[:_GROUPS]:
+    """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group.
+
+    ``more``: in groups besides that suit it less, and of which no model was built yet. ``counts``: the phases are
+    those of a start, not of a model, which would confirm itself.
+    """
+    ranked = rank(merged, groups, grid, factors)
+    further = [c for c in ranked[_GROUPS:] if c.group.xhm() not in found]
+    for candidate in ranked[:_GROUPS] + further[: _MORE * more]:
         name, order = candidate.group.xhm(), len(candidate.group.operations())
         limit = _ALIKE * min((t.misfit for t in found.values()), default=np.inf)
         fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < _HOPEFUL]
@@ -83,14 +98,14 @@ def add_trials(
             continue  # it was given its chance, and more symmetry does
         trial = build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
         if trial:
-            found[name] = _better(trial, found.get(name))
+            found[name] = _better(trial, found.get(name), counts)
 
 
-def _better(new: Trial, old: Trial | None) -> Trial:
+def _better(new: Trial, old: Trial | None, counts: bool) -> Trial:
     """The better of two trials of a group, with the number of starts that led to it."""
     if old is None or new.misfit < (1 - _SAME) * old.misfit:
         return new
-    times = old.times + (new.misfit < (1 + _SAME) * old.misfit)
+    times = old.times + (counts and new.misfit < (1 + _SAME) * old.misfit)
     return replace(min(new, old, key=lambda t: t.misfit), times=times)
 
 
@@ -115,7 +130,7 @@ def raise_symmetry(
         if best.merged is not merged or best.r1_total > _HOPEFUL or name in seen:
             return
         seen.add(name)
-        add_trials(found, data, merged, groups, grid, phased_by(best, grid))
+        add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=False)
 
 
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
