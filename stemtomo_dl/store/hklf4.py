@@ -51,6 +51,8 @@ def read_hklf4(path: Path, text: str) -> np.ndarray:
 
 
 def _by_columns(line: str) -> list[float] | None:
+    if len(line.rstrip()) < _ENDS:  # columns are filled from the right
+        return None
     try:
         return [int(line[0:4]), int(line[4:8]), int(line[8:12]), float(line[12:20]), float(line[20:28])]
     except ValueError:
