@@ -21,6 +21,7 @@ _SPEAKING = 0.05  # of R1, what absences are worth between groups of as much sym
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
+_DOUBTFUL = 0.2  # R1 of the best model, from which that is done
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
 _HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
@@ -85,10 +86,11 @@ def add_trials(
 ) -> None:
     """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group.
 
-    ``more``: in groups besides that suit it less, and of which no model was built yet. ``counts``: the phases are
-    those of a start, not of a model, which would confirm itself.
+    ``more``: where no model fits well yet, in groups besides that suit it less, and of which none was built.
+    ``counts``: the phases are those of a start, not of a model, which would confirm itself.
     """
     ranked = rank(merged, groups, grid, factors)
+    more = more and min((t.fit.r1 for t in found.values()), default=np.inf) >= _DOUBTFUL
     further = [c for c in ranked[_GROUPS:] if c.group.xhm() not in found]
     for candidate in ranked[:_GROUPS] + further[: _MORE * more]:
         name, order = candidate.group.xhm(), len(candidate.group.operations())
@@ -130,7 +132,7 @@ def raise_symmetry(
         if best.merged is not merged or best.r1_total > _HOPEFUL or name in seen:
             return
         seen.add(name)
-        add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=False)
+        add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=best.fit.r1 < _DOUBTFUL)
 
 
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
