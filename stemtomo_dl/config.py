@@ -10,7 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import gemmi
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.records import Instrument
@@ -18,6 +19,7 @@ from stemtomo_dl.records import Instrument
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+GUESS = "guess"  # in place of elements
 ELEMENTARY_CHARGE = 1.602176634e-19
 
 
@@ -85,7 +87,15 @@ class Sample(Model):
     """What the sample may hold."""
 
     phases: list[str] = []
-    elements: list[str] = []
+    elements: list[str] = []  # chemical symbols, or GUESS alone
+
+    @field_validator("elements")
+    @classmethod
+    def _known(cls, elements: list[str]) -> list[str]:
+        for e in elements:
+            if gemmi.Element(e).name != e and elements != [GUESS]:
+                raise ValueError(f'\'{e}\' is no chemical symbol; write them as "Ti", "O", or "{GUESS}" alone')
+        return elements
 
 
 class ImagesConfig(Model):

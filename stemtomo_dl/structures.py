@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.config import GUESS
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
 from stemtomo_dl.phases import elements_of, known_phase, merged_phases
@@ -18,14 +19,14 @@ from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
 from stemtomo_dl.solve.naming import Known, likenesses, name_phase
 from stemtomo_dl.solve.rivals import rivals, strangers
-from stemtomo_dl.solve.solution import most_starts
+from stemtomo_dl.solve.solution import measured_rint, most_starts
 from stemtomo_dl.store.atomic import write_json, writing
-from stemtomo_dl.store.intensities import GUESS, read_intensities
+from stemtomo_dl.store.intensities import read_intensities
 from stemtomo_dl.store.phases import read_stats
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
-_OF_A_TRY = ("starts", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections", "mean_abs_e2_minus_1")
+_OF_A_TRY = ("starts", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections")
 _OF_A_MODEL = (
     *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction"),
     "absolute_structure",
@@ -73,7 +74,7 @@ def phase(
     with progress.stage("solve", most_starts(data)) as advance:
         found = _solved(data, known or [], seed, advance)
         if elements == GUESS:
-            found.figures["warnings"].insert(0, _GUESSED)
+            _tell_guessed(found)
         said = _write(folder, found)
     return f"{said}: {folder / 'solution.cif'}" if said.startswith("solved") else said
 
@@ -135,7 +136,16 @@ def _solve_phase(place: Path, elements: str | None, known: list[Path], mixed: bo
     data = read_intensities(place / "merged.hkl", elements=elements)
     stats = read_stats(place)
     data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
-    return _solved(data, known, 0, mixed=mixed)
+    found = _solved(data, known, 0, mixed=mixed)
+    if elements == GUESS:
+        _tell_guessed(found)
+    if (wilson := stats.get("wilson_e2_minus_1")) is not None:  # of all observations, not of their means
+        found.figures["wilson_e2_minus_1"] = wilson
+    return found
+
+
+def _tell_guessed(found: Outcome) -> None:
+    found.figures["warnings"].insert(0, _GUESSED)
 
 
 def _solved(
@@ -206,9 +216,9 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         "starts": solution.starts,
         "d_min_angstrom": data.d_min,
         "completeness_p1": solution.completeness,
-        "rint": None if np.isnan(merged.rint) else merged.rint,
+        "rint": measured_rint(data, merged),
         "unique_reflections": len(merged.hkl),
-        "mean_abs_e2_minus_1": solution.centric_statistic,
+        "wilson_e2_minus_1": None if np.isnan(solution.centric_statistic) else solution.centric_statistic,
         "space_group_trials": [
             {
                 "symbol": t.candidate.group.xhm(),

@@ -17,6 +17,7 @@ _ANGLE = 3.0  # degrees
 _CELL = 0.025  # misfit of the cell at which a figure of merit has fallen by exp(−1/2); camera lengths are off by 2 %
 _NAMED = 0.35  # figure of merit from which a crystal has a candidate's name
 _CHANCE = 3.5  # standard deviations of a correlation by chance that it must exceed besides
+_LEAST = 6  # independent reflections; between fewer any order is likely
 _SHELL = 40  # reflections in a shell in which amplitudes are made comparable
 _STEPS = 2  # edges of our cell that an edge of a candidate's may be made of, each way
 
@@ -63,7 +64,7 @@ class Likeness:
     merit : float
         ``correlation``, times the share of the intensity in reflections that the phase has, less where cells differ.
     reflections : int
-        That were compared: those that the phase has.
+        Independent ones that were compared: those that the phase has, equivalents counted once.
     turn : tuple of tuple of int
         Rows of M: h' = h·M leads from the crystal's indices to the candidate's.
     """
@@ -77,8 +78,15 @@ class Likeness:
 
     @property
     def named(self) -> bool:
-        """Whether it is that phase; a candidate's mirror image has the same intensities."""
-        return self.merit >= _NAMED and self.correlation >= _CHANCE / float(np.sqrt(max(self.reflections, 1)))
+        """Whether it is that phase; a candidate's mirror image has the same intensities.
+
+        Besides its merit, the correlation must exceed what chance makes of so many pairs of ranks: artanh r has the
+        variance 1.06/(n − 3) (Fieller, Hartley & Pearson, Biometrika 44 (1957) 470).
+        """
+        n = self.reflections
+        if n < _LEAST or self.merit < _NAMED:
+            return False
+        return self.correlation >= float(np.tanh(_CHANCE * np.sqrt(1.06 / (n - 3))))
 
 
 def likenesses(data: Intensities, merged: Merged, known: list[Known]) -> list[Likeness]:
@@ -153,7 +161,10 @@ def _likeness(
     alike = n > 2 and ours.std() > 0 and theirs.std() > 0
     correlation = float(np.corrcoef(rankdata(ours), rankdata(theirs))[0, 1]) if alike else 0.0
     rows = tuple(tuple(int(v) for v in row) for row in turn)
-    return Likeness(phase.name, misfit, correlation, correlation * share * _nearness(misfit), n, rows)
+    # equivalents have the same length and, in the candidate, the same amplitude
+    amplitudes = np.array([table[tuple(h)] for h in hkl[order][had].tolist()])
+    independent = len(np.unique(np.stack([q[order][had], np.log(amplitudes)]).round(4), axis=1).T)
+    return Likeness(phase.name, misfit, correlation, correlation * share * _nearness(misfit), independent, rows)
 
 
 def _cell_maps(cell: tuple[float, ...], phase: Known) -> list[tuple[float, np.ndarray]]:

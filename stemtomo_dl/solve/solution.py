@@ -24,6 +24,7 @@ from stemtomo_dl.solve.symmetry import (
     find_laue,
     laue_rotations,
     merge,
+    not_forbidden,
     wilson_statistic,
 )
 from stemtomo_dl.solve.trials import SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
@@ -57,7 +58,7 @@ class Solution:
     centric_statistic : float
         Mean of abs(E² − 1).
     completeness : float
-        Share of the unique reflections to ``d_min`` that were measured.
+        Share of the reflections to ``d_min`` that were measured, of those that the lattice's centring allows.
     missing : tuple of str
         Why it may not be solved, for a person.
     """
@@ -99,7 +100,7 @@ def solve(
     classes = [merge(data, laue_rotations(groups[0].operations()))] if data.operations else find_laue(data, groups)
     found: dict[str, Trial] = {}
     done, light = 0, is_light(data)
-    if _completeness(data, classes[0]) < _LEAST:
+    if _completeness(data, classes[0], groups) < _LEAST:
         starts, light = 0, False
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
     while done < starts and not settled(found):
@@ -120,7 +121,7 @@ def solve(
     doubts = _doubts(data, best, done)
     solved = not doubts
     merged = best.merged if best else classes[0]
-    completeness = _completeness(data, merged)
+    completeness = _completeness(data, merged, [best.candidate.group] if best else groups)
     return Solution(
         intensities=data,
         merged=merged,
@@ -154,11 +155,18 @@ def _stated(data: Intensities) -> Any:
     return _Group(gemmi.GroupOps([gemmi.Op(t) for t in data.operations or ()]))
 
 
-def _completeness(data: Intensities, merged: Merged) -> float:
-    """Measured share of what a sphere to d_min holds, counted in P1 with both Friedel mates."""
+def _completeness(data: Intensities, merged: Merged, groups: list[Any]) -> float:
+    """Measured share of what a sphere to d_min holds, counted in P1 with both Friedel mates.
+
+    What the centring forbids does not count: that of the group, or of several those lattice points of a cell that no
+    reflection speaks against.
+    """
     hkl, _ = expand(merged, merged.intensity)
+    forms = [g.operations() for g in groups]
+    centred = max((f for f in forms if len(forms) == 1 or not_forbidden(f, hkl).all()), key=lambda f: len(f.cen_ops))
+    points = len(centred.cen_ops)
     volume = gemmi.UnitCell(*data.cell).volume
-    return float(min(1.0, len(hkl) / (4 / 3 * np.pi * volume / data.d_min**3)))
+    return float(min(1.0, not_forbidden(centred, hkl).sum() * points / (4 / 3 * np.pi * volume / data.d_min**3)))
 
 
 def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ...]:
@@ -201,6 +209,12 @@ def _missing(data: Intensities, merged: Merged, completeness: float) -> tuple[st
         said.append(f"completeness is {100 * completeness:.0f} %; 60 % or more is needed")
     if data.d_min > 1.0:
         said.append(f"resolution is {data.d_min:.2f} Å; 1.0 Å or better is needed")
-    if merged.rint > 0.35:
-        said.append(f"Rint is {merged.rint:.2f}; below 0.35 is needed")
+    rint = measured_rint(data, merged)
+    if rint is not None and rint > 0.35:
+        said.append(f"Rint is {rint:.2f}; below 0.35 is needed")
     return tuple(said)
+
+
+def measured_rint(data: Intensities, merged: Merged) -> float | None:
+    """Rint of reflections that were given more than once, else of the observations that they are means of."""
+    return data.rint if np.isnan(merged.rint) else merged.rint

@@ -16,6 +16,7 @@ _METRIC = 0.015  # by so much, of its size, symmetry may change the metric tenso
 _REPEATED = 0.1  # with fewer equivalents than this share of the reflections, data were merged already
 _TRUE = 0.45  # of the way from the Rint of Friedel mates to that of strangers; a true class stays below
 _CLEARLY = 0.7  # of what a class's Rint is above that of Friedel mates; a lower class below it is tried besides
+_STANDS_OUT = 5.0  # standard errors by which a shell's mean intensity must differ from zero
 _SHELL = 50  # reflections in a shell of resolution
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
@@ -145,11 +146,16 @@ def _has_centring(group: Any, data: Intensities) -> bool:
     Scattering twice on a lattice leads to points of that lattice, so unlike those of screw axes and glide planes these
     reflections are as weak as noise is.
     """
-    forbidden = (data.hkl @ np.array(group.operations().cen_ops).T % gemmi.Op.DEN != 0).any(1)
+    forbidden = ~not_forbidden(group.operations(), data.hkl)
     if forbidden.sum() < _TELLING:
         return not forbidden.any()
     intensity, sigma = data.intensity[forbidden], data.sigma[forbidden]
     return bool(intensity.mean() < _NONE * data.intensity.mean() and (intensity > 3 * sigma).mean() < _SEEN)
+
+
+def not_forbidden(operations: gemmi.GroupOps, hkl: np.ndarray) -> np.ndarray:
+    """Which reflections (n,) bool the centring of a group allows."""
+    return np.asarray((hkl @ np.array(operations.cen_ops).T % gemmi.Op.DEN == 0).all(1))
 
 
 def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
@@ -196,10 +202,15 @@ def expand(merged: Merged, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def wilson_statistic(merged: Merged, reciprocal: np.ndarray) -> float:
-    """Mean of |E² − 1| with E normalised in shells of about fifty reflections; 0.968 centric, 0.736 acentric."""
+    """Mean of |E² − 1| with E normalised in shells of about fifty reflections; 0.968 centric, 0.736 acentric.
+
+    Shells without a mean that stands out of its noise have no say; NaN where none has.
+    """
     order = np.argsort(((merged.hkl @ reciprocal) ** 2).sum(1))
-    shells = np.array_split(merged.intensity[order], max(1, len(order) // _SHELL))
-    return float(np.mean(np.concatenate([np.abs(s / max(s.mean(), 1e-12) - 1) for s in shells])))
+    shells = np.array_split(order, max(1, len(order) // _SHELL))
+    kept = [merged.intensity[s] for s in shells
+            if merged.intensity[s].sum() > _STANDS_OUT * np.sqrt((merged.sigma[s] ** 2).sum())]  # fmt: skip
+    return float(np.mean(np.concatenate([np.abs(s / s.mean() - 1) for s in kept]))) if kept else float("nan")
 
 
 def absences(operations: gemmi.GroupOps, hkl: np.ndarray) -> np.ndarray:

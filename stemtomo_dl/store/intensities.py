@@ -9,13 +9,13 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
+from stemtomo_dl.config import GUESS
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.store.hklf4 import read_hklf4
 
 _LATTICE = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}  # SHELX's LATT
-GUESS = "guess"  # in place of elements
 _PALETTE = ("O", "Si", "Ti", "Zr", "Pb")  # each stands for those of about its atomic number
 _WAVELENGTH = 0.0251  # Å, 200 kV, where no file says
 

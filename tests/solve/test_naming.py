@@ -32,6 +32,21 @@ def test_other_atoms_in_the_same_cell_are_not_the_phase(candidates):
     assert not any(c.named for c in name_phase(data.cell, data.hkl, data.intensity, data.sigma, other))
 
 
+@pytest.mark.parametrize(
+    ("name", "d_min", "share"), [("rutile", 0.8, 0.4), ("anatase", 0.8, 0.5), ("brookite", 1.0, 0.6)]
+)
+def test_unrelated_intensities_get_a_name_by_chance_rarely(candidates, name, d_min, share):
+    rng, named = np.random.default_rng(0), 0
+    for seed in range(50):
+        data = measured(known(name), "Ti,O", d_min, share, seed=seed)
+        value = rng.exponential(size=len(data.hkl))
+        # unmerged: every one is there with its equivalents, which tell nothing new
+        hkl = np.concatenate([data.hkl, -data.hkl])
+        found = name_phase(data.cell, hkl, np.tile(value, 2), np.full(len(hkl), 0.05), candidates[:3])
+        named += any(c.named for c in found)
+    assert named <= 1
+
+
 def test_operator_leads_from_a_primitive_cell_to_the_candidates(candidates):
     data = measured(known("anatase"), "Ti,O", 0.7, 1.0)
     basis = np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5]])  # edges of a primitive cell, in those of the centred one

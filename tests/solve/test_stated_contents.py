@@ -12,7 +12,7 @@ from stemtomo_dl.solve import solve
 from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.stated import Stated
 from stemtomo_dl.store.intensities import read_intensities
-from stemtomo_dl.structures import _solved
+from stemtomo_dl.structures import _solve_phase, _solved
 
 TITANATE = Stated(("Ba", "Ti", "O"), (1.0, 1.0, 3.0), whole=True)
 
@@ -107,3 +107,9 @@ def test_elements_are_guessed_where_nobody_knows_them(tmp_path, command):
     stats = json.loads((tmp_path / "o/stats.json").read_text())
     assert "solved: O2Ti" in done.stdout
     assert stats["warnings"][0].startswith("elements are guessed")
+    (tmp_path / "a.hkl").rename(tmp_path / "merged.hkl")  # as a phase of a run
+    (tmp_path / "merged.ins").write_text(f"TITL a\nCELL 0.0251 {cell.replace(',', ' ')}\nEND\n")
+    (tmp_path / "stats.json").write_text('{"r_int": 0.1, "wilson_e2_minus_1": 0.9}')
+    figures = _solve_phase(tmp_path, "guess", [], False).figures
+    assert (figures["formula"], figures["warnings"][0]) == ("O2Ti", stats["warnings"][0])
+    assert (figures["rint"], figures["wilson_e2_minus_1"]) == (0.1, 0.9)
