@@ -158,12 +158,12 @@ def _stated(data: Intensities) -> Any:
 def _completeness(data: Intensities, merged: Merged, groups: list[Any]) -> float:
     """Measured share of what a sphere to d_min holds, counted in P1 with both Friedel mates.
 
-    What the centring forbids does not count: that of the group, or of several those lattice points of a cell that no
-    reflection speaks against.
+    What the centring forbids does not count: that of the group, or of several that which the data prove, see
+    `compatible_groups`.
     """
     hkl, _ = expand(merged, merged.intensity)
     forms = [g.operations() for g in groups]
-    centred = max((f for f in forms if len(forms) == 1 or not_forbidden(f, hkl).all()), key=lambda f: len(f.cen_ops))
+    centred = min(forms, key=lambda f: len(f.cen_ops))
     points = len(centred.cen_ops)
     volume = gemmi.UnitCell(*data.cell).volume
     return float(min(1.0, not_forbidden(centred, hkl).sum() * points / (4 / 3 * np.pi * volume / data.d_min**3)))

@@ -247,12 +247,12 @@ def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.
     telling = ~forbidden.all(0) if len(alike) > 1 else np.ones(len(merged.hkl), bool)
     shown = replace(merged, intensity=merged.intensity[telling], sigma=merged.sigma[telling])
     found = []
-    for group, absent in zip(alike, forbidden[:, telling], strict=True):
+    for group, absent in zip(alike, forbidden, strict=True):
         operations = group.operations()
         allowed = _PRESENT + 1 / np.sqrt(max(absent.sum(), 1))  # few may all be filled by multiple scattering
-        if absent.any() and shown.intensity[absent].mean() > allowed * shown.intensity.mean():
+        if absent.any() and merged.intensity[absent].mean() > allowed * merged.intensity.mean():
             continue
-        likelihood = absence_likelihood(shown, absent) if absent.any() else 0.0
+        likelihood = absence_likelihood(shown, absent[telling]) if absent[telling].any() else 0.0
         agreement, weakest, origin = _agreement(operations, images)
         found.append(Candidate(group, agreement, weakest, likelihood, origin))
     return sorted(found, key=lambda c: -c.score)

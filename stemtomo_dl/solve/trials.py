@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.solve.build import build, penalised
+from stemtomo_dl.solve.checks import overlaps, stands_still
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
@@ -21,7 +22,7 @@ _SPEAKING = 0.05  # of R1, what absences are worth between groups of as much sym
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
 _MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
-_DOUBTFUL = 0.2  # R1 of the best model, from which that is done
+_DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
 _HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
@@ -118,7 +119,8 @@ def settled(found: dict[str, Trial]) -> bool:
     best = in_order(list(found.values()))[0]
     whole = bool((best.counts > 0).all()) or not best.stated.whole
     enough = _AGAIN if whole else 2 * _AGAIN  # Mg and Al look alike
-    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough)
+    sane = best.fit.r1 < _DOUBTFUL or not (stands_still(best.fit).any() or overlaps(best.fit))  # others may be found
+    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough and sane)
 
 
 def raise_symmetry(
