@@ -217,11 +217,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except OSError as e:
-        if e.errno != errno.ENOSPC:
+        if e.errno is None:
             raise
-        _fail(
-            f"no space left on the disk ({e.filename or 'or in what the output is written to'}); free some, start again"
-        )
+        _fail(_refused(e))
     except ModuleNotFoundError as e:
         package = (e.name or "").partition(".")[0]
         if package in ("", __package__):
@@ -232,6 +230,14 @@ def main() -> None:
     if status == _STOPPED:
         print("stemtomo: stopped; start the same command again to go on", file=sys.stderr)
     sys.exit(status or 0)
+
+
+def _refused(e: OSError) -> str:
+    """What the system refused, where, and what to do."""
+    if e.errno == errno.ENOSPC:
+        place = e.filename or "or in what the output is written to"
+        return f"no space left on the disk ({place}); free some, start again"
+    return f"{e.filename or 'a file'}: {e.strerror or 'cannot be used'}; correct the path, or what may be done with it"
 
 
 def _compile_somewhere() -> None:

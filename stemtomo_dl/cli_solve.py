@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stemtomo_dl.cli_progress import progress
+from stemtomo_dl.errors import InputError
 
 
 def phase(
@@ -21,15 +22,36 @@ def phase(
         str | None, typer.Option(metavar="LIST", help="As Ti,O, where the file does not say, or guess.")
     ] = None,
     known: Annotated[
-        list[Path] | None, typer.Option("--known", metavar="CIF", help="A phase that it may be; may be repeated.")
+        list[Path] | None,
+        typer.Option("--known", metavar="CIF", help="A phase that it may be, or a folder of them; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random phases.")] = 0,
 ) -> None:
     """From intensities to atoms: phases, space group, refined structure."""
     from stemtomo_dl import structures
+    from stemtomo_dl.store.atomic import check_folder
 
+    check_folder(output)
     with progress() as shown:
         said = structures.phase(
-            file, output, shown, cell=cell, space_group=space_group, elements=elements, known=known, seed=seed
+            file,
+            output,
+            shown,
+            cell=cell,
+            space_group=space_group,
+            elements=elements,
+            known=_cifs(known or []),
+            seed=seed,
         )
     typer.echo(said)
+
+
+def _cifs(paths: list[Path]) -> list[Path]:
+    """The files, with those of folders in the folders' place."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.cif")) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"--known {path}: holds no .cif; give a CIF, or a folder of them")
+        found += inside
+    return found

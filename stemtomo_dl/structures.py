@@ -18,7 +18,7 @@ from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
 from stemtomo_dl.solve.naming import Known, likenesses, name_phase
-from stemtomo_dl.solve.rivals import rivals
+from stemtomo_dl.solve.rivals import rivals, strangers
 from stemtomo_dl.solve.solution import measured_rint, most_starts
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.intensities import read_intensities
@@ -229,13 +229,21 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
             for t in solution.trials
         ],
         "likeness": [vars(n) | {"named": n.named} for n in likenesses(data, merged, known)],
+        "warnings": list(data.notes),
     }
     if best is None:
         return out
     fit, names = best.fit, best.fit.model.labels
     units, z = formula(fit.model)
-    elements = rivals(best) if solution.solved else []
-    unsure = [f"{names[r.atom]} may be {r.element}: R1 rises by {r.rise:.4f}" for r in elements if not r.sure]
+    others = strangers(best) if solution.solved and not data.guessed else []
+    elements = rivals(best, tuple(o.element for o in others)) if solution.solved else []
+    unsure = [
+        *(
+            f"{o.element} may be another element, as {o.instead}: R1 {fit.r1_all:.3f} falls to {o.r1:.3f}"
+            for o in others
+        ),
+        *(r.told(names[r.atom]) for r in elements if r.close),
+    ]
     return out | {
         "space_group": best.candidate.group.xhm(),
         "formula": "".join(f"{e}{n:g}" if n != 1 else e for e, n in units.items()),
@@ -252,5 +260,5 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         "assignment": [
             {"atom": names[r.atom], "rival": r.element, "r1_all_rise": r.rise, "sure": r.sure} for r in elements
         ],
-        "warnings": [*warnings(fit, names), *unsure],
+        "warnings": [*data.notes, *warnings(fit, names), *unsure],
     }

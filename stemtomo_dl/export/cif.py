@@ -14,6 +14,7 @@ from stemtomo_dl.solve.checks import bonds, hand
 from stemtomo_dl.solve.model import Model
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.peaks import potential
+from stemtomo_dl.solve.refine import STRONG
 from stemtomo_dl.solve.trials import Trial
 
 _PRECISE = 19  # an esd is written with two digits up to this
@@ -175,6 +176,25 @@ def _loops(block: gemmi.cif.Block, trial: Trial) -> None:
     loop = block.init_loop("_geom_bond_", columns)
     for b in bonds(trial.fit):
         loop.add_row([names[b.first], names[b.second], with_esd(b.length, b.esd, 3), b.symmetry, "yes"])
+    _reflections(block, trial)
+
+
+def _reflections(block: gemmi.cif.Block, trial: Trial) -> None:
+    """Unique reflections on the scale of Fc², with which R factors can be checked from the CIF alone."""
+    columns = [
+        "index_h",
+        "index_k",
+        "index_l",
+        "F_squared_meas",
+        "F_squared_sigma",
+        "F_squared_calc",
+        "observed_status",
+    ]
+    loop = block.init_loop("_refln_", columns)
+    data, scale = trial.data, trial.fit.scale
+    for hkl, *values in zip(data.hkl, data.fo2 / scale, data.sigma / scale, trial.fit.fc2 / scale, strict=True):
+        observed = "o" if values[0] > STRONG * values[1] else "<"
+        loop.add_row([*map(str, hkl), *(f"{v:.6g}" for v in values), observed])
 
 
 def _atoms(block: gemmi.cif.Block, trial: Trial) -> None:

@@ -14,6 +14,7 @@ _LEAST = {
     4: "Si Ge Zr Hf Th Ir Ru Os Re",
 }
 _CHARGE = {e: charge for charge, elements in _LEAST.items() for e in elements.split()} | _ANIONS
+KNOWN_IN_SOLIDS = (*_CHARGE, "C", "N", "P")  # elements that solids commonly hold
 
 
 def least_charge(counts: Mapping[str, float]) -> float | None:

@@ -13,6 +13,7 @@ from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
+_LEAST_U = 0.001  # Å²
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
 # R0 of bond valences, Å, with the valence of the cation; same source, and Brese & O'Keeffe, Acta Cryst. B47 (1991) 192
 _R0 = {
@@ -25,9 +26,18 @@ _R0 = {
     ("Cd", "O"): (1.904, 2), ("In", "O"): (1.902, 3), ("Cs", "O"): (2.42, 1), ("La", "O"): (2.172, 3),
     ("Nd", "O"): (2.117, 3), ("Gd", "O"): (2.065, 3), ("Yb", "O"): (1.985, 3), ("Lu", "O"): (1.971, 3),
     ("Hf", "O"): (1.923, 4), ("Ta", "O"): (1.920, 5), ("W", "O"): (1.921, 6), ("Bi", "O"): (2.09, 3),
+    ("Se", "O"): (1.811, 4), ("Te", "O"): (1.977, 4), ("As", "O"): (1.767, 5), ("Sb", "O"): (1.973, 3),
+    ("Sn", "O"): (1.905, 4), ("Pb", "O"): (2.112, 2), ("V", "O"): (1.803, 5), ("Cr", "O"): (1.724, 3),
+    ("Mn", "O"): (1.760, 3), ("Co", "O"): (1.692, 2), ("Ni", "O"): (1.654, 2), ("Cu", "O"): (1.679, 2),
+    ("Mo", "O"): (1.907, 6), ("Ag", "O"): (1.805, 1), ("Th", "O"): (2.167, 4), ("U", "O"): (2.075, 6),
     ("Ca", "F"): (1.842, 2), ("Mg", "F"): (1.581, 2), ("Na", "F"): (1.677, 1), ("Sr", "F"): (2.019, 2),
     ("Pb", "Br"): (2.64, 2), ("Cs", "Br"): (2.95, 1), ("Pb", "I"): (2.83, 2), ("Cs", "I"): (3.18, 1),
     ("Pb", "Cl"): (2.53, 2), ("Cs", "Cl"): (2.79, 1), ("Na", "Cl"): (2.15, 1), ("K", "Cl"): (2.52, 1),
+}  # fmt: skip
+# other valences of the same cations: R0 differs by less than bonds of a wrong element do, and the nearest is expected
+_OTHERS = {
+    "Ti": (3,), "Fe": (2,), "Ce": (3,), "Se": (6,), "Te": (6,), "As": (3,), "Sb": (5,), "Sn": (2,), "Pb": (4,),
+    "V": (4, 3), "Cr": (6,), "Mn": (4, 2), "Co": (3,), "Ni": (3,), "Cu": (1,), "Mo": (4,), "U": (4,),
 }  # fmt: skip
 
 
@@ -87,7 +97,10 @@ def valence(cation: str, anion: str, length: float) -> tuple[float, int] | None:
 
 
 def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
-    """(atom, sum of valences, expected) of cations whose pairs are tabulated, see `valence`."""
+    """(atom, sum of valences, expected) of cations whose pairs are tabulated, see `valence`.
+
+    Of cations that occur with several valences, the nearest is expected.
+    """
     elements = fit.model.elements
     near = distances(fit, 4.0)
     sums = []
@@ -95,8 +108,15 @@ def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
         found = [valence(element, elements[b.second], b.length) for b in near if b.first == i]
         told = [v for v in found if v is not None]
         if told:
-            sums.append((i, sum(v for v, _ in told), told[0][1]))
+            total = sum(v for v, _ in told)
+            valences = (told[0][1], *_OTHERS.get(element, ()))
+            sums.append((i, total, min(valences, key=lambda whole: abs(total - whole))))
     return sums
+
+
+def stands_still(fit: Fit) -> np.ndarray:
+    """Mask (atom,) of those whose displacement is less than any atom's, even at rest."""
+    return np.asarray(fit.model.u < _LEAST_U)
 
 
 def is_off(total: float, expected: int) -> bool:
@@ -130,7 +150,9 @@ def warnings(fit: Fit, names: list[str]) -> list[str]:
         if is_off(total, expected):
             said.append(f"{names[atom]}: bond valences sum to {total:.1f}, expected {expected}")
     u = fit.model.u
-    said += [f"{names[i]}: Uiso is {u[i]:.3f} Å², which is no atom's" for i in np.flatnonzero((u > 0.2) | (u < 0.001))]
+    said += [
+        f"{names[i]}: Uiso is {u[i]:.3f} Å², which is no atom's" for i in np.flatnonzero((u > 0.2) | stands_still(fit))
+    ]
     return said
 
 

@@ -34,6 +34,10 @@ class Intensities(Record):
         Of those observations.
     whole : bool
         Whether every element of ``composition`` is there; else they are those of a sample of several phases.
+    guessed : bool
+        Whether the elements only stand for others that scatter about as much.
+    notes : tuple of str
+        What had to be taken for granted when they were read, for a person.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Intensities(Record):
     observations: int | None = None
     rint: float | None = None
     whole: bool = True
+    guessed: bool = False
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def reciprocal(self) -> np.ndarray:

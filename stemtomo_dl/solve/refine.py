@@ -9,7 +9,7 @@ import numpy as np
 from stemtomo_dl.solve.model import Factors, Model, Symmetry
 
 U_RANGE = (0.0005, 0.25)  # Å²; displacements beyond are no atom's
-_STRONG = 2.0  # σ(I); R1 is that of stronger reflections
+STRONG = 2.0  # σ(I); R1 is that of stronger reflections
 _SMALL = 1e-4  # of an esd; shifts below end a refinement
 WEIGHT = 0.1  # a of SHELX's weights
 
@@ -203,7 +203,7 @@ def _figures(state: _State, data: Reflections, factors: Factors, extinction: boo
         u_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ (np.einsum("ij,kjl,il->k", d, basis, d) / 3) ** 2)
         at += len(basis)
     fo, fc = data.amplitude, np.sqrt(predicted)
-    strong = data.fo2 > _STRONG * data.sigma
+    strong = data.fo2 > STRONG * data.sigma
     return Fit(
         model=state.model,
         fc=factors.of(state.model),

@@ -16,6 +16,7 @@ from stemtomo_dl.solve.flip import Amplitudes, flip
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
 from stemtomo_dl.solve.nouns import Intensities
+from stemtomo_dl.solve.objections import objections_to, possible_reasons
 from stemtomo_dl.solve.symmetry import (
     Merged,
     compatible_groups,
@@ -107,7 +108,7 @@ def solve(
             if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
             factors, _ = flip(grid, rng)
-            add_trials(found, data, merged, groups, grid, factors)
+            add_trials(found, data, merged, groups, grid, factors, more=done > 0)
             raise_symmetry(found, data, merged, groups, grid)
         done += 1
         advance()
@@ -130,7 +131,9 @@ def solve(
         starts=done,
         centric_statistic=wilson_statistic(merged, data.reciprocal),
         completeness=completeness,
-        missing=() if solved else (*doubts, *_missing(data, merged, completeness)),
+        missing=()
+        if solved
+        else (*doubts, *_missing(data, merged, completeness), *possible_reasons(data, merged, ordered)),
     )
 
 
@@ -155,12 +158,12 @@ def _stated(data: Intensities) -> Any:
 def _completeness(data: Intensities, merged: Merged, groups: list[Any]) -> float:
     """Measured share of what a sphere to d_min holds, counted in P1 with both Friedel mates.
 
-    What the centring forbids does not count: that of the group, or of several those lattice points of a cell that no
-    reflection speaks against.
+    What the centring forbids does not count: that of the group, or of several that which the data prove, see
+    `compatible_groups`.
     """
     hkl, _ = expand(merged, merged.intensity)
     forms = [g.operations() for g in groups]
-    centred = max((f for f in forms if len(forms) == 1 or not_forbidden(f, hkl).all()), key=lambda f: len(f.cen_ops))
+    centred = min(forms, key=lambda f: len(f.cen_ops))
     points = len(centred.cen_ops)
     volume = gemmi.UnitCell(*data.cell).volume
     return float(min(1.0, not_forbidden(centred, hkl).sum() * points / (4 / 3 * np.pi * volume / data.d_min**3)))
@@ -175,6 +178,8 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
         said.append(f"no model fits after {starts} starts (lowest R1 {fit.r1:.2f})")
     elif fit.r1 >= _CLEAR and (objections := warnings(fit, fit.model.labels)):
         said.append(f"R1 is {fit.r1:.2f}, and {objections[0]}")
+    elif len(grave := objections_to(best, data.guessed)) > 1:
+        said.append(f"R1 is {fit.r1:.2f}, but {', '.join(grave)}")
     if data.whole:
         said += [f"the model holds no {e}, which is said to be there" for e in missing_elements(fit, data.elements)]
     elif len(set(fit.model.elements)) < 2:
@@ -207,7 +212,6 @@ def _missing(data: Intensities, merged: Merged, completeness: float) -> tuple[st
     rint = measured_rint(data, merged)
     if rint is not None and rint > 0.35:
         said.append(f"Rint is {rint:.2f}; below 0.35 is needed")
-    said.append(f"the composition may be wrong: only {', '.join(data.elements)} were tried")
     return tuple(said)
 
 

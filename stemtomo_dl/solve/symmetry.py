@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gemmi
@@ -20,6 +20,9 @@ _STANDS_OUT = 5.0  # standard errors by which a shell's mean intensity must diff
 _SHELL = 50  # reflections in a shell of resolution
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
+_NONE = 0.02  # of the mean intensity; no more is left where a lattice's centring forbids: scattering twice adds nothing
+_SEEN = 0.1  # share of those reflections that are above 3σ, at most, by noise and by neighbours' tails
+_TELLING = 20  # reflections that a centring is told by, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,8 @@ class Candidate:
     weakest : float
         That of the worst operation.
     absences : float
-        Log-likelihood that its absent reflections are absent rather than weak by chance; 0 where it has none.
+        Log-likelihood that its absent reflections are absent rather than weak by chance; 0 where it has none but those
+        that all groups in question have.
     origin : (3,) f8
         Where in the phased density the group's origin is, in cell edges.
     """
@@ -118,8 +122,8 @@ def merge(data: Intensities, rotations: np.ndarray) -> Merged:
 def compatible_groups(data: Intensities) -> list[Any]:
     """Space groups of the tables, in all settings, whose operations leave the cell's metric as it is.
 
-    Of two choices of origin, the one at an inversion centre is kept. Where all reflections are those of a centred
-    lattice, as in data that were integrated in it, the groups are centred.
+    Of two choices of origin, the one at an inversion centre is kept. Where all reflections but noise are those of a
+    centred lattice, the groups are centred.
     """
     lengths = np.sqrt(np.diag(data.metric))
     allowed = _METRIC * np.outer(lengths, lengths)
@@ -131,9 +135,22 @@ def compatible_groups(data: Intensities) -> list[Any]:
         if (np.abs(np.swapaxes(r, 1, 2) @ data.metric @ r - data.metric) <= allowed).all():
             groups.append(group)
     points = [len(g.operations().cen_ops) for g in groups]
-    sure = [n * bool(not_forbidden(g.operations(), data.hkl).all()) for g, n in zip(groups, points, strict=True)]
+    sure = [n * _has_centring(g, data) for g, n in zip(groups, points, strict=True)]
     kept = [n > max(sure) or m == max(sure) for n, m in zip(points, sure, strict=True)]
     return [g for g, keep in zip(groups, kept, strict=True) if keep]
+
+
+def _has_centring(group: Any, data: Intensities) -> bool:
+    """Whether the reflections that the centring of a group forbids are not in the data, or there is nothing in them.
+
+    Scattering twice on a lattice leads to points of that lattice, so unlike those of screw axes and glide planes these
+    reflections are as weak as noise is.
+    """
+    forbidden = ~not_forbidden(group.operations(), data.hkl)
+    if forbidden.sum() < _TELLING:
+        return not forbidden.any()
+    intensity, sigma = data.intensity[forbidden], data.sigma[forbidden]
+    return bool(intensity.mean() < _NONE * data.intensity.mean() and (intensity > 3 * sigma).mean() < _SEEN)
 
 
 def not_forbidden(operations: gemmi.GroupOps, hkl: np.ndarray) -> np.ndarray:
@@ -213,7 +230,8 @@ def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.
 
     For every operation (R, t) and every origin x₀, Σ F*(h) F(hR) exp 2πi(h·t + (h − hR)·x₀) / Σ|F|² says how well the
     density is mapped onto itself (Palatinus & van der Lee, J. Appl. Cryst. 41 (2008) 975); the sum over the operations
-    is taken for all x₀ at once by a Fourier transform.
+    is taken for all x₀ at once by a Fourier transform. Reflections that all of the groups forbid, as where a lattice is
+    centred, do not tell them apart.
 
     Parameters
     ----------
@@ -224,16 +242,17 @@ def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.
         Phased in P1.
     """
     images = _Images(amplitudes, factors)
+    alike = [g for g in groups if np.array_equal(laue_rotations(g.operations()), merged.rotations)]
+    forbidden = np.array([absences(g.operations(), merged.hkl) for g in alike]).reshape(len(alike), -1)
+    telling = ~forbidden.all(0) if len(alike) > 1 else np.ones(len(merged.hkl), bool)
+    shown = replace(merged, intensity=merged.intensity[telling], sigma=merged.sigma[telling])
     found = []
-    for group in groups:
+    for group, absent in zip(alike, forbidden, strict=True):
         operations = group.operations()
-        if not np.array_equal(laue_rotations(operations), merged.rotations):
-            continue
-        absent = absences(operations, merged.hkl)
         allowed = _PRESENT + 1 / np.sqrt(max(absent.sum(), 1))  # few may all be filled by multiple scattering
         if absent.any() and merged.intensity[absent].mean() > allowed * merged.intensity.mean():
             continue
-        likelihood = absence_likelihood(merged, absent) if absent.any() else 0.0
+        likelihood = absence_likelihood(shown, absent[telling]) if absent[telling].any() else 0.0
         agreement, weakest, origin = _agreement(operations, images)
         found.append(Candidate(group, agreement, weakest, likelihood, origin))
     return sorted(found, key=lambda c: -c.score)

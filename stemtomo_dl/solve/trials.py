@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.solve.build import build, penalised
+from stemtomo_dl.solve.checks import overlaps, stands_still
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
@@ -20,6 +21,8 @@ _AGAIN = 3  # starts that have to lead to the same model otherwise
 _SPEAKING = 0.05  # of R1, what absences are worth between groups of as much symmetry
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
+_MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
+_DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
 _HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
@@ -72,10 +75,25 @@ class Trial:
 
 
 def add_trials(
-    found: dict[str, Trial], data: Intensities, merged: Merged, groups: list[Any], grid: Amplitudes, factors: np.ndarray
+    found: dict[str, Trial],
+    data: Intensities,
+    merged: Merged,
+    groups: list[Any],
+    grid: Amplitudes,
+    factors: np.ndarray,
+    *,
+    more: bool = False,
+    counts: bool = True,
 ) -> None:
-    """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group."""
-    for candidate in rank(merged, groups, grid, factors)[:_GROUPS]:
+    """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group.
+
+    ``more``: where no model fits well yet, in groups besides that suit it less, and of which none was built.
+    ``counts``: the phases are those of a start, not of a model, which would confirm itself.
+    """
+    ranked = rank(merged, groups, grid, factors)
+    more = more and min((t.fit.r1 for t in found.values()), default=np.inf) >= _DOUBTFUL
+    further = [c for c in ranked[_GROUPS:] if c.group.xhm() not in found]
+    for candidate in ranked[:_GROUPS] + further[: _MORE * more]:
         name, order = candidate.group.xhm(), len(candidate.group.operations())
         limit = _ALIKE * min((t.misfit for t in found.values()), default=np.inf)
         fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < _HOPEFUL]
@@ -83,14 +101,14 @@ def add_trials(
             continue  # it was given its chance, and more symmetry does
         trial = build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
         if trial:
-            found[name] = _better(trial, found.get(name))
+            found[name] = _better(trial, found.get(name), counts)
 
 
-def _better(new: Trial, old: Trial | None) -> Trial:
+def _better(new: Trial, old: Trial | None, counts: bool) -> Trial:
     """The better of two trials of a group, with the number of starts that led to it."""
     if old is None or new.misfit < (1 - _SAME) * old.misfit:
         return new
-    times = old.times + (new.misfit < (1 + _SAME) * old.misfit)
+    times = old.times + (counts and new.misfit < (1 + _SAME) * old.misfit)
     return replace(min(new, old, key=lambda t: t.misfit), times=times)
 
 
@@ -101,7 +119,8 @@ def settled(found: dict[str, Trial]) -> bool:
     best = in_order(list(found.values()))[0]
     whole = bool((best.counts > 0).all()) or not best.stated.whole
     enough = _AGAIN if whole else 2 * _AGAIN  # Mg and Al look alike
-    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough)
+    sane = best.fit.r1 < _DOUBTFUL or not (stands_still(best.fit).any() or overlaps(best.fit))  # others may be found
+    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough and sane)
 
 
 def raise_symmetry(
@@ -115,7 +134,7 @@ def raise_symmetry(
         if best.merged is not merged or best.r1_total > _HOPEFUL or name in seen:
             return
         seen.add(name)
-        add_trials(found, data, merged, groups, grid, phased_by(best, grid))
+        add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=best.fit.r1 < _DOUBTFUL)
 
 
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:

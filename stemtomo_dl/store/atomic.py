@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,27 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the reason why it was not written is told, not why it cannot be cleaned up
             _remove(temporary)
+
+
+def check_folder(folder: Path) -> None:
+    """Find out whether files can be written to a folder, before hours go into them; nothing is left behind.
+
+    Raises
+    ------
+    InputError
+        If they cannot, or it is none.
+    """
+    made: list[Path] = []
+    try:
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e:
+        raise InputError(f"{folder}: cannot be written to ({e.strerror}); choose another folder") from e
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _flush(path: Path) -> None:

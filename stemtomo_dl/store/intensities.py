@@ -13,9 +13,9 @@ from stemtomo_dl.config import GUESS
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.nouns import Intensities
+from stemtomo_dl.store.hklf4 import read_hklf4
 
 _LATTICE = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}  # SHELX's LATT
-_ENDS, _WIDTH = 28, 8  # column where σ ends in HKLF 4, and its width
 _PALETTE = ("O", "Si", "Ti", "Zr", "Pb")  # each stands for those of about its atomic number
 _WAVELENGTH = 0.0251  # Å, 200 kV, where no file says
 
@@ -51,7 +51,7 @@ def read_intensities(
     if path.suffix.lower() == ".cif_pets" or text.lstrip().startswith(("data_", "#")):
         stated, table = _pets(path, text)
     else:
-        stated, table = _ins(beside, ins), _hklf4(path, text)
+        stated, table = _ins(beside, ins), read_hklf4(path, text)
     if len(table) < 10:
         raise InputError(f"{path}: holds {len(table)} reflections; give HKLF 4 (3I4,2F8) or .cif_pets")
     if cell is not None:
@@ -68,7 +68,10 @@ def read_intensities(
     operations = stated.get("operations")
     if space_group is not None:
         operations = _group(space_group, stated["cell"])
-    sigma = np.where(table[:, 4] > 0, table[:, 4], 0.1 * np.abs(table[:, 3]) + 0.01 * np.abs(table[:, 3]).mean())
+    stood_in = 0.1 * np.abs(table[:, 3]) + 0.01 * np.abs(table[:, 3]).mean()
+    sigma, notes = np.where(table[:, 4] > 0, table[:, 4], stood_in), []
+    if without := int((table[:, 4] <= 0).sum()):
+        notes.append(f"{without} reflections have no σ above 0, and were given 0.1 |I| + 0.01 <|I|>")
     data = Intensities(
         name=path.stem,
         cell=stated["cell"],
@@ -80,53 +83,15 @@ def read_intensities(
         sigma=np.ascontiguousarray(sigma),
         cell_esd=(0.0,) * 6 if cell is not None else stated.get("cell_esd", (0.0,) * 6),
         whole=elements != GUESS,
+        guessed=elements == GUESS,
     )
     _check_symmetry(path, data)
-    return replace(data, operations=None) if _holosymmetric(data) and space_group is None else data
-
-
-def _hklf4(path: Path, text: str) -> np.ndarray:
-    """H k l F² σ (reflection, 5), up to the line of zeros: in SHELX's columns (3I4,2F8), or with blanks between.
-
-    Numbers wider than SHELX's columns are cut by them without notice, so blanks decide where they part every line
-    into five numbers or more; columns without blanks between them do not.
-    """
-    rows: list[list[float]] = []
-    by_columns = False
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            break
-        by_columns = by_columns or _by_blanks(line) is None
-        row = _by_columns(line) if by_columns else _by_blanks(line)
-        if row is None and not rows:
-            raise InputError(
-                f"{path}: line {number} is not HKLF 4 (3I4,2F8) nor h k l F² σ with blanks between: '{line[:40]}'"
-            )
-        if row is None or not any(row[:3]):
-            break  # some programs write remarks after the reflections
-        rows.append(row)
-    return _finite(np.array(rows, float).reshape(-1, 5))
-
-
-def _by_columns(line: str) -> list[float] | None:
-    try:
-        return [int(line[0:4]), int(line[4:8]), int(line[8:12]), float(line[12:20]), float(line[20:28])]
-    except ValueError:
-        return None
-
-
-def _by_blanks(line: str) -> list[float] | None:
-    words = list(re.finditer(r"\S+", line))[:5]
-    if len(words) < 5 or (words[3].end() == _ENDS and len(words[3][0]) > _WIDTH):  # F² and σ touch
-        return None
-    try:
-        return [*(int(w[0]) for w in words[:3]), *(float(w[0]) for w in words[3:])]
-    except ValueError:
-        return None
-
-
-def _finite(table: np.ndarray) -> np.ndarray:
-    return np.asarray(table[np.isfinite(table).all(1) & table[:, :3].any(1)])
+    if space_group is None and (lattice_only := _is_lattice_only(data)):
+        notes.append(
+            "LATT without SYMM states no more than a lattice: the group was looked for (--space-group keeps one)"
+        )
+    opened = space_group is None and (lattice_only or _holosymmetric(data))
+    return replace(data, operations=None if opened else data.operations, notes=tuple(notes))
 
 
 def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
@@ -134,7 +99,7 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
     try:
         block = gemmi.cif.read_string(text)[0]
         names = ["index_h", "index_k", "index_l", "intensity_meas", "intensity_sigma"]
-        rows = [[gemmi.cif.as_number(v) for v in row] for row in block.find("_refln_", names)]
+        rows = [list(row) for row in block.find("_refln_", names)]
     except (ValueError, RuntimeError, IndexError) as e:
         raise InputError(f"{path}: not a CIF: {' '.join(str(e).split())}") from e
     stated: dict = {}
@@ -152,7 +117,17 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
         parts = _composition(gemmi.cif.as_string(formula))
         # a formula unit writes no 1; the cell holds Z of them, and without Z how many is not known
         stated["composition"] = tuple((e, (n or 1.0) * units if units > 0 else 0.0) for e, n in parts)
-    return stated, _finite(np.array(rows, float).reshape(-1, 5))
+    return stated, _finite(path, rows)
+
+
+def _finite(path: Path, rows: list[list[str]]) -> np.ndarray:
+    """Numbers (reflection, 5) of rows of words; left out are those that say they are not known, and 0 0 0."""
+    kept = [row for row in rows if not any(map(gemmi.cif.is_null, row))]
+    table = np.array([[gemmi.cif.as_number(v) for v in row] for row in kept], float).reshape(-1, 5)
+    bad = np.flatnonzero(~np.isfinite(table).all(1) | (table[:, :3] % 1 != 0).any(1))
+    if len(bad):
+        raise InputError(f"{path}: '{' '.join(kept[bad[0]])}' is no reflection h k l I σ; mend it or take it out")
+    return np.asarray(table[table[:, :3].any(1)])
 
 
 def _esd(value: str) -> float:
@@ -163,6 +138,22 @@ def _esd(value: str) -> float:
 
 def _ins(path: Path, text: str) -> dict:
     """Cell, wavelength, symmetry and contents of the cell, as a SHELX instruction file states them."""
+    try:
+        return _instructions(path, text)
+    except (ValueError, IndexError) as e:
+        raise InputError(f"{path}: an instruction is not SHELX's ({e}); correct it") from e
+
+
+def _check_form(path: Path, words: list[str]) -> None:
+    """Refuse forms of the reflection file that mean something else than HKLF 4 does."""
+    form, matrix = words[1] if len(words) > 1 else "4", [float(w) for w in words[3:12]]
+    if form.lstrip("-") != "4":
+        raise InputError(f"{path}: HKLF {form} is not read; write HKLF 4 (one domain, F² and σ)")
+    if len(matrix) == 9 and matrix != [1, 0, 0, 0, 1, 0, 0, 0, 1]:
+        raise InputError(f"{path}: HKLF 4 with a matrix is not read; write the indices as they are in the cell")
+
+
+def _instructions(path: Path, text: str) -> dict:
     stated: dict = {}
     symbols: list[str] = []
     lattice, triplets = 1, []
@@ -185,6 +176,8 @@ def _ins(path: Path, text: str) -> dict:
                 counts = [float(w) for w in words[1:]]
                 counts = [] if set(counts) == {1.0} else counts  # a list of elements, as files that are not solved have
                 stated["composition"] = tuple(zip(symbols, counts, strict=False))
+            case "HKLF":
+                _check_form(path, words)
     if symbols and not stated.get("composition"):
         stated["composition"] = tuple((s, 0.0) for s in symbols)
     if "cell" in stated:
@@ -235,6 +228,13 @@ def _holosymmetric(data: Intensities) -> bool:
         return True
     group = gemmi.find_spacegroup_by_ops(gemmi.GroupOps([gemmi.Op(t) for t in data.operations]))
     return group is not None and group.is_symmorphic() and group.is_centrosymmetric()
+
+
+def _is_lattice_only(data: Intensities) -> bool:
+    """Whether the stated group is P1, or that with centring: programs write it before a group is known."""
+    return data.operations is not None and all(
+        np.array_equal(gemmi.Op(t).rot, gemmi.Op("x,y,z").rot) for t in data.operations
+    )
 
 
 def _cell(where: str, words: list[str]) -> tuple[float, ...]:
