@@ -15,8 +15,10 @@ _RARE = 5.0  # standard deviations that counts must stand out by: hardly one cha
 _RING_PX = 4  # width of the rings in which the noise is taken to be the same
 _CLIP = 4.0
 _SWEEPS = 3
+_LARGE = 4.0  # px: of smaller disks clipping finds enough
 _STRONG = 18.0  # standard deviations of white noise; such spots are kept from what is taken to be noise
 _REACH = 4.5  # px beyond two radii, to which a spot changes the net values about it
+_TAIL = 0.05  # of the strongest spot in that reach: less is what its own tail shows
 _LEAST_RING = 60  # pixels beside strong spots that tell the noise of a ring
 
 
@@ -82,13 +84,16 @@ def _in_pattern(
     inside = np.zeros(net.shape, bool)
     inside[margin : net.shape[0] - margin, margin : net.shape[1] - margin] = True
     clear = distance > 2 * radius + 4  # of the direct beam, or of the hole that its subtraction leaves
-    white = _white(values, bins, measured) * np.sqrt(disk.sum() + disk.sum() ** 2 / ring.sum())
-    strong = _tops(net, radius) & inside & clear & measured & (net > _STRONG * white) & (white > 0)
     middle, noise = _scatter(net, bins, measured)
-    if strong.any():
-        middle, noise = _beside(strong, net, bins, measured, white, 2 * radius + _REACH, (middle, noise))
+    top = _tops(net - middle, radius)
+    if radius > _LARGE:
+        white = _white(values, bins, measured) * np.sqrt(disk.sum() + disk.sum() ** 2 / ring.sum())
+        strong = _tops(net, radius) & inside & clear & measured & (net > _STRONG * white) & (white > 0)
+        if strong.any():
+            middle, noise = _beside(strong, net, bins, measured, white, 2 * radius + _REACH, (middle, noise))
+        wide = 2 * int(np.ceil(2 * radius + _REACH)) + 1
+        top = _tops(net - middle, radius) & (net - middle > _TAIL * ndimage.maximum_filter(net - middle, size=wide))
     net = net - middle
-    top = _tops(net, radius)
     few = (np.maximum(signal.fftconvolve(electrons, ring, mode="same"), 0) + 1) * disk.sum() / ring.sum()
     rare = poisson_deviations(few + np.maximum(net, 0) * n_probes, few) > _RARE
     y, x = np.nonzero(top & inside & clear & measured & (net > _SIGNIFICANT * noise) & (noise > 0) & rare)
