@@ -13,7 +13,7 @@ import numpy as np
 from stemtomo_dl.config import GUESS
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
-from stemtomo_dl.phases import elements_of, known_phase, merged_phases
+from stemtomo_dl.phases import elements_of, known_phase, likeness_entry, merged_phases
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
@@ -228,7 +228,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
             }
             for t in solution.trials
         ],
-        "likeness": [vars(n) | {"named": n.named} for n in likenesses(data, merged, known)],
+        "likeness": [likeness_entry(n) for n in likenesses(data, merged, known)],
     }
     if best is None:
         return out

@@ -115,6 +115,9 @@ def test_summary_tells_particles_and_phases(brookites):
         assert found["cell"][:3] == pytest.approx([5.145, 5.447, 9.184], rel=5e-3)
         assert 0.6 < found["d_min_angstrom"] < 1.0
         assert 0 < found["completeness"] < 0.5
+        (like,) = found["likeness"]
+        assert found["candidate"] == like["name"] == "brookite"
+        assert 0.5 < like["merit"] <= 1
     (phase,) = summary["phases"]
     assert phase["members"] == [1, 2]
     assert phase["structure"] == "solved"
