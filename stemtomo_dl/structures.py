@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.config import GUESS
+from stemtomo_dl.dynamical import project_of, write_project
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
 from stemtomo_dl.phases import elements_of, known_phase, likeness_entry, merged_phases
@@ -102,7 +103,10 @@ def solve_phases(run: Run, key: str) -> list[str]:
         for i, name in enumerate(names)
         if elements or _states_elements(run.folder / "phases" / name / "merged.ins")
     }
-    places = [f"phases/{names[i]}/{f}" for i in jobs for f in _FILES]
+    projects = {i: project_of(run, names[i]) for i in jobs}
+    places = [f"phases/{names[i]}/{f}" for i in jobs for f in _FILES] + [
+        p for files in projects.values() for p in files
+    ]
     for old in set(run.ledger.outputs("solve")) - set(places):
         run.ledger.remove(old)
     run.ledger.claim("solve", places)
@@ -116,8 +120,18 @@ def solve_phases(run: Run, key: str) -> list[str]:
         why = failed.get(i) if i in jobs else _NO_ELEMENTS
         if why is not None:
             _enter(run.folder / "phases" / name, _NOTHING | {"structure": "unsolved", "missing": [why]})
+        _renew_project(run, name, projects.get(i, []))
     run.ledger.book["structures"] = {n: said.get(n, f"left out: {_NO_ELEMENTS}") for n in names}
     return [p for p in places if (run.folder / p).exists()]
+
+
+def _renew_project(run: Run, name: str, places: list[str]) -> None:
+    """Write the project of a phase that is solved; of another, what an earlier try left is removed."""
+    if places and read_stats(run.folder / "phases" / name).get("structure") == "solved":
+        write_project(run, name)
+    else:
+        for place in places:
+            run.ledger.remove(place)
 
 
 def _states_elements(ins: Path) -> bool:
