@@ -27,7 +27,7 @@ from stemtomo_dl.store.phases import read_stats
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
-_OF_A_TRY = ("starts", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections")
+_OF_A_TRY = ("starts", "phasing", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections")
 _OF_A_MODEL = (
     *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction"),
     "absolute_structure",
@@ -159,7 +159,12 @@ def _solve_phase(place: Path, elements: str | None, known: list[Path], mixed: bo
 
 
 def _tell_guessed(found: Outcome) -> None:
-    found.figures["warnings"].insert(0, _GUESSED)
+    """Warn that elements are guessed, and of how many atoms they are the best guess by far."""
+    said, atoms = _GUESSED, found.figures["assignment"]
+    if atoms:
+        sure = sum(a["sure"] for a in atoms)
+        said += f"; {sure} of {len(atoms)} atoms fit clearly worse as any other of the five"
+    found.figures["warnings"].insert(0, said)
 
 
 def _solved(
@@ -222,12 +227,24 @@ def _enter(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:
     return stats
 
 
+def _phasing(solution: Solution) -> dict[str, Any]:
+    """How phases were found, and what tells that they are right: starts that agree, and figures of merit."""
+    best = solution.best
+    return {
+        "method": None if best is None else "dual-space recycling" if best.recycled else "charge flipping",
+        "agreeing_starts": 0 if best is None else best.times,
+        "skewness": [round(s, 3) for s in solution.skewness],
+        "correlation": best and best.correlation,
+    }
+
+
 def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     data, merged, best = solution.intensities, solution.merged, solution.best
     out: dict[str, Any] = _NOTHING | {
         "structure": "solved" if solution.solved else "unsolved",
         "missing": list(solution.missing),
         "starts": solution.starts,
+        "phasing": _phasing(solution),
         "d_min_angstrom": data.d_min,
         "completeness_p1": solution.completeness,
         "rint": measured_rint(data, merged),

@@ -14,6 +14,7 @@ import pytest
 from stemtomo_dl import crystals, pipeline
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.run import reopen
+from stemtomo_dl.store.intensities import read_intensities
 from stemtomo_dl.workers import Failed, Processes, attempt, spread
 
 SCENE = """
@@ -122,6 +123,22 @@ def test_summary_tells_particles_and_phases(brookites):
     assert phase["members"] == [1, 2]
     assert phase["structure"] == "solved"
     assert "mmm" in phase["laue_class"]
+
+
+def test_a_solved_phase_comes_with_its_phasing_and_a_project_for_dynamical_refinement(brookites):
+    place = brookites / "run/phases/brookite"
+    phasing = json.loads((place / "stats.json").read_text())["phasing"]
+    assert phasing["method"] == "charge flipping"
+    assert phasing["agreeing_starts"] >= 1
+    assert max(phasing["skewness"]) > 1
+    there = {p.name for p in (place / "dynamical").iterdir()}
+    assert there == {"solution.cif", "README.txt", "p0001.cif_pets", "p0002.cif_pets"}
+    outputs = json.loads((brookites / "run/run.json").read_text())["stages"]["solve"]["outputs"]
+    assert {f"phases/brookite/dynamical/{n}" for n in there} <= set(outputs)
+    # in one setting, equal reflections of the particles are of like intensity, which else they are not
+    read = [read_intensities(place / f"dynamical/p{k:04d}.cif_pets", elements="Ti,O") for k in (1, 2)]
+    strong = [{tuple(np.abs(h)) for h in d.hkl[np.argsort(-d.intensity)[:30]].tolist()} for d in read]
+    assert len(strong[0] & strong[1]) > 0.4 * min(map(len, strong))
 
 
 def test_the_cell_of_a_known_phase_tells_the_camera_length(brookites):
