@@ -163,7 +163,8 @@ def _likeness(
     rows = tuple(tuple(int(v) for v in row) for row in turn)
     # equivalents have the same length and, in the candidate, the same amplitude
     amplitudes = np.array([table[tuple(h)] for h in hkl[order][had].tolist()])
-    independent = len(np.unique(np.stack([q[order][had], np.log(amplitudes)]).round(4), axis=1).T)
+    relative = amplitudes / max(amplitudes.max(initial=0), 1e-30)  # what special positions extinguish differs by noise
+    independent = len(np.unique(np.stack([q[order][had], relative]).round(5), axis=1).T)
     return Likeness(phase.name, misfit, correlation, correlation * share * _nearness(misfit), independent, rows)
 
 
