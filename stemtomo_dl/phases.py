@@ -16,9 +16,8 @@ from stemtomo_dl.extract import CameraLength, camera_length
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.run import Run
 from stemtomo_dl.simulate.crystal import read_structure
-from stemtomo_dl.solve.naming import Known, Likeness, likenesses, name_phase
+from stemtomo_dl.solve.naming import Known, Likeness, likenesses
 from stemtomo_dl.solve.nouns import Intensities
-from stemtomo_dl.solve.symmetry import merge
 from stemtomo_dl.store.atomic import write_json
 from stemtomo_dl.store.phases import read_stats, write_phase
 
@@ -63,7 +62,7 @@ def _enter_likenesses(run: Run, measured: Mapping[int, tuple[Crystal, Reflection
     known = [known_phase(path, finest) for path in run.candidates()] if data else []
     for entry in run.ledger.book["integration"]["particles"]:
         one = data.get(entry["track"])
-        like = name_phase(one.cell, one.hkl, one.intensity, one.sigma, known) if one else []
+        like = likenesses(one, known) if one else []
         entry["likeness"] = [likeness_entry(n) for n in like]
 
 
@@ -120,7 +119,7 @@ def _label(phase: Phase) -> str:
 def _candidate(phase: Phase, candidates: list[Path], wave: float) -> _Named | None:
     data = _intensities("merged", phase.cell, wave, phase)
     known = {k.name: k for k in (known_phase(path, data.d_min) for path in candidates)}
-    found = likenesses(data, merge(data, phase.laue.rotations), list(known.values()))
+    found = likenesses(data, list(known.values()))
     best = next((n for n in found if n.named), None)
     if best is None:
         return None

@@ -18,7 +18,7 @@ from stemtomo_dl.phases import elements_of, known_phase, likeness_entry, merged_
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
-from stemtomo_dl.solve.naming import Known, likenesses, name_phase
+from stemtomo_dl.solve.naming import Known, likenesses
 from stemtomo_dl.solve.rivals import rivals
 from stemtomo_dl.solve.solution import measured_rint, most_starts
 from stemtomo_dl.store.atomic import write_json, writing
@@ -195,7 +195,7 @@ def _solved(
 
 def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
     """Intensities with the atoms in the cell of the phase that they are of, where nothing else is said of them."""
-    like = name_phase(data.cell, data.hkl, data.intensity, data.sigma, phases)
+    like = likenesses(data, phases)
     if data.stated.counted or not like or not like[0].named:
         return data
     phase = next(p for p in phases if p.name == like[0].name)
@@ -259,7 +259,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
             }
             for t in solution.trials
         ],
-        "likeness": [likeness_entry(n) for n in likenesses(data, merged, known)],
+        "likeness": [likeness_entry(n) for n in likenesses(data, known)],
     }
     if best is None:
         return out

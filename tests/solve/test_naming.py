@@ -8,8 +8,8 @@ from solve.synthetic import known, measured
 
 from stemtomo_dl import resources
 from stemtomo_dl.phases import known_phase
-from stemtomo_dl.solve.naming import Known, likenesses, name_phase
-from stemtomo_dl.solve.symmetry import laue_rotations, merge
+from stemtomo_dl.solve.naming import Known, name_phase
+from stemtomo_dl.solve.symmetry import expand, laue_rotations, merge
 
 TITANIA = ("anatase", "brookite", "rutile")
 
@@ -53,8 +53,10 @@ def test_equivalents_count_once(name):
     phase = known_phase(resources.synthetic() / f"structures/{name}.cif", 0.8)
     data = measured(known(name), "Ti,O", 0.9, 1.0)
     absent = np.asarray(known(name).operations.systematic_absences(np.ascontiguousarray(data.hkl)), bool)
-    # merged, and so laid out in P1; anatase has reflections besides that its special positions extinguish
-    (like,) = likenesses(data, merge(data, laue_rotations(known(name).operations)), [phase])
+    # with their equivalents; anatase has reflections besides that its special positions extinguish
+    merged = merge(data, laue_rotations(known(name).operations))
+    (hkl, value), (_, sigma) = expand(merged, merged.intensity), expand(merged, merged.sigma)
+    (like,) = name_phase(data.cell, hkl, value, sigma, [phase])
     assert like.reflections == pytest.approx((~absent).sum(), abs=1)
 
 
