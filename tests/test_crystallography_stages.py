@@ -14,7 +14,6 @@ import pytest
 from stemtomo_dl import crystals, pipeline
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.run import reopen
-from stemtomo_dl.store.intensities import read_intensities
 from stemtomo_dl.workers import Failed, Processes, attempt, spread
 
 SCENE = """
@@ -135,10 +134,6 @@ def test_a_solved_phase_comes_with_its_phasing_and_a_project_for_dynamical_refin
     assert there == {"solution.cif", "README.txt", "p0001.cif_pets", "p0002.cif_pets"}
     outputs = json.loads((brookites / "run/run.json").read_text())["stages"]["solve"]["outputs"]
     assert {f"phases/brookite/dynamical/{n}" for n in there} <= set(outputs)
-    # in one setting, equal reflections of the particles are of like intensity, which else they are not
-    read = [read_intensities(place / f"dynamical/p{k:04d}.cif_pets", elements="Ti,O") for k in (1, 2)]
-    strong = [{tuple(np.abs(h)) for h in d.hkl[np.argsort(-d.intensity)[:30]].tolist()} for d in read]
-    assert len(strong[0] & strong[1]) > 0.4 * min(map(len, strong))
 
 
 def test_the_cell_of_a_known_phase_tells_the_camera_length(brookites):
@@ -231,6 +226,7 @@ def test_what_a_stage_read_decides_whether_it_is_done_again(run, brookites):
     with pipeline.start(brookites / "e/experiment.toml", run, Silent()) as r:
         assert pipeline.run_stages(r) == ["integrate", "report"]  # the same intensities have the same structure
     assert (run / "phases/brookite/solution.cif").stat().st_mtime_ns == solution
+    assert (run / "phases/brookite/dynamical/README.txt").exists()
     assert json.loads((run / "phases/brookite/stats.json").read_text())["structure"] == "solved"
 
 
