@@ -128,7 +128,7 @@ def test_a_solved_phase_comes_with_its_phasing_and_a_project_for_dynamical_refin
     place = brookites / "run/phases/brookite"
     phasing = json.loads((place / "stats.json").read_text())["phasing"]
     assert phasing["method"] == "charge flipping"
-    assert phasing["agreeing_starts"] >= 1
+    assert 1 <= phasing["agreeing_starts"] <= len(phasing["skewness"])
     assert max(phasing["skewness"]) > 1
     there = {p.name for p in (place / "dynamical").iterdir()}
     assert there == {"solution.cif", "README.txt", "p0001.cif_pets", "p0002.cif_pets"}
