@@ -37,7 +37,9 @@ def reduce_series(
 ) -> None:
     """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl, .ins and .cif_pets."""
     from stemtomo_dl.reduction import REDUCTION, open_any, reduce
+    from stemtomo_dl.store.atomic import check_folder
 
+    check_folder(output)
     given = {
         "voltage_kv": voltage_kv,
         "pixel_inv_angstrom": pixel_inv_angstrom,

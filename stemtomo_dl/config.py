@@ -93,8 +93,12 @@ class Sample(Model):
     @classmethod
     def _known(cls, elements: list[str]) -> list[str]:
         for e in elements:
-            if gemmi.Element(e).name != e and elements != [GUESS]:
-                raise ValueError(f'\'{e}\' is no chemical symbol; write them as "Ti", "O", or "{GUESS}" alone')
+            found = gemmi.Element(e)
+            scatters = found.atomic_number > 0 and found.c4322 is not None  # beyond Cf nobody has tabulated it
+            if (found.name != e or not scatters) and elements != [GUESS]:
+                raise ValueError(
+                    f'\'{e}\' is no chemical symbol of H to Cf; write them as "Ti", "O", or "{GUESS}" alone'
+                )
         return elements
 
 

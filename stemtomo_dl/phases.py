@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,8 @@ from stemtomo_dl.extract import CameraLength, camera_length
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.run import Run
 from stemtomo_dl.simulate.crystal import read_structure
-from stemtomo_dl.solve.naming import Known, likenesses
+from stemtomo_dl.solve.naming import Known, Likeness, likenesses
 from stemtomo_dl.solve.nouns import Intensities
-from stemtomo_dl.solve.symmetry import merge
 from stemtomo_dl.store.atomic import write_json
 from stemtomo_dl.store.phases import read_stats, write_phase
 
@@ -39,6 +38,7 @@ def merge_phases(run: Run, measured: Mapping[int, tuple[Crystal, Reflections]]) 
     before = {o for s in ("integrate", "solve") for o in run.ledger.outputs(s) if o.startswith("phases/")}
     wave, elements = wavelength(run.experiment.beam.voltage_kv), run.experiment.sample.elements
     with run.progress.stage("merge", 1) as advance:
+        _enter_likenesses(run, measured, wave)
         phases = merge_particles([Member(k, c, r) for k, (c, r) in measured.items()])
         like = [_candidate(p, run.candidates(), wave) for p in phases]
         names = _names(phases, like)
@@ -48,10 +48,32 @@ def merge_phases(run: Run, measured: Mapping[int, tuple[Crystal, Reflections]]) 
         kept = {_write(run, name, p, n and n.camera_length, wave, elements) for name, p, n in jobs}
         advance()
     for name in sorted(before - set(written)):
-        if name.rpartition("/")[0] not in kept:
+        if "/".join(name.split("/")[:2]) not in kept:
             run.ledger.remove(name)
     run.ledger.book["integration"]["phases"] = names
     return written
+
+
+def _enter_likenesses(run: Run, measured: Mapping[int, tuple[Crystal, Reflections]], wave: float) -> None:
+    """Tell in run.json how like each candidate every particle is by its own intensities, merged or not."""
+    crystals = {k: c for k, (c, r) in measured.items() if len(r.hkl)}
+    data = {k: _intensities(f"p{k:04d}", crystals[k].cell, wave, measured[k][1]) for k in crystals}
+    finest = min((d.d_min for d in data.values()), default=_COARSE)
+    known = [known_phase(path, finest) for path in run.candidates()] if data else []
+    for entry in run.ledger.book["integration"]["particles"]:
+        one = data.get(entry["track"])
+        like = likenesses(one, known) if one else []
+        entry["likeness"] = [likeness_entry(n) for n in like]
+
+
+def _intensities(name: str, cell: np.ndarray, wave: float, measured: Reflections | Phase) -> Intensities:
+    edges = tuple(float(v) for v in cell)
+    return Intensities(name, edges, wave, None, (), measured.hkl, measured.intensity, measured.sigma)
+
+
+def likeness_entry(n: Likeness) -> dict[str, Any]:
+    """A likeness as run.json and stats.json have it."""
+    return vars(n) | {"named": n.named}
 
 
 def _write(
@@ -95,14 +117,13 @@ def _label(phase: Phase) -> str:
 
 
 def _candidate(phase: Phase, candidates: list[Path], wave: float) -> _Named | None:
-    cell = tuple(float(v) for v in phase.cell)
-    data = Intensities("merged", cell, wave, None, (), phase.hkl, phase.intensity, phase.sigma)
+    data = _intensities("merged", phase.cell, wave, phase)
     known = {k.name: k for k in (known_phase(path, data.d_min) for path in candidates)}
-    found = likenesses(data, merge(data, phase.laue.rotations), list(known.values()))
+    found = likenesses(data, list(known.values()))
     best = next((n for n in found if n.named), None)
     if best is None:
         return None
-    return _Named(best.name, camera_length(cell, known[best.name].cell, np.array(best.turn)))
+    return _Named(best.name, camera_length(data.cell, known[best.name].cell, np.array(best.turn)))
 
 
 def known_phase(path: Path, d_min: float) -> Known:

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.config import GUESS
+from stemtomo_dl.dynamical import project_of, write_project
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
-from stemtomo_dl.phases import elements_of, known_phase, merged_phases
+from stemtomo_dl.phases import elements_of, known_phase, likeness_entry, merged_phases
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
-from stemtomo_dl.solve.naming import Known, likenesses, name_phase
+from stemtomo_dl.solve.naming import Known, likenesses
 from stemtomo_dl.solve.rivals import rivals, strangers
 from stemtomo_dl.solve.solution import measured_rint, most_starts
 from stemtomo_dl.store.atomic import write_json, writing
@@ -26,7 +27,7 @@ from stemtomo_dl.store.phases import read_stats
 
 _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4"))
 _MAP_A = 0.2  # Å between the points of the map that is written
-_OF_A_TRY = ("starts", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections")
+_OF_A_TRY = ("starts", "phasing", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections")
 _OF_A_MODEL = (
     *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction"),
     "absolute_structure",
@@ -102,7 +103,10 @@ def solve_phases(run: Run, key: str) -> list[str]:
         for i, name in enumerate(names)
         if elements or _states_elements(run.folder / "phases" / name / "merged.ins")
     }
-    places = [f"phases/{names[i]}/{f}" for i in jobs for f in _FILES]
+    projects = {i: project_of(run, names[i]) for i in jobs}
+    places = [f"phases/{names[i]}/{f}" for i in jobs for f in _FILES] + [
+        p for files in projects.values() for p in files
+    ]
     for old in set(run.ledger.outputs("solve")) - set(places):
         run.ledger.remove(old)
     run.ledger.claim("solve", places)
@@ -116,8 +120,18 @@ def solve_phases(run: Run, key: str) -> list[str]:
         why = failed.get(i) if i in jobs else _NO_ELEMENTS
         if why is not None:
             _enter(run.folder / "phases" / name, _NOTHING | {"structure": "unsolved", "missing": [why]})
+        _renew_project(run, name, projects.get(i, []))
     run.ledger.book["structures"] = {n: said.get(n, f"left out: {_NO_ELEMENTS}") for n in names}
     return [p for p in places if (run.folder / p).exists()]
+
+
+def _renew_project(run: Run, name: str, places: list[str]) -> None:
+    """Write the project of a phase that is solved; of another, what an earlier try left is removed."""
+    if places and read_stats(run.folder / "phases" / name).get("structure") == "solved":
+        write_project(run, name)
+    else:
+        for place in places:
+            run.ledger.remove(place)
 
 
 def _states_elements(ins: Path) -> bool:
@@ -145,7 +159,12 @@ def _solve_phase(place: Path, elements: str | None, known: list[Path], mixed: bo
 
 
 def _tell_guessed(found: Outcome) -> None:
-    found.figures["warnings"].insert(0, _GUESSED)
+    """Warn that elements are guessed, and of how many atoms they are the best guess by far."""
+    said, atoms = _GUESSED, found.figures["assignment"]
+    if atoms:
+        sure = sum(a["sure"] for a in atoms)
+        said += f"; {sure} of {len(atoms)} atoms fit clearly worse as any other of the five"
+    found.figures["warnings"].insert(0, said)
 
 
 def _solved(
@@ -176,7 +195,7 @@ def _solved(
 
 def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
     """Intensities with the atoms in the cell of the phase that they are of, where nothing else is said of them."""
-    like = name_phase(data.cell, data.hkl, data.intensity, data.sigma, phases)
+    like = likenesses(data, phases)
     if data.stated.counted or not like or not like[0].named:
         return data
     phase = next(p for p in phases if p.name == like[0].name)
@@ -208,12 +227,24 @@ def _enter(folder: Path, figures: dict[str, Any]) -> dict[str, Any]:
     return stats
 
 
+def _phasing(solution: Solution) -> dict[str, Any]:
+    """How phases were found, and what tells that they are right: starts that agree, and figures of merit."""
+    best = solution.best
+    return {
+        "method": None if best is None else "dual-space recycling" if best.recycled else "charge flipping",
+        "agreeing_starts": 0 if best is None else best.times,
+        "skewness": [round(s, 3) for s in solution.skewness],
+        "correlation": best and best.correlation,
+    }
+
+
 def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     data, merged, best = solution.intensities, solution.merged, solution.best
     out: dict[str, Any] = _NOTHING | {
         "structure": "solved" if solution.solved else "unsolved",
         "missing": list(solution.missing),
         "starts": solution.starts,
+        "phasing": _phasing(solution),
         "d_min_angstrom": data.d_min,
         "completeness_p1": solution.completeness,
         "rint": measured_rint(data, merged),
@@ -228,7 +259,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
             }
             for t in solution.trials
         ],
-        "likeness": [vars(n) | {"named": n.named} for n in likenesses(data, merged, known)],
+        "likeness": [likeness_entry(n) for n in likenesses(data, known)],
         "warnings": list(data.notes),
     }
     if best is None:

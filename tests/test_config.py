@@ -35,7 +35,7 @@ def test_defaults_and_doses(tmp_path):
     # 1 pA for 1 ms is 6241.5 electrons
     assert read(tmp_path, "current_pa = 1\ndwell_ms = 1").beam.electrons == pytest.approx(6241.509, rel=1e-6)
     assert read(tmp_path).instrument.rotation_deg == 0.0
-    for elements in (["Ti", "O"], ["guess"], []):
+    for elements in (["Ti", "O"], ["D", "Cf"], ["guess"], []):
         assert read(tmp_path, more=f"[sample]\nelements = {elements}").sample.elements == elements
 
 
@@ -50,6 +50,8 @@ def test_defaults_and_doses(tmp_path):
         ("electrons_per_pattern = 'many'", "", "beam.electrons_per_pattern"),
         ("", "[segment]\nneck = 2", "segment.neck"),
         ("", '[sample]\nelements = ["Ti", "Xx"]', "'Xx' is no chemical symbol"),
+        ("", '[sample]\nelements = ["X"]', "'X' is no chemical symbol"),
+        ("", '[sample]\nelements = ["Es"]', "'Es' is no chemical symbol"),
         ("", '[sample]\nelements = ["O2"]', "'O2' is no chemical symbol"),
         ("", '[sample]\nelements = ["guess", "O"]', "'guess' is no chemical symbol"),
     ],

@@ -115,10 +115,25 @@ def test_summary_tells_particles_and_phases(brookites):
         assert found["cell"][:3] == pytest.approx([5.145, 5.447, 9.184], rel=5e-3)
         assert 0.6 < found["d_min_angstrom"] < 1.0
         assert 0 < found["completeness"] < 0.5
+        (like,) = found["likeness"]
+        assert found["candidate"] == like["name"] == "brookite"
+        assert 0.5 < like["merit"] <= 1
     (phase,) = summary["phases"]
     assert phase["members"] == [1, 2]
     assert phase["structure"] == "solved"
     assert "mmm" in phase["laue_class"]
+
+
+def test_a_solved_phase_comes_with_its_phasing_and_a_project_for_dynamical_refinement(brookites):
+    place = brookites / "run/phases/brookite"
+    phasing = json.loads((place / "stats.json").read_text())["phasing"]
+    assert phasing["method"] == "charge flipping"
+    assert 1 <= phasing["agreeing_starts"] <= len(phasing["skewness"])
+    assert max(phasing["skewness"]) > 1
+    there = {p.name for p in (place / "dynamical").iterdir()}
+    assert there == {"solution.cif", "README.txt", "p0001.cif_pets", "p0002.cif_pets"}
+    outputs = json.loads((brookites / "run/run.json").read_text())["stages"]["solve"]["outputs"]
+    assert {f"phases/brookite/dynamical/{n}" for n in there} <= set(outputs)
 
 
 def test_the_cell_of_a_known_phase_tells_the_camera_length(brookites):
@@ -211,6 +226,7 @@ def test_what_a_stage_read_decides_whether_it_is_done_again(run, brookites):
     with pipeline.start(brookites / "e/experiment.toml", run, Silent()) as r:
         assert pipeline.run_stages(r) == ["integrate", "report"]  # the same intensities have the same structure
     assert (run / "phases/brookite/solution.cif").stat().st_mtime_ns == solution
+    assert (run / "phases/brookite/dynamical/README.txt").exists()
     assert json.loads((run / "phases/brookite/stats.json").read_text())["structure"] == "solved"
 
 

@@ -39,6 +39,7 @@ RANK = {
     "particles": 9,
     "crystals": 9,
     "phases": 9,
+    "dynamical": 9,
     "interchange": 10,
     "freshness": 10,
     "known": 10,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import gemmi
 import numpy as np
 
 from stemtomo_dl.crystal.absences import Absence, SpaceGroup
@@ -130,3 +131,9 @@ class Phase(Record):
 def operator_text(matrix: np.ndarray) -> str:
     """A change of indices as h,k,l text, as -k,h,l."""
     return triplet(matrix).translate(str.maketrans("xyz", "hkl"))
+
+
+def operator_of(text: str) -> np.ndarray:
+    """The matrix (3, 3) f8 of a change of indices that `operator_text` wrote."""
+    op = gemmi.Op(text.translate(str.maketrans("hkl", "xyz")))
+    return np.array(op.rot, float) / gemmi.Op.DEN

@@ -41,6 +41,12 @@ class Found:
     d_min: float = np.nan  # Å
     completeness: float = np.nan
     phase: int = -1
+    likeness: tuple[dict[str, Any], ...] = ()  # to the known phases of its cell, by its own intensities, best first
+
+    @property
+    def candidate(self) -> dict[str, Any] | None:
+        """The known phase that it is by itself; None where it is none of them, or too little tells."""
+        return next((e for e in self.likeness if e["named"]), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +100,7 @@ def gather_crystals(folder: Path, book: dict[str, Any]) -> Crystallography:
             _number(more.get("d_min_angstrom")),
             _number(more.get("completeness")),
             phase_of.get(track, -1),
+            tuple(more.get("likeness", ())),
         )
     entry = indexing.get("geometry")
     shared = attempt(damaged, lambda: SharedGeometry.of(entry)) if entry else None

@@ -35,13 +35,13 @@ def lattice_table(facts: Facts) -> str:
     for k, found in known.particles.items():
         rows.append(
             f'<tr><td><a href="#p{k}">{k}</a></td>{_cells(found)}<td>{_phase(known, found)}</td>'
-            f"<td>{escape(found.note)}</td></tr>"
+            f"<td>{_candidate(found)}</td><td>{escape(found.note)}</td></tr>"
         )
     head = "".join(
         f"<th>{h}</th>"
         for h in (
             *("particle", "lattice", "cell (Å; °)", "spots", "on the lattice", "misfit (10⁻³ 1/Å)", "reflections"),
-            *("to d (Å)", "complete", "phase", "note"),
+            *("to d (Å)", "complete", "phase", "by itself (merit)", "note"),
         )
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -69,6 +69,15 @@ def _phase(known: Crystallography, found: Found) -> str:
     if found.phase < 0:
         return "–"
     return f'<a href="#phase{found.phase + 1}">{escape(known.phases[found.phase].name)}</a>'
+
+
+def _candidate(found: Found) -> str:
+    """The known phase that the particle's own intensities make most likely, in brackets where they do not suffice."""
+    if not found.likeness:
+        return "–"
+    likest = found.candidate or found.likeness[0]
+    said = f"{escape(likest['name'])} {fixed(likest['merit'], 2)}"
+    return said if likest["named"] else f"({said})"
 
 
 def lattice_part(facts: Facts, track: int, detail: Detail | None, patterns: dict[int, tuple[str, str]]) -> str:
@@ -109,7 +118,8 @@ def _numbers(facts: Facts, found: Found) -> str:
         share = f", {percent(found.completeness)} of all" if np.isfinite(found.completeness) else ""
         lines.append(("Reflections", f"{found.n_reflections}{reach}{share}"))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)
-    phase = f"<div><dt>Phase</dt><dd>{_phase(facts.crystals, found)}</dd></div>"
+    own = f"<dt>By its own intensities, with figure of merit</dt><dd>{_candidate(found)}</dd>"
+    phase = f"<div><dt>Phase</dt><dd>{_phase(facts.crystals, found)}</dd></div><div>{own}</div>"
     note = f'<p class="warn">{escape(found.note)}</p>' if found.note else ""
     return f"{note}<dl>{rows}{phase}</dl>"
 

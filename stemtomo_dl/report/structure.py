@@ -48,6 +48,7 @@ def _figures(f: dict[str, Any]) -> str:
         ("Goodness of fit", show("goof", 2)),
         ("Parameters", f"{f.get('parameters')}{', anisotropic' if f.get('anisotropic') else ', isotropic'}"),
         ("Extinction (EXTI of SHELX)", show("extinction", 1)),
+        ("Phases", _phasing(f.get("phasing") or {}, f.get("starts"))),
         ("Unique reflections, to", f"{f.get('unique_reflections')}, {show('d_min_angstrom', 2)} Å"),
     ]
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in lines)
@@ -65,6 +66,16 @@ def _figures(f: dict[str, Any]) -> str:
         else ""
     )
     return f"<dl>{rows}</dl>{warned}{trials}"
+
+
+def _phasing(how: dict[str, Any], starts: int | None) -> str:
+    """How phases were found, and their figures of merit."""
+    if not how.get("method"):
+        return "–"
+    said = f"{how['method']}, {how['agreeing_starts']} of {starts} starts agree"
+    if how["correlation"] is not None:
+        return f"{said}, correlation of |E| {fixed(how['correlation'], 2)}"
+    return f"{said}, skewness of the map {fixed(max(how['skewness']), 1)}"
 
 
 def _likeness(entries: list[dict[str, Any]]) -> str:

@@ -86,6 +86,8 @@ def _reduced(known: Crystallography) -> dict[int, dict[str, Any]]:
             "d_min_angstrom": _known(found.d_min, 4),
             "completeness": _known(found.completeness, 4),
             "phase": known.phases[found.phase].name if found.phase >= 0 else None,
+            "candidate": found.candidate and found.candidate["name"],
+            "likeness": list(found.likeness),
             "note": found.note or None,
         }
     return out

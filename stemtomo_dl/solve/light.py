@@ -65,13 +65,13 @@ def add_recycled(
         advance()
         for promising in [w for w in best if w[0] > _crowd(merits[which])]:
             again = [engines[which].start(rng, promising[1]) for _ in range(_ONWARDS)]
-            _, phases = max([promising, *((m, p) for p, m in again)], key=lambda w: w[0])
-            if _built(found, data, merged, likely[which], phases):
+            merit, phases = max([promising, *((m, p) for p, m in again)], key=lambda w: w[0])
+            if _built(found, data, merged, likely[which], phases, merit):
                 return start + 1
     left = [(w[0][0], w[0][1], candidate) for w, candidate in zip(waiting, likely, strict=True) if w]
     if left:
-        _, phases, candidate = max(left, key=lambda best: best[0])
-        _built(found, data, merged, candidate, phases)
+        merit, phases, candidate = max(left, key=lambda best: best[0])
+        _built(found, data, merged, candidate, phases, merit)
     return STARTS
 
 
@@ -84,9 +84,11 @@ def _crowd(merits: list[float]) -> float:
 
 
 def _built(
-    found: dict[str, Trial], data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray
+    found: dict[str, Trial], data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray, merit: float
 ) -> bool:
     """Build a model, again from its own phases while that helps, and keep it if it is the best of its group.
+
+    ``merit`` is that of the start that the phases came of.
 
     Returns whether it fits.
     """
@@ -99,7 +101,7 @@ def _built(
         if trial is None:
             return False
         if name not in found or trial.misfit < found[name].misfit:
-            found[name] = replace(trial, recycled=True)
+            found[name] = replace(trial, recycled=True, correlation=merit)
         if trial.fit.r1 < _FOUND or trial.fit.r1 > _BETTER * before:
             return trial.fit.r1 < _FOUND
         phases, before = np.angle(trial.fit.fc), trial.fit.r1

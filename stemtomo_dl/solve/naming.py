@@ -10,7 +10,6 @@ from scipy.stats import rankdata
 
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.solve.nouns import Intensities
-from stemtomo_dl.solve.symmetry import Merged, expand
 
 _LENGTH = 0.04  # by so much, of its length, an edge of the cell may differ
 _ANGLE = 3.0  # degrees
@@ -89,11 +88,9 @@ class Likeness:
         return self.correlation >= float(np.tanh(_CHANCE * np.sqrt(1.06 / (n - 3))))
 
 
-def likenesses(data: Intensities, merged: Merged, known: list[Known]) -> list[Likeness]:
-    """Known phases with the crystal's cell, most alike first, by its merged intensities."""
-    hkl, value = expand(merged, merged.intensity)
-    _, sigma = expand(merged, merged.sigma)
-    return name_phase(data.cell, hkl, value, sigma, known)
+def likenesses(data: Intensities, known: list[Known]) -> list[Likeness]:
+    """Known phases with the crystal's cell, most alike first, by its intensities as they are given."""
+    return name_phase(data.cell, data.hkl, data.intensity, data.sigma, known)
 
 
 def name_phase(
@@ -163,7 +160,8 @@ def _likeness(
     rows = tuple(tuple(int(v) for v in row) for row in turn)
     # equivalents have the same length and, in the candidate, the same amplitude
     amplitudes = np.array([table[tuple(h)] for h in hkl[order][had].tolist()])
-    independent = len(np.unique(np.stack([q[order][had], np.log(amplitudes)]).round(4), axis=1).T)
+    relative = amplitudes / max(amplitudes.max(initial=0), 1e-30)  # what special positions extinguish differs by noise
+    independent = len(np.unique(np.stack([q[order][had], relative]).round(5), axis=1).T)
     return Likeness(phase.name, misfit, correlation, correlation * share * _nearness(misfit), independent, rows)
 
 

@@ -55,6 +55,8 @@ class Solution:
         One for each space group that was tried, best first.
     starts : int
         Sets of random phases that were tried.
+    skewness : tuple of float
+        Of the map of each start of charge flipping: high where it has peaks and flat ground.
     centric_statistic : float
         Mean of abs(E² − 1).
     completeness : float
@@ -69,6 +71,7 @@ class Solution:
     solved: bool
     trials: tuple[Trial, ...]
     starts: int
+    skewness: tuple[float, ...]
     centric_statistic: float
     completeness: float
     missing: tuple[str, ...]
@@ -99,6 +102,7 @@ def solve(
     groups = [_stated(data)] if data.operations else compatible_groups(data)
     classes = [merge(data, laue_rotations(groups[0].operations()))] if data.operations else find_laue(data, groups)
     found: dict[str, Trial] = {}
+    skewness: list[float] = []
     done, light = 0, is_light(data)
     if _completeness(data, classes[0], groups) < _LEAST:
         starts, light = 0, False
@@ -107,7 +111,8 @@ def solve(
         for merged, grid in grids:
             if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
-            factors, _ = flip(grid, rng)
+            factors, skewed = flip(grid, rng)
+            skewness.append(skewed)
             add_trials(found, data, merged, groups, grid, factors, more=done > 0)
             raise_symmetry(found, data, merged, groups, grid)
         done += 1
@@ -129,6 +134,7 @@ def solve(
         solved=solved,
         trials=tuple(ordered),
         starts=done,
+        skewness=tuple(skewness),
         centric_statistic=wilson_statistic(merged, data.reciprocal),
         completeness=completeness,
         missing=()

@@ -47,6 +47,8 @@ class Trial:
         Starts that led to it.
     recycled : bool
         Whether its phases came of dual-space recycling rather than of charge flipping.
+    correlation : float or None
+        Of |E| with |Ec| in the start of recycling that it was built from.
     """
 
     candidate: Candidate
@@ -57,6 +59,7 @@ class Trial:
     stated: Stated
     times: int = 1
     recycled: bool = False
+    correlation: float | None = None
 
     @property
     def misfit(self) -> float:

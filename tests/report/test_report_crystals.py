@@ -261,3 +261,22 @@ def test_no_axis_title_is_longer_than_its_chart(html):
     for height, drawn in charts:
         for title in re.findall(r"rotate\(-90\)\">([^<]*)<", drawn):
             assert 6.2 * len(title) <= int(height)  # a letter is about so wide
+
+
+@pytest.mark.parametrize(
+    ("phasing", "words"),
+    [
+        (
+            {"method": "charge flipping", "agreeing_starts": 3, "skewness": [1.0, 4.24], "correlation": None},
+            "charge flipping, 3 of 5 starts agree, skewness of the map 4.2",
+        ),
+        (
+            {"method": "dual-space recycling", "agreeing_starts": 1, "skewness": [1.0], "correlation": 0.652},
+            "dual-space recycling, 1 of 5 starts agree, correlation of |E| 0.65",
+        ),
+        (None, "Phases–"),  # solved before these were kept
+    ],
+)
+def test_figures_of_merit_of_the_phases_are_told(run, tmp_path, phasing, words):
+    text = Page(build_report(changed(run, tmp_path, phasing=phasing, starts=5))).text
+    assert words in text.replace(chr(10), "")

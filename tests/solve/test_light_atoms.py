@@ -86,7 +86,8 @@ def test_starts_that_stand_out_of_the_crowd_are_built_until_one_fits(monkeypatch
     engine = SimpleNamespace(start=start)
     built: list[float] = []
 
-    def build(found, data, merged, candidate, phases):
+    def build(found, data, merged, candidate, phases, merit):
+        assert merit == phases[0]  # that of the start which the phases came of
         built.append(float(phases[0]))
         return built[-1] > 0.665
 

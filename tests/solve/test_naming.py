@@ -9,6 +9,7 @@ from solve.synthetic import known, measured
 from stemtomo_dl import resources
 from stemtomo_dl.phases import known_phase
 from stemtomo_dl.solve.naming import Known, name_phase
+from stemtomo_dl.solve.symmetry import expand, laue_rotations, merge
 
 TITANIA = ("anatase", "brookite", "rutile")
 
@@ -45,6 +46,18 @@ def test_unrelated_intensities_get_a_name_by_chance_rarely(candidates, name, d_m
         found = name_phase(data.cell, hkl, np.tile(value, 2), np.full(len(hkl), 0.05), candidates[:3])
         named += any(c.named for c in found)
     assert named <= 1
+
+
+@pytest.mark.parametrize("name", ["rutile", "anatase", "brookite", "zirconia"])
+def test_equivalents_count_once(name):
+    phase = known_phase(resources.synthetic() / f"structures/{name}.cif", 0.8)
+    data = measured(known(name), "Ti,O", 0.9, 1.0)
+    absent = np.asarray(known(name).operations.systematic_absences(np.ascontiguousarray(data.hkl)), bool)
+    # with their equivalents; anatase has reflections besides that its special positions extinguish
+    merged = merge(data, laue_rotations(known(name).operations))
+    (hkl, value), (_, sigma) = expand(merged, merged.intensity), expand(merged, merged.sigma)
+    (like,) = name_phase(data.cell, hkl, value, sigma, [phase])
+    assert like.reflections == pytest.approx((~absent).sum(), abs=1)
 
 
 def test_operator_leads_from_a_primitive_cell_to_the_candidates(candidates):

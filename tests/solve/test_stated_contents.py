@@ -107,6 +107,7 @@ def test_elements_are_guessed_where_nobody_knows_them(tmp_path, command):
     stats = json.loads((tmp_path / "o/stats.json").read_text())
     assert "solved: O2Ti" in done.stdout
     assert stats["warnings"][0].startswith("elements are guessed")
+    assert "; 3 of 3 atoms fit clearly worse" in stats["warnings"][0]
     (tmp_path / "a.hkl").rename(tmp_path / "merged.hkl")  # as a phase of a run
     (tmp_path / "merged.ins").write_text(f"TITL a\nCELL 0.0251 {cell.replace(',', ' ')}\nEND\n")
     (tmp_path / "stats.json").write_text('{"r_int": 0.1, "wilson_e2_minus_1": 0.9}')
