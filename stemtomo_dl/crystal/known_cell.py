@@ -11,7 +11,6 @@ from itertools import product
 import numpy as np
 
 from stemtomo_dl.crystal.bravais import centring
-from stemtomo_dl.crystal.cells import cell_of
 from stemtomo_dl.crystal.search import explained, peaks, polished
 
 _LENGTH, _ANGLE_DEG = 0.04, 2.0  # by which a crystal may differ from the cell
@@ -29,21 +28,36 @@ def bases_of(q: np.ndarray, cell: np.ndarray, most: int) -> list[np.ndarray]:
     vectors = peaks(q, cell[:3])
     lengths = np.linalg.norm(vectors, axis=1)
     axes = [vectors[np.abs(lengths / a - 1) < _LOOSE][:_PER_AXIS] for a in cell[:3]]
-    some: list[tuple[float, np.ndarray]] = []
-    for (n, a), b in product(enumerate(axes[0]), [s * v for v in axes[1] for s in (1, -1)]):
-        if abs(_angle(a, b) - cell[5]) > _LOOSE_DEG:
-            continue
-        for c in (s * v for v in axes[2] for s in (1, -1)):
-            basis = np.array([a, b, c])
-            near = max(abs(_angle(b, c) - cell[3]), abs(_angle(a, c) - cell[4])) < _LOOSE_DEG
-            if near and (hand := np.linalg.det(basis)):
-                # turned inside out a left-handed one keeps its angles
-                some.append((explained(q, basis) - 1e-6 * n, basis * np.sign(hand)))
+    some = [(explained(q, b) - 1e-6 * n, b) for n, b in _triples(axes, cell)]
     some.sort(key=lambda b: -b[0])
     told = sorted(
         ((explained(q, b), n, b) for n, b in enumerate(polished(q, b) for _, b in some[:_TRIED])), reverse=True
     )
     return [b for _, _, b in told[:most]]
+
+
+def _triples(axes: list[np.ndarray], cell: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Right-handed bases of vectors ±a, ±b, ±c (n, 3) each that have a cell's angles, with the place of a.
+
+    Where vectors form only left-handed ones, these are turned inside out, which keeps their angles.
+    """
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in axes]
+    angle = [np.degrees(np.arccos(np.clip(unit[i] @ unit[j].T, -1, 1))) for i, j in ((1, 2), (0, 2), (0, 1))]
+    hand = np.einsum("ai,bci->abc", axes[0], np.cross(axes[1][:, None], axes[2][None]))
+    signs = list(product((1, -1), (1, -1)))  # of b and c
+    near = []
+    for b, c in signs:
+        good = [np.abs(np.where(s > 0, v, 180 - v) - w) < _LOOSE_DEG
+                for v, w, s in zip(angle, cell[3:], (b * c, c, b), strict=True)]  # fmt: skip
+        near.append(good[0][None] & good[1][:, None] & good[2][:, :, None])
+    right = [n & (hand * b * c > 0) for n, (b, c) in zip(near, signs, strict=True)]
+    left = [n & (hand * b * c < 0) & ~np.any(right, 0) for n, (b, c) in zip(near, signs, strict=True)]
+    out = []
+    for which, turn in ((right, 1), (left, -1)):
+        for made, (b, c) in zip(which, signs, strict=True):
+            for i, j, k in np.argwhere(made).tolist():
+                out.append((i, turn * np.array([axes[0][i], b * axes[1][j], c * axes[2][k]])))
+    return out
 
 
 def lattice_of(cell: np.ndarray, change: np.ndarray) -> str | None:
@@ -69,7 +83,3 @@ def alike(found: np.ndarray, cell: np.ndarray) -> bool:
     """Whether a cell (6,) is the known one within the tolerances of the search."""
     lengths, angles = np.abs(found[:3] / cell[:3] - 1), np.abs(found[3:] - cell[3:])
     return bool(lengths.max() < _LENGTH and angles.max() < _ANGLE_DEG)
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    return float(cell_of(np.array([a, b, a]))[5])

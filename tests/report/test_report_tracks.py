@@ -71,7 +71,7 @@ def make_facts(particles: int = 3, tilts: int = len(ALPHA), **changed) -> Facts:
     tracks = Tracks.plain(**(known | changed))
     names = tuple(f"scans/{t}.h5" for t in range(tilts))
     bad, good = np.zeros((8, 8), bool), np.ones(tilts, bool)
-    return Facts(Path("run"), experiment(), "1.2.3", (), names, alpha, good, bad, masks, tracks)
+    return Facts(Path("run"), experiment(), "1.2.3", (), names, alpha, good, bad, ~good, masks, tracks)
 
 
 def with_tracks(facts: Facts, **changed) -> Facts:
