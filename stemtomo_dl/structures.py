@@ -232,7 +232,7 @@ def _phasing(solution: Solution) -> dict[str, Any]:
     best = solution.best
     return {
         "method": None if best is None else "dual-space recycling" if best.recycled else "charge flipping",
-        "agreeing_starts": 0 if best is None else best.times,
+        "agreeing_starts": 0 if best is None else min(best.times, solution.starts),  # groups of one start agree, too
         "skewness": [round(s, 3) for s in solution.skewness],
         "correlation": best and best.correlation,
     }

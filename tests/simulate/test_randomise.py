@@ -81,7 +81,7 @@ def test_a_library_is_made_again_and_can_be_kept(library):
 def test_fields_stay_within_their_ranges(library):
     rng, p = np.random.default_rng(2), SETTINGS.particles
     counts, electrons, overlapped = [], [], 0
-    for _ in range(60):
+    for _ in range(90):  # 5 % of which are noiseless
         sample = random_sample(SETTINGS, library, rng)
         counts.append(sample.particle.max(initial=-1) + 1)
         electrons.append(sample.electrons)
@@ -102,7 +102,7 @@ def test_fields_stay_within_their_ranges(library):
     assert 3 <= min(counted) < 30
     assert max(counted) > 5000
     assert 0 < len(electrons) - len(counted) < 10  # as good as noiseless
-    assert overlapped > 15
+    assert overlapped > 22
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (512, 320)])
