@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from stemtomo_dl.config import ExtractConfig
+from stemtomo_dl.extract.adding import KINDS, add_gauge, add_patterns
 from stemtomo_dl.extract.separate import Combination
 from stemtomo_dl.records import Scan, Tile
-from stemtomo_dl.stream import is_finite, shared_out, stream
+from stemtomo_dl.stream import shared_out, stream
 
-KINDS = 6  # of sums a particle: own, rest, and the parts of its outline
 PARTS = KINDS - 2
 _GAUGED = 256  # support probes whose scatter tells the noise of the camera
-_STRIP_BYTES = 512 << 10  # of patterns that are added up at once: about what a core's own cache holds
 
 
 @dataclass(frozen=True)
@@ -185,8 +183,11 @@ def _work(todo: Plan, probe: np.ndarray) -> _Work:
     entry = np.arange(n.sum()) + np.repeat(todo.start[probe] - (np.cumsum(n) - n), n)
     order = np.argsort(todo.sums[entry], kind="stable")
     entry, pattern = entry[order], pattern[order]
-    apart, moved = np.unique(np.column_stack([pattern, todo.displaced[entry]]), axis=0, return_inverse=True)
-    return _Work(apart[:, 0], apart[:, 1:], moved.ravel(), todo.sums[entry], todo.coefficient[entry])
+    by = todo.displaced[entry]
+    least, span = by.min(0, initial=0), np.ptp(by, 0) + 1 if len(by) else np.ones(2, int)
+    key = (pattern * span[0] + by[:, 0] - least[0]) * span[1] + by[:, 1] - least[1]  # one number: sorted far sooner
+    _, first, moved = np.unique(key, return_index=True, return_inverse=True)
+    return _Work(pattern[first], by[first], moved.ravel(), todo.sums[entry], todo.coefficient[entry])
 
 
 def _lost(todo: Plan, particles: int, bad: np.ndarray) -> np.ndarray:
@@ -203,180 +204,3 @@ def _lost(todo: Plan, particles: int, bad: np.ndarray) -> np.ndarray:
     for (k, x, y), w in zip(apart, weight.astype("f4"), strict=True):
         lost[k] += w * gone[dy + y : dy + y + rows, dx + x : dx + x + cols]
     return lost
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def add_patterns(
-    patterns: np.ndarray,
-    pattern: np.ndarray,
-    displaced: np.ndarray,
-    moved: np.ndarray,
-    sum_of: np.ndarray,
-    coefficient: np.ndarray,
-    good: np.ndarray,
-    first: int,
-    last: int,
-    sums: np.ndarray,
-    squares: np.ndarray,
-    lost: np.ndarray,
-) -> None:
-    """Add patterns (n, qy, qx) to rows first … last − 1 of the sums and squares, as `_Work` says.
-
-    A strip of all patterns, counts as they are, is moved to the common centre first; it stays in the cache while it
-    is added up. Values that are not finite count as nothing, and go to ``lost``.
-    """
-    cols = patterns.shape[2]
-    height = max(1, _STRIP_BYTES // (good.itemsize * cols * max(1, len(pattern))))
-    strip = np.empty((len(pattern), height * cols), good.dtype)
-    for top in range(first, last, height):
-        bottom = min(top + height, last)
-        whole = True
-        for i in range(len(pattern)):
-            dx, dy = displaced[i]
-            whole &= _move(patterns[pattern[i]], good, dx, dy, top, bottom, False, strip[i])
-        _add_up(strip, moved, sum_of, coefficient, top * cols, bottom * cols, sums, squares, False)
-        if not whole:
-            for i in range(len(pattern)):
-                dx, dy = displaced[i]
-                _move(patterns[pattern[i]], good, dx, dy, top, bottom, True, strip[i])
-            _add_up(strip, moved, sum_of, coefficient, top * cols, bottom * cols, lost, squares, True)
-
-
-@numba.njit(nogil=True, cache=True)
-def _move(
-    pattern: np.ndarray, good: np.ndarray, dx: int, dy: int, top: int, bottom: int, gaps: bool, out: np.ndarray
-) -> bool:
-    """Rows of a pattern, moved back by (dx, dy), zero beyond its edges and where it is not good or finite.
-
-    With ``gaps`` 1 for good pixels that are not finite instead. Whether all good pixels that were met are finite.
-    """
-    rows, cols = pattern.shape
-    first, last, shift = max(top, -dy), min(bottom, rows - dy), dy * cols + dx
-    if first >= last or abs(dx) >= cols:
-        out[: (bottom - top) * cols] = 0
-        return True
-    # all rows in one loop, as they lie in memory: what has come from the row before or after is put right then
-    begin, end, origin = max(first * cols, -shift), min(last * cols, rows * cols - shift), top * cols
-    out[: begin - origin] = 0
-    out[end - origin : (bottom - top) * cols] = 0
-    source, ok = _flat(pattern, begin + shift, end + shift), _flat(good, begin + shift, end + shift)
-    inside = out[begin - origin : end - origin]
-    whole = _as_gaps(source, ok, inside) if gaps else _as_values(source, ok, inside)
-    if dx != 0:
-        for at in range(first * cols - origin, last * cols - origin, cols):
-            out[at : at + max(0, -dx)] = 0
-            out[at + min(cols, cols - dx) : at + cols] = 0
-    return whole
-
-
-@numba.njit(nogil=True, cache=True)
-def _as_values(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
-    gone, zero = 0, out.dtype.type(0)
-    for x in range(len(out)):
-        finite = is_finite(source[x])
-        out[x] = source[x] if finite and ok[x] else zero
-        gone += not finite and ok[x] > 0
-    return gone == 0
-
-
-@numba.njit(nogil=True, cache=True)
-def _as_gaps(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
-    for x in range(len(out)):
-        out[x] = ok[x] if not is_finite(source[x]) else 0
-    return True
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def _add_up(
-    strip: np.ndarray,
-    moved: np.ndarray,
-    sum_of: np.ndarray,
-    coefficient: np.ndarray,
-    begin: int,
-    end: int,
-    sums: np.ndarray,
-    squares: np.ndarray,
-    gaps: bool,
-) -> None:
-    """Add the strips' pixels, ``begin`` … ``end`` − 1 of a pattern, to the sums; of ``gaps`` the weight alone.
-
-    Four at a time, so that a sum is fetched and put back once for four; short of four, the rest count nothing.
-    """
-    k, n = 0, len(sum_of)
-    zero = np.float32(0)
-    while k < n:
-        to = sum_of[k]
-        m = 1
-        while m < 4 and k + m < n and sum_of[k + m] == to:
-            m += 1
-        k1, k2, k3 = k + min(1, m - 1), k + min(2, m - 1), k + min(3, m - 1)
-        a, b, c, d = strip[moved[k]], strip[moved[k1]], strip[moved[k2]], strip[moved[k3]]
-        ca = coefficient[k]
-        cb = coefficient[k1] if m > 1 else zero
-        cc = coefficient[k2] if m > 2 else zero
-        cd = coefficient[k3] if m > 3 else zero
-        particle, kind = to // 6, to % 6
-        if gaps and kind < 2:
-            total = _flat(sums[2 * particle + kind], begin, end)
-            _add(a, b, c, d, abs(ca), abs(cb), abs(cc), abs(cd), total)
-        elif not gaps and kind < 2:
-            _add_both(a, b, c, d, ca, cb, cc, cd, _flat(sums[to], begin, end), _flat(squares[particle], begin, end))
-        elif not gaps:
-            _add(a, b, c, d, ca, cb, cc, cd, _flat(sums[to], begin, end))
-        k += m
-
-
-@numba.njit(nogil=True, cache=True)
-def _flat(image: np.ndarray, begin: int, end: int) -> np.ndarray:
-    return image.reshape(image.size)[begin:end]
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def _add(
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-    d: np.ndarray,
-    ca: float,
-    cb: float,
-    cc: float,
-    cd: float,
-    total: np.ndarray,
-) -> None:
-    for x in range(len(total)):
-        va, vb, vc, vd = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
-        total[x] = (((total[x] + ca * va) + cb * vb) + cc * vc) + cd * vd
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def _add_both(
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-    d: np.ndarray,
-    ca: float,
-    cb: float,
-    cc: float,
-    cd: float,
-    total: np.ndarray,
-    squares: np.ndarray,
-) -> None:
-    """Four patterns by their coefficients to a sum, and by the squares of those to another."""
-    aa, bb, cc2, dd = ca * ca, cb * cb, cc * cc, cd * cd
-    for x in range(len(total)):
-        va, vb, vc, vd = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
-        total[x] = (((total[x] + ca * va) + cb * vb) + cc * vc) + cd * vd
-        squares[x] = (((squares[x] + aa * va) + bb * vb) + cc2 * vc) + dd * vd
-
-
-@numba.njit(nogil=True, cache=True)
-def add_gauge(
-    patterns: np.ndarray, chosen: np.ndarray, good: np.ndarray, first: int, last: int, gauge: np.ndarray
-) -> None:
-    """Add some patterns to rows first … last − 1 of the sum and the sum of squares, on the detector's own grid."""
-    line = np.empty(patterns.shape[2], np.float32)
-    for i in chosen:
-        for y in range(first, last):
-            _as_values(patterns[i, y], good[y], line)
-            gauge[0, y] += line
-            gauge[1, y] += line * line

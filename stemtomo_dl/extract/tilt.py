@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from stemtomo_dl.config import ExtractConfig
+from stemtomo_dl.extract.adding import KINDS
 from stemtomo_dl.extract.bragg import Region, purity, signal
-from stemtomo_dl.extract.collect import KINDS, PARTS, Plan, Sums, collect, gauge_probes, plan
+from stemtomo_dl.extract.collect import PARTS, Plan, Sums, collect, gauge_probes, plan
 from stemtomo_dl.extract.ellipse import stretch
 from stemtomo_dl.extract.finish import COUNTING, Camera, camera_noise, finish
 from stemtomo_dl.extract.separate import Combination

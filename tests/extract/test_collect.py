@@ -6,7 +6,8 @@ from memory_scan import MemoryScan
 
 from stemtomo_dl import stream as stream_module
 from stemtomo_dl.config import ExtractConfig
-from stemtomo_dl.extract.collect import KINDS, Sums, collect, parts_of, plan
+from stemtomo_dl.extract.adding import KINDS
+from stemtomo_dl.extract.collect import Sums, collect, parts_of, plan
 from stemtomo_dl.extract.separate import Combination
 
 SHAPE = (9, 11, 20, 26)

@@ -89,12 +89,15 @@ def assemble(
     """
     full = whole(dataset, window)
     out = np.empty([s.stop - s.start for s in full], dataset.dtype)
+    beside = np.empty(0, dataset.dtype)
     for offset in offsets(dataset, window):
         reach = zip(offset, dataset.chunks, full, strict=True)
         inside = [slice(max(o, s.start), min(o + c, s.stop)) for o, c, s in reach]
         target = out[tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, full, strict=True))]
         direct = target.shape == dataset.chunks and target.flags.c_contiguous
-        chunk = target if direct else np.empty(dataset.chunks, dataset.dtype)
+        if not direct and not beside.size:
+            beside = np.empty(dataset.chunks, dataset.dtype)
+        chunk = target if direct else beside
         fetch(offset, chunk)
         if not direct:
             target[...] = chunk[tuple(slice(i.start - o, i.stop - o) for i, o in zip(inside, offset, strict=True))]
