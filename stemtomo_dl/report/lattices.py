@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from stemtomo_dl.crystal.equivalents import least_class, own_shells
 from stemtomo_dl.crystal.nouns import Crystal
 from stemtomo_dl.report.crystals import Crystallography, Detail, Found
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.predictions import pattern_figure
 from stemtomo_dl.report.reciprocal import lattice_view, layer_name, particle_layers, thinned
 from stemtomo_dl.report.rocking import indexed_chart, misfit_chart, rocking_charts
+from stemtomo_dl.report.shells import shell_table
 from stemtomo_dl.report.solid import solid
 from stemtomo_dl.report.strips import LARGE
 from stemtomo_dl.report.text import degrees, escape, fixed, percent
@@ -155,7 +157,18 @@ lattice; circles that are all beside the spots are a wrong one.</p>
 <h4>Layers through the origin: spots, larger with the amplitude, and nodes</h4><div class="three">{layers}</div>
 <h4>All layers, projected</h4><div class="three">{whole}</div>
 <h4>In three dimensions</h4>{solid(lattice_view(detail), f"Spots of particle {track} in reciprocal space")}
-{fewer}{_rocking(detail)}"""
+{fewer}{_own_shells(detail)}{_rocking(detail)}"""
+
+
+def _own_shells(detail: Detail) -> str:
+    """Completeness and agreement of the particle's own intensities, by resolution."""
+    shells = [] if detail.reflections is None else own_shells(detail.crystals[0], detail.reflections)
+    if not shells:
+        return ""
+    laue = least_class(detail.crystals[0].lattice).name
+    return f"""<h4>Its own intensities by resolution</h4>{shell_table(shells)}
+<p class="note">Equivalents are what they are in any crystal of this lattice (Laue class {laue}); the last row is over
+all shells.</p>"""
 
 
 def _rocking(detail: Detail) -> str:

@@ -14,9 +14,11 @@ from stemtomo_dl.report.chart import Chart
 from stemtomo_dl.report.crystals import attempt
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.lattices import cell_text
-from stemtomo_dl.report.reciprocal import layer_name, merged_layers
+from stemtomo_dl.report.reciprocal import layer_name, merged_layers, merged_view
+from stemtomo_dl.report.shells import shell_table
+from stemtomo_dl.report.solid import solid
 from stemtomo_dl.report.structure import structure_part
-from stemtomo_dl.report.text import escape, fixed, percent, plural
+from stemtomo_dl.report.text import escape, fixed, percent, plural, table
 from stemtomo_dl.store.phases import PhaseFigures
 
 _CANDIDATES = 12  # space groups listed
@@ -33,8 +35,8 @@ def phase_section(facts: Facts, i: int, damaged: list[str]) -> str:
 <summary><b>{escape(phase.name)}</b> {escape(head)}</summary>
 {_numbers(f)}{structure_part(folder, phase, damaged)}
 <h3>Merging</h3><div class="three">{"".join(_shell_charts(phase))}</div>
-{_shell_table(phase)}
-{_layers(folder, f, damaged)}
+{shell_table(phase.shells)}
+{_reciprocal(folder, f, damaged)}
 <h3>Symmetry</h3>{_symmetry(f)}
 <h3>Members</h3>{_members(facts, f)}
 </details>
@@ -98,42 +100,30 @@ def _shell_charts(phase: PhaseFigures) -> list[str]:
     return out
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table whose cells are HTML already."""
-    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
-    heads = "".join(f"<th>{h}</th>" for h in head)
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _shell_table(phase: PhaseFigures) -> str:
-    rows = []
-    for s in phase.shells:
-        share = percent(s.completeness) if np.isfinite(s.completeness) else "–"
-        cells = (f"{s.n_unique} of {s.n_possible}", share, fixed(s.redundancy, 1))
-        figures = (fixed(getattr(s, k), 3) for k in ("r_int", "r_meas", "cc_half"))
-        rows.append(
-            [f"{s.d_max:.2f} – {s.d_min:.2f}", str(s.n_observations), *cells, *figures, fixed(s.i_over_sigma, 1)]
-        )
-    head = ["d (Å)", "observations", "unique", "completeness", "redundancy", "Rint", "Rmeas", "CC½", "I/σ"]
-    return table(head, rows)
-
-
-def _layers(folder: Path, f: dict[str, Any], damaged: list[str]) -> str:
-    """The layers hk0, h0l and 0kl of the merged intensities, with their equivalents."""
-    drawn = attempt(damaged, lambda: _drawn_layers(folder / "merged.hkl", f))
-    if drawn is None:
+def _reciprocal(folder: Path, f: dict[str, Any], damaged: list[str]) -> str:
+    """The layers hk0, h0l and 0kl of the merged intensities with their equivalents, and all of them in space."""
+    merged = attempt(damaged, lambda: _merged(folder / "merged.hkl"))
+    if merged is None:
         return '<p class="warn">merged.hkl cannot be read, so its layers are not shown.</p>'
+    hkl, intensity = merged
+    rotations = np.array([o.rot for o in gemmi.SpaceGroup(f["laue_setting"]).operations().sym_ops]) // gemmi.Op.DEN
+    images = np.concatenate([hkl @ r for r in (*rotations, *-rotations)])
+    images, first = np.unique(images, axis=0, return_index=True)
+    everywhere = images, intensity[first % len(hkl)]
+    ub = np.array(gemmi.UnitCell(*f["cell"]).frac.mat.tolist()).T
     figures = "".join(
         f"<figure>{svg}<figcaption>{layer_name(axis)}</figcaption></figure>"
-        for svg, axis in zip(drawn, (2, 1, 0), strict=True)
+        for svg, axis in zip(merged_layers(ub, f["lattice"], *everywhere), (2, 1, 0), strict=True)
     )
     return f"""<div class="three">{figures}</div>
 <p class="note">Merged intensities with their equivalents, dots larger with the amplitude √I, over all nodes of the
 layer (grey). Nodes without a dot were not measured; rows of the smallest dots, weak among strong ones, are systematic
-absences.</p>"""
+absences.</p>
+<h4>In three dimensions</h4>{solid(merged_view(ub, *everywhere), "Merged intensities in reciprocal space")}"""
 
 
-def _drawn_layers(path: Path, f: dict[str, Any]) -> list[str]:
+def _merged(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (n, 3) and intensities of a merged.hkl."""
     text = path.read_text(encoding="utf-8")
     if not text:
         raise InputError(f"{path}: is empty; merge the particles again")
@@ -142,12 +132,7 @@ def _drawn_layers(path: Path, f: dict[str, Any]) -> list[str]:
     rows = rows[: end[0]] if len(end) else rows
     if not np.isfinite(rows).all():
         raise InputError(f"{path}: is not HKLF 4; merge the particles again")
-    hkl = rows[:, :3].astype(int)
-    cell = gemmi.UnitCell(*f["cell"])
-    rotations = np.array([o.rot for o in gemmi.SpaceGroup(f["laue_setting"]).operations().sym_ops]) // gemmi.Op.DEN
-    rotations = np.concatenate([rotations, -rotations])
-    ub = np.array(cell.frac.mat.tolist()).T
-    return merged_layers(ub, f["lattice"], hkl, rows[:, 3], lambda h: np.asarray(h @ rotations))
+    return rows[:, :3].astype(int), rows[:, 3]
 
 
 def _symmetry(f: dict[str, Any]) -> str:

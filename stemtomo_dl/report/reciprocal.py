@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ _PERIOD = 6  # of every centring
 _CLOSE_PX = 2.5  # nodes nearer than this are not drawn
 _DOTS = 400  # spots a drawing: the strongest tell the lattice, more make the page heavy
 _SHOWN = 700  # spots of the view that turns
+_MERGED = 2500  # merged intensities of it, equivalents counted
 _SIZES = (0.08, 0.2, 0.45)  # of the largest amplitude: where a dot becomes the next larger
 
 
@@ -135,35 +135,50 @@ def thinned(detail: Detail) -> bool:
 def lattice_view(detail: Detail) -> dict[str, Any]:
     """The spots in three dimensions with the reciprocal cell, for the page's script; see `solid.solid`."""
     ub, amplitude = detail.crystals[0].ub, np.sqrt(np.maximum(detail.spots.intensity, 0))
-    groups = []
+    points, groups = detail.real @ ub.T, []
     for name, colour, which in (("on the lattice", "#0072b2", detail.fits), ("off it", "#d55e00", ~detail.fits)):
         rows = _strongest(which, amplitude, _SHOWN)
-        radius = 0.009 + 0.026 * amplitude[rows] / max(float(amplitude.max(initial=0)), 1e-300)
-        points = detail.real[rows] @ ub.T
-        groups.append({"name": name, "colour": colour, "xyz": rounded(points), "r": rounded(radius)})
-    reach = float(np.linalg.norm(detail.real @ ub.T, axis=1).max(initial=0))
+        groups.append(_balls(name, colour, points[rows], amplitude[rows] / _largest(amplitude)))
+    return _view(ub, groups, float(np.linalg.norm(points, axis=1).max(initial=0)))
+
+
+def _largest(amplitude: np.ndarray) -> float:
+    return max(float(amplitude.max(initial=0)), 1e-300)
+
+
+def _balls(name: str, colour: str, points: np.ndarray, share: np.ndarray) -> dict[str, Any]:
+    """Points (n, 3), 1/Å, as balls that grow with their share of the largest amplitude."""
+    return {"name": name, "colour": colour, "xyz": rounded(points), "r": rounded(0.009 + 0.026 * share)}
+
+
+def _view(ub: np.ndarray, groups: list[dict[str, Any]], reach: float) -> dict[str, Any]:
+    """Groups of balls with the reciprocal cell and axes that reach more than half as far, 1/Å."""
     times = np.maximum(0.6 * reach // np.linalg.norm(ub, axis=0), 1).astype(int)
-    groups.append({"name": "beam", "colour": "#1d2125", "xyz": [0, 0, 0], "r": rounded(np.array([0.02]))})
+    beam = {"name": "beam", "colour": "#1d2125", "xyz": [0, 0, 0], "r": rounded(np.array([0.02]))}
     return {
         "unit": "1/Å",
         "axes": [[f"{n}*", rounded(ub[:, i] * times[i])] for i, n in enumerate("abc")],
         "lines": [["#8b949c", rounded(cell_edges(ub))]],
-        "groups": groups,
+        "groups": [*groups, beam],
     }
 
 
-def merged_layers(
-    ub: np.ndarray, lattice: str, hkl: np.ndarray, intensity: np.ndarray, images: Callable[[np.ndarray], np.ndarray]
-) -> list[str]:
-    """Layers hk0, h0l and 0kl of merged intensities with their equivalents; ``images`` (n, 3) -> (operation, n, 3)."""
+def merged_layers(ub: np.ndarray, lattice: str, hkl: np.ndarray, intensity: np.ndarray) -> list[str]:
+    """Layers hk0, h0l and 0kl of intensities of reflections (n, 3) and all their equivalents."""
     out = []
     for axis in (2, 1, 0):
-        full = images(hkl)
-        rows = np.nonzero(full[..., axis] == 0)
-        at, first = np.unique(full[rows], axis=0, return_index=True)
-        value = intensity[rows[1][first]]
-        amplitude = np.sqrt(np.maximum(value, 0))
+        inside = hkl[:, axis] == 0
+        at, amplitude = hkl[inside], np.sqrt(np.maximum(intensity[inside], 0))
         keep = _strongest(np.ones(len(at), bool), amplitude, 4 * _DOTS)
         parts = [("blue", at[keep].astype(float), amplitude[keep])]
         out.append(layer_chart(ub, lattice, axis, parts, all_layers=False))
     return out
+
+
+def merged_view(ub: np.ndarray, hkl: np.ndarray, intensity: np.ndarray) -> dict[str, Any]:
+    """The strongest of the same intensities in three dimensions, for the page's script; see `solid.solid`."""
+    amplitude = np.sqrt(np.maximum(intensity, 0))
+    rows = _strongest(np.asarray(hkl.any(1)), amplitude, _MERGED)
+    reach = float(np.linalg.norm(hkl @ ub.T, axis=1).max(initial=0))
+    name = "merged" if len(rows) == len(hkl) else "merged, the strongest"
+    return _view(ub, [_balls(name, "#0072b2", hkl[rows] @ ub.T, amplitude[rows] / _largest(amplitude))], reach)

@@ -61,3 +61,10 @@ def json_for_script(value: Any) -> str:
     """JSON that cannot end the script element that it stands in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose cells are HTML already."""
+    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
+    heads = "".join(f"<th>{h}</th>" for h in head)
+    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'

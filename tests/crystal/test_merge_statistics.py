@@ -1,12 +1,16 @@
 """Scales, errors and figures of merit against what went in and against gemmi's own."""
 
+from dataclasses import replace
+
 import gemmi
 import numpy as np
 import pytest
 from crystal.powder import Truth, particle
 
 from stemtomo_dl.crystal import scale, statistics
+from stemtomo_dl.crystal.equivalents import own_shells
 from stemtomo_dl.crystal.merge import merge_particles
+from stemtomo_dl.crystal.nouns import Crystal, Reflections
 
 GROUP, CELL = "P b c a", (9.18, 5.45, 5.15, 90, 90, 90)
 
@@ -131,3 +135,23 @@ def test_a_worse_particle_weighs_less(truth):
     misfit = {m.track: m.misfit for m in phase.members}
     assert all(abs(misfit[n] - 1) < 0.4 for n in range(5))
     assert 5 not in misfit or misfit[5] > 1.8
+
+
+def test_one_particle_s_shells_are_of_its_own_reflections():
+    # every reflection of an orthorhombic lattice to 1 Å, and some of their images 10 % stronger
+    cell = gemmi.UnitCell(*CELL)
+    hkl = np.array(gemmi.make_miller_array(cell, gemmi.SpaceGroup("P m m m"), 1.0), "i4")
+    rng = np.random.default_rng(4)
+    intensity, again = rng.uniform(10, 100, len(hkl)), np.arange(0, len(hkl), 3)
+    ub = np.array(cell.frac.mat.tolist()).T
+    crystal = Crystal("oP", 1.0, len(hkl), 1e-4, 0.0, 0.0, 0.0, ub, np.array(CELL, float), np.zeros(2))
+    every = np.concatenate([hkl, hkl[again] * [-1, 1, -1]]).astype("i4")
+    strong = np.concatenate([intensity, 1.1 * intensity[again]])
+    rows = Reflections(every, strong, np.ones(len(every)), np.zeros(len(every)))
+    *shells, whole = own_shells(crystal, rows)
+    assert whole.n_observations == sum(s.n_observations for s in shells) == len(every)
+    assert whole.n_unique == sum(s.n_possible for s in shells) == len(hkl)
+    assert whole.completeness == 1.0
+    assert whole.r_int == pytest.approx(0.05 / 1.05)
+    assert whole.d_min == pytest.approx(cell.calculate_d_array(hkl).min())
+    assert own_shells(crystal, replace(rows, sigma=np.zeros(len(every)))) == []

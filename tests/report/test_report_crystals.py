@@ -280,3 +280,16 @@ def test_no_axis_title_is_longer_than_its_chart(html):
 def test_figures_of_merit_of_the_phases_are_told(run, tmp_path, phasing, words):
     text = Page(build_report(changed(run, tmp_path, phasing=phasing, starts=5))).text
     assert words in text.replace(chr(10), "")
+
+
+def test_particles_and_phases_have_their_shells_and_views(run, html):
+    rows = sum(
+        1 for line in (run / "phases" / NAME / "merged.hkl").read_text().splitlines() if line[:12].split() != ["0"] * 3
+    )
+    assert html.count("Its own intensities by resolution") == 2
+    view = re.search(r'aria-label="Merged intensities in reciprocal space".*?json">(.*?)</script>', html)[1]
+    merged, beam = json.loads(view)["groups"]
+    assert beam["name"] == "beam"
+    points = np.array(merged["xyz"]).reshape(-1, 3)
+    assert len(points) >= 2 * rows  # equivalents and Friedel mates
+    assert {tuple(p) for p in points.tolist()} == {tuple(p) for p in (-points).tolist()}
