@@ -33,6 +33,11 @@ def features(masks: Masks) -> Features:
             points -= middle[:, None]
             covariance[i] = points @ points.T / count
     covariance += np.eye(2) / 12  # a pixel's own extent
+    return Features(xy, area, covariance, at_border(masks))
+
+
+def at_border(masks: Masks) -> np.ndarray:
+    """Instances (n) that reach the scan's edge: part of them may be cut off."""
     extent = np.array([c.shape for c in masks.crops]).reshape(-1, 2)
-    edge = (masks.origin <= 0).any(1) | (masks.origin + extent >= np.array(masks.shape)).any(1)
-    return Features(xy, area, covariance, edge)
+    edge = (masks.origin <= 0) | (masks.origin + extent >= np.array(masks.shape))
+    return np.asarray(edge.any(1))
