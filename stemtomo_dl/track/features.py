@@ -14,7 +14,7 @@ class Features(Record):
     """Sightings without their outlines; all that linking needs, so that centroid series can be linked as well."""
 
     xy: np.ndarray = array("f8", "instance 2", "px (x, y)")
-    area: np.ndarray = array("f8", "instance", "px²")
+    area: np.ndarray = array("f8", "instance", "px²; 0: no outline")
     covariance: np.ndarray = array("f8", "instance 2 2", "px², second moments")
     at_border: np.ndarray | None = array("bool", "instance", "touches the scan's edge", optional=True)
 
@@ -26,7 +26,7 @@ def features(masks: Masks) -> Features:
     for i, crop in enumerate(masks.crops):
         points = np.stack(np.nonzero(crop)[::-1]).astype(float)
         count = points.shape[1]
-        area[i] = max(count, 1)
+        area[i] = count
         if count:
             middle = points.sum(1) / count
             xy[i] = middle + masks.origin[i, ::-1]

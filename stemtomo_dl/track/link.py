@@ -35,6 +35,7 @@ _FREE_PIECE, _FREE_PIECES = (3, 10), 150  # sightings and number of the tracks b
 _VAGUE_DEG = 5.0  # standard error beyond which an axis that nobody stated is hardly known
 _START_DEG = 7.5  # about the surveyed axis
 _STATED_DEG = 3.0  # standard error of a stated axis
+_RADIANS = 1.6  # degrees; a series within is hardly one
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 
 
@@ -98,8 +99,12 @@ def link(
     if not note:
         start = _start(series, 0.0, None, steps, noise)
         note, found = _held_against(series, plain, start, tilt_axis_deg, config, needed)
+    if np.isfinite(alpha_deg).any() and (left := int((~np.isfinite(alpha_deg[tilt])).sum())):
+        note = "; ".join(filter(None, (note, f"{left} outlines at tilts without an angle are not linked")))
     if found is not None:
         return _labels(series, found.tracks), rigid_solution(series, *found, alpha_deg, note)
+    if len(series.alpha) >= FEWEST_TOLD and 0 < np.abs(series.alpha).max() < np.radians(_RADIANS):
+        note += "; angles are taken to be degrees: are these radians?"
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
@@ -131,10 +136,10 @@ def _held_against(
     else:
         return _TOO_FEW, None
     series = replace(series, alpha=series.alpha * looked.scale)
-    found = _link_rigidly(series, looked.axis_deg, config, needed)
-    if found is None:
+    linked = _link_rigidly(series, looked.axis_deg, config, needed)
+    if linked is None:
         return _TOO_FEW, None
-    index, fitted = found
+    index, fitted = linked
     if _followed(plain) > _LONGER * _followed(index):
         return "particles do not move as on one rigid stage: nearness alone follows them over longer stretches", None
     noise = smooth_noise(series, free)

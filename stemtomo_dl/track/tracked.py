@@ -207,7 +207,7 @@ def _mean(at: np.ndarray, value: np.ndarray, n: int) -> np.ndarray:
 
 def _usable(particle: np.ndarray, alpha_deg: np.ndarray, good: np.ndarray, n: int) -> np.ndarray:
     """Least and greatest angle of each particle's good sightings, (n, 2); NaN where it has none."""
-    low, high = np.full(n, np.inf), np.full(n, -np.inf)
+    low, high, good = np.full(n, np.inf), np.full(n, -np.inf), good & np.isfinite(alpha_deg)
     np.minimum.at(low, particle[good], alpha_deg[good])
     np.maximum.at(high, particle[good], alpha_deg[good])
     wedge = np.stack([low, high], 1)
