@@ -23,6 +23,8 @@ from stemtomo_dl.geometry import rotate_in_plane
 ROCKING = 0.003  # 1/Å: half width of a rocking curve beyond what step and convergence make of it
 _STEPS = 4
 _SIGMA = 1.4826  # of normal errors, over their median absolute value
+_FAINT = 1e-3  # of the largest: less counts as that
+_HELD_SLOPE = 5.0  # spots that say: no slope
 _SMALL = 1e-4  # of an unknown's unit: for differences
 _PER_CRYSTAL = 11  # unknowns: three angles, six of the cell, two of the centre
 _PER_TILT = 5
@@ -57,16 +59,39 @@ def spreads(
 ) -> np.ndarray:
     """What misfits (spot, 3) are expected to be, 1/Å, as those of the spots that ``fits`` names (all: None) scatter.
 
-    Of place from how they scatter; along the beam from the tilt's step, the convergence and the crystal's rocking.
+    Of place from how they scatter; along the beam from the tilt's step, the convergence and the crystal's rocking; of
+    both by how bright a spot is and how far out (`_uneven`): a bright one is near the sphere and its place well known,
+    a weak one may be the tail of a rocking curve.
     """
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
     m = geometry.instrument
     along = np.sqrt((length * geometry.step / 2) ** 2 + (length * m.convergence_mrad * 1e-3) ** 2 + ROCKING**2)
-    which = slice(None) if fits is None else fits
+    which = np.ones(len(hkl), bool) if fits is None else fits
     off = np.abs(misfit(spots, hkl, geometry, crystal))
     in_plane = np.clip(_SIGMA * np.median(off[which, :2]), 0.1 * geometry.pixel, max(geometry.pixel, 0.004))
     along *= np.clip(_SIGMA * np.median((off[:, 2] / along)[which]), 0.1, 2.0)
-    return np.stack([np.full(len(hkl), in_plane)] * 2 + [along], 1)
+    told = np.stack([_log(spots.intensity), length], 1)
+    in_plane = in_plane * _uneven(off[:, :2].max(1), told, which)
+    return np.stack([in_plane, in_plane, along * _uneven(off[:, 2] / along, told, which)], 1)
+
+
+def _uneven(off: np.ndarray, told: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Factors (spot,) of a spread by what is told (spot, 2) of the spots; their median misfit stays what it is.
+
+    The logarithm of the misfits ``off`` is linear in what is told (Harvey 1976, Econometrica 44, 461), by as much as
+    the spots that ``which`` names tell of it.
+    """
+    off, unit = off[which], np.maximum(told[which].std(0), 1e-9)
+    z = (told - told[which].mean(0)) / unit
+    size = _log(off)
+    slope = np.linalg.solve(z[which].T @ z[which] + _HELD_SLOPE * np.eye(2), z[which].T @ (size - size.mean()))
+    factor = np.exp(z @ slope)
+    return np.asarray(factor * np.median(off / factor[which]) / max(float(np.median(off)), 1e-300))
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    """Logarithms of values; those that are hardly above 0 count as a small share of the largest."""
+    return np.asarray(np.log(np.maximum(values, _FAINT * values.max(initial=0.0) + 1e-300)))
 
 
 def adjust(
