@@ -3,7 +3,7 @@
 Gauss-Newton on the misfits of place and of excitation error, each in units of its spread, with weights 1/√(1 + (r/2)²)
 against spots that were given wrong indices (Charbonnier's loss). Every unknown counts in units of what its start is
 good to and is held with weight 1, the camera and the tilts to what was stated, the axis and crystals to their start:
-what the spots do not tell stays where it was.
+what the spots do not tell stays where it was. Tilts' turns are held the tighter the less they scatter.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from stemtomo_dl.crystal.cells import FREE, constrained, reciprocal_basis, turn_between
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
+from stemtomo_dl.crystal.tilt_scatter import hold_of_turns
 from stemtomo_dl.geometry import rotate_in_plane
 
 ROCKING = 0.003  # 1/Å: half width of a rocking curve beyond what step and convergence make of it
@@ -118,6 +119,8 @@ def adjust(
     p = np.zeros(_SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * len(crystals))
     rest = _rest(geometry, held, len(p))
     width = [spreads(s, h, geometry, c) for s, h, c in zip(spots, hkl, crystals, strict=True)]
+    turns = _SHARED + _PER_TILT * np.arange(n_tilts)[:, None] + np.arange(3)
+    hold = np.ones(len(p))
     for _ in range(_STEPS):
         now, them = _made(geometry, crystals, p, held)
         gradient, normal = np.zeros(len(p)), sparse.csr_matrix((len(p), len(p)))
@@ -130,8 +133,10 @@ def adjust(
             gradient += j.T @ (r * robust)
             normal = normal + j.T @ j
         active = np.flatnonzero(normal.diagonal() > 0)
-        factor = linalg.cho_factor(normal[active][:, active].toarray() + np.eye(len(active)), lower=True)
-        p[active] -= linalg.cho_solve(factor, (gradient + p - rest)[active])
+        factor = linalg.cho_factor(normal[active][:, active].toarray() + np.diag(hold[active]), lower=True)
+        p[active] -= linalg.cho_solve(factor, (gradient + hold * (p - rest))[active])
+        if held.tilt_turn_rad:
+            hold[turns] = hold_of_turns(normal, turns, (p - rest)[turns], hold[turns])
     new, them = _made(geometry, crystals, p, held)
     place = np.full(len(p), -1)
     place[active] = np.arange(len(active))
