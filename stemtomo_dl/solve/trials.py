@@ -13,6 +13,7 @@ from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
+from stemtomo_dl.solve.restraints import Restraints
 from stemtomo_dl.solve.stated import Stated
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
 
@@ -49,6 +50,8 @@ class Trial:
         Whether its phases came of dual-space recycling rather than of charge flipping.
     correlation : float or None
         Of |E| with |Ec| in the start of recycling that it was built from.
+    restraints : Restraints or None
+        With which it was refined.
     """
 
     candidate: Candidate
@@ -60,6 +63,7 @@ class Trial:
     times: int = 1
     recycled: bool = False
     correlation: float | None = None
+    restraints: Restraints | None = None
 
     @property
     def misfit(self) -> float:
@@ -204,6 +208,13 @@ def finish(trial: Trial) -> Trial:
     return replace(trial, fit=fit)
 
 
-def refined_as(trial: Trial, model: Model) -> Fit:
-    """Another model refined with a finished trial's data, weights and extinction."""
-    return refine(model, trial.data, cycles=8, extinction=trial.fit.extinction > 0, weight=trial.fit.weight)
+def refined_as(trial: Trial, model: Model, cycles: int = 8) -> Fit:
+    """Another model refined with a finished trial's data, weights, extinction and restraints."""
+    return refine(
+        model,
+        trial.data,
+        cycles=cycles,
+        extinction=trial.fit.extinction > 0,
+        weight=trial.fit.weight,
+        restraints=trial.restraints,
+    )
