@@ -13,6 +13,7 @@ from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
 from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.hidden import symmetry_beyond
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
 from stemtomo_dl.solve.nouns import Intensities
@@ -201,6 +202,8 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")
+    if turn := symmetry_beyond(data):
+        said.append(f"intensities are alike under {turn}, a symmetry that the cell has not: the cell may be wrong")
     if close := len(overlaps(fit)):
         said.append(f"{close} pairs of atoms of the model are closer than atoms come")
     if len(best.data.hkl) < _PER_PARAMETER * fit.n_parameters:

@@ -183,15 +183,24 @@ def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
 
 def _strangers(data: Intensities, merged: Merged) -> float:
     """Rint that reflections would have if those of like resolution had changed places."""
-    order = np.argsort(((data.hkl @ data.reciprocal) ** 2).sum(1), kind="stable")
-    moved = np.empty_like(data.intensity)
-    rng = np.random.default_rng(0)
-    for shell in np.array_split(order, max(1, len(order) // _SHELL)):
-        moved[shell] = data.intensity[rng.permutation(shell)]
+    moved = strangers(data.intensity, ((data.hkl @ data.reciprocal) ** 2).sum(1))
     counts = np.bincount(merged.index)
     many = counts[merged.index] > 1
     mean = np.bincount(merged.index, moved) / counts
     return float(np.abs(moved - mean[merged.index])[many].sum() / max(float(moved[many].sum()), 1e-30))
+
+
+def strangers(intensity: np.ndarray, s2: np.ndarray) -> np.ndarray:
+    """Intensities (reflection,) after those of like resolution changed places; ``s2`` grows with resolution."""
+    moved, rng = np.empty_like(intensity), np.random.default_rng(0)
+    for shell in shells_of(s2):
+        moved[shell] = intensity[rng.permutation(shell)]
+    return moved
+
+
+def shells_of(s2: np.ndarray) -> list[np.ndarray]:
+    """Places of reflections in shells of about fifty, ``s2`` (reflection,) ascending."""
+    return np.array_split(np.argsort(s2, kind="stable"), max(1, len(s2) // _SHELL))
 
 
 def expand(merged: Merged, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,9 +215,7 @@ def wilson_statistic(merged: Merged, reciprocal: np.ndarray) -> float:
 
     Shells without a mean that stands out of its noise have no say; NaN where none has.
     """
-    order = np.argsort(((merged.hkl @ reciprocal) ** 2).sum(1))
-    shells = np.array_split(order, max(1, len(order) // _SHELL))
-    kept = [merged.intensity[s] for s in shells
+    kept = [merged.intensity[s] for s in shells_of(((merged.hkl @ reciprocal) ** 2).sum(1))
             if merged.intensity[s].sum() > _STANDS_OUT * np.sqrt((merged.sigma[s] ** 2).sum())]  # fmt: skip
     return float(np.mean(np.concatenate([np.abs(s / s.mean() - 1) for s in kept]))) if kept else float("nan")
 
