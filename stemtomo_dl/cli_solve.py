@@ -24,7 +24,7 @@ def phase(
         str | None, typer.Option(metavar="SYMBOL", help="As 'P 21/c'; without it, it is found.")
     ] = None,
     elements: Annotated[
-        str | None, typer.Option(metavar="LIST", help="As Ti,O, where the file does not say, or guess.")
+        str | None, typer.Option(metavar="LIST", help="As Ti,O or TiO2, where the file does not say, or guess.")
     ] = None,
     known: Annotated[
         list[Path] | None,

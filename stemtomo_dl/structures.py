@@ -214,7 +214,7 @@ def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
     if not {e for e, _ in phase.composition} - {"H", "D"} <= set(data.elements):
         return data
     cells = 1 / abs(np.linalg.det(like[0].turn))  # of the phase, in one of the crystal's
-    return replace(data, composition=tuple((e, n * cells) for e, n in phase.composition))
+    return replace(data, composition=tuple((e, n * cells) for e, n in phase.composition), per_cell=True)
 
 
 def _write(folder: Path, found: Outcome) -> str:

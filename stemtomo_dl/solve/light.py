@@ -35,7 +35,7 @@ def is_light(data: Intensities) -> bool:
 
 def expected_atoms(data: Intensities) -> float:
     """Atoms in the cell, hydrogen left out: as stated, else by volume in light-atom structures, else 0, not known."""
-    stated = sum(n for e, n in data.composition if e in data.elements)
+    stated = sum(data.stated.numbers) if data.per_cell else 0.0
     return stated or (gemmi.UnitCell(*data.cell).volume / ROOM if is_light(data) else 0.0)
 
 

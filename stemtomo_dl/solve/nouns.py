@@ -25,7 +25,7 @@ class Intensities(Record):
     operations : tuple of str or None
         Triplets of the space group where it is stated; None where it is to be found.
     composition : tuple of (str, float)
-        Elements with their number in the cell; 0 where only the element is known.
+        Elements with their number in the cell, or in a formula; 0 where only the element is known.
     cell_esd : tuple of float
         Standard deviations of ``cell``; 0 where symmetry fixes a value, or nothing is known.
     observations : int or None
@@ -34,6 +34,8 @@ class Intensities(Record):
         Of those observations.
     whole : bool
         Whether every element of ``composition`` is there; else they are those of a sample of several phases.
+    per_cell : bool
+        Whether the numbers of ``composition`` are the cell's; else a formula's, whose units in it are not known.
     guessed : bool
         Whether the elements only stand for others that scatter about as much.
     notes : tuple of str
@@ -52,6 +54,7 @@ class Intensities(Record):
     observations: int | None = None
     rint: float | None = None
     whole: bool = True
+    per_cell: bool = True
     guessed: bool = False
     notes: tuple[str, ...] = ()
 
@@ -80,4 +83,4 @@ class Intensities(Record):
     def stated(self) -> Stated:
         """What the structure is said to hold."""
         shown = [(e, n) for e, n in self.composition if e not in ("H", "D")]
-        return Stated(tuple(e for e, _ in shown), tuple(n for _, n in shown), self.whole)
+        return Stated(tuple(e for e, _ in shown), tuple(n for _, n in shown), self.whole, self.per_cell)

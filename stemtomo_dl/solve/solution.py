@@ -192,9 +192,9 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     elif len(set(fit.model.elements)) < 2:
         said.append(f"the model holds {fit.model.elements[0]} alone, of {', '.join(data.elements)}")
     if data.stated.departure(best.counts) > _DEPARTS:
-        numbers = zip(data.stated.elements, best.counts, data.stated.numbers, strict=True)
+        numbers = zip(data.stated.elements, best.counts, data.stated.expected(best.counts), strict=True)
         told = "; ".join(f"{e} {there:.0f}, expected {known:.0f}" for e, there, known in numbers)
-        said.append(f"the model has other atoms than are known to be in the cell ({told})")
+        said.append(f"the model has other atoms than are said to be in the cell ({told})")
     held = dict(zip(data.stated.elements, best.counts, strict=True))
     charge = least_charge({e: n for e, n in held.items() if n})
     if charge is not None and charge > 0:

@@ -24,11 +24,14 @@ class Stated:
         Of each in the cell; all 0 where they are not known.
     whole : bool
         Whether each of them is there; else they are those of a sample of several phases.
+    per_cell : bool
+        Else the numbers are those of a formula, and how often the cell holds it is not known.
     """
 
     elements: tuple[str, ...]
     numbers: tuple[float, ...]
     whole: bool
+    per_cell: bool = True
 
     @property
     def counted(self) -> bool:
@@ -40,14 +43,19 @@ class Stated:
         named = np.array(elements)
         return np.array([multiplicities[named == e].sum() for e in self.elements])
 
+    def expected(self, counts: np.ndarray) -> np.ndarray:
+        """Atoms of each element (element,) that the cell of a model with so many should hold."""
+        numbers = np.array(self.numbers)
+        return numbers if self.per_cell else numbers * (counts.sum() / numbers.sum())
+
     def cost(self, counts: np.ndarray) -> float:
         """Factor, 1 or more, by which R1 of a model with these atoms counts.
 
         An atom that is lacking may be one that the data do not show; one too many of its element is wrong.
         """
         factor = 1.0 + (_ABSENT * int((counts == 0).sum()) if self.whole else 0.0)
-        if self.counted:
-            numbers = np.array(self.numbers)
+        if self.counted and counts.sum():
+            numbers = self.expected(counts)
             factor += _SURPLUS * float(np.maximum(counts - numbers, 0).sum() / numbers.sum())
         return factor
 

@@ -35,7 +35,8 @@ def read_intensities(
     space_group : str or None
         Symbol; None: as the .ins says, else to be found.
     elements : str or None
-        Symbols with commas between, or a formula of the cell: Ti,O or Ti8O16; "guess": any, of which few stand for all.
+        Symbols with commas between, or a formula, of however much of the crystal: Ti,O or TiO2; "guess": any, of
+        which few stand for all.
 
     Raises
     ------
@@ -60,7 +61,8 @@ def read_intensities(
         raise InputError(f"{path}: the cell is not known; give --cell a,b,c,α,β,γ or put {beside.name} beside it")
     if elements is not None:
         guess = tuple((e, 0.0) for e in _PALETTE)
-        stated["composition"] = guess if elements == GUESS else _composition(elements)
+        stated["composition"] = guess if elements == GUESS else _composition("--elements", elements)
+        stated["per_cell"] = False
     if not stated.get("composition"):
         raise InputError(f"{path}: the elements are not known; give --elements, as Ti,O, or guess")
     for element, _ in stated["composition"]:
@@ -83,6 +85,7 @@ def read_intensities(
         sigma=np.ascontiguousarray(sigma),
         cell_esd=(0.0,) * 6 if cell is not None else stated.get("cell_esd", (0.0,) * 6),
         whole=elements != GUESS,
+        per_cell=stated.get("per_cell", True),
         guessed=elements == GUESS,
     )
     _check_symmetry(path, data)
@@ -114,9 +117,9 @@ def _pets(path: Path, text: str) -> tuple[dict, np.ndarray]:
     formula = block.find_value("_chemical_formula_sum")
     if formula is not None and not gemmi.cif.is_null(formula):
         units = gemmi.cif.as_number(block.find_value("_cell_formula_units_Z") or "?")
-        parts = _composition(gemmi.cif.as_string(formula))
-        # a formula unit writes no 1; the cell holds Z of them, and without Z how many is not known
-        stated["composition"] = tuple((e, (n or 1.0) * units if units > 0 else 0.0) for e, n in parts)
+        parts = _composition(f"{path}: _chemical_formula_sum", gemmi.cif.as_string(formula))
+        stated["composition"] = tuple((e, (n or 1.0) * (units if units > 0 else 1.0)) for e, n in parts)
+        stated["per_cell"] = units > 0
     return stated, _finite(path, rows)
 
 
@@ -247,9 +250,13 @@ def _cell(where: str, words: list[str]) -> tuple[float, ...]:
     return values
 
 
-def _composition(text: str) -> tuple[tuple[str, float], ...]:
-    """Elements and numbers of 'Ti,O', 'Ti8O16' or 'Ti8 O16'."""
+def _composition(where: str, text: str) -> tuple[tuple[str, float], ...]:
+    """Elements and numbers of 'TiO2' or 'Ti O2', in which no number is 1; of 'Ti,O', without any, they are 0."""
     parts = re.findall(r"([A-Z][a-z]?)\s*(\d*\.?\d*)", text)
     if not parts or re.sub(r"[A-Z][a-z]?\s*\d*\.?\d*|[,;\s]", "", text):
-        raise InputError(f"--elements '{text}': give chemical symbols with commas between, as Ti,O")
-    return tuple((symbol, float(number or 0)) for symbol, number in parts)
+        raise InputError(f"{where} '{text}': give chemical symbols with commas between, as Ti,O, or a formula, as TiO2")
+    unsaid = 1.0 if any(number for _, number in parts) else 0.0
+    total: dict[str, float] = {}
+    for symbol, number in parts:
+        total[symbol] = total.get(symbol, 0.0) + float(number or unsaid)
+    return tuple(total.items())

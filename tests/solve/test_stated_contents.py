@@ -71,9 +71,32 @@ def cif_pets(tmp_path, extra: str):
 
 def test_formula_of_a_file_is_of_the_cell_only_with_its_units(tmp_path):
     alone = cif_pets(tmp_path, "_chemical_formula_sum 'Si O2'")
-    assert alone.composition == (("Si", 0.0), ("O", 0.0))
+    assert (alone.composition, alone.per_cell) == ((("Si", 1.0), ("O", 2.0)), False)
     units = cif_pets(tmp_path, "_chemical_formula_sum 'Si O2'\n_cell_formula_units_Z 3")
-    assert units.composition == (("Si", 3.0), ("O", 6.0))
+    assert (units.composition, units.per_cell) == ((("Si", 3.0), ("O", 6.0)), True)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("Ti,O", {"Ti": 0, "O": 0}),
+        ("TiO2", {"Ti": 1, "O": 2}),
+        ("C19 H22 N2 O", {"C": 19, "H": 22, "N": 2, "O": 1}),
+        ("CH3COOH", {"C": 2, "H": 4, "O": 2}),
+    ],
+)
+def test_elements_are_a_list_or_a_formula(tmp_path, said, meant):
+    cif_pets(tmp_path, "_chemical_formula_sum 'Fe'")
+    read = read_intensities(tmp_path / "a.cif_pets", elements=said)
+    assert dict(read.composition) == meant
+    assert not read.per_cell
+
+
+def test_a_formula_is_of_any_part_of_the_crystal():
+    stated = Stated(("Ti", "O"), (1.0, 2.0), whole=True, per_cell=False)
+    assert stated.cost(np.array([8.0, 16.0])) == 1
+    assert stated.departure(np.array([8.0, 16.0])) == 0
+    assert stated.cost(np.array([12.0, 12.0])) == pytest.approx(1 + 0.5 * 4 / 24)  # four titaniums too many
 
 
 def test_a_phase_that_is_named_is_solved_with_its_own_elements_in_a_sample_of_more():
@@ -93,9 +116,12 @@ def test_a_phase_of_a_mixture_is_solved_without_the_elements_of_the_others():
 
 def test_a_model_with_other_atoms_than_are_known_is_not_a_solution():
     data = measured(known("rutile"), "Ti,O", 0.7, 0.9)
-    wrong = solve(replace(data, composition=(("Ti", 4.0), ("O", 2.0))), np.random.default_rng(0))
-    assert not wrong.solved
-    assert any("other atoms than are known" in m for m in wrong.missing)
+    for numbers, per_cell in (((4.0, 2.0), True), ((2.0, 1.0), False)):
+        stated = replace(data, composition=tuple(zip(("Ti", "O"), numbers, strict=True)), per_cell=per_cell)
+        wrong = solve(stated, np.random.default_rng(0))
+        assert not wrong.solved
+        assert any("other atoms than are said" in m for m in wrong.missing)
+    assert solve(replace(stated, composition=(("Ti", 1.0), ("O", 2.0))), np.random.default_rng(0)).solved
 
 
 def test_elements_are_guessed_where_nobody_knows_them(tmp_path, command):
