@@ -19,6 +19,7 @@ from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
 from stemtomo_dl.solve.naming import Known, likenesses
+from stemtomo_dl.solve.nouns import HYDROGEN
 from stemtomo_dl.solve.restrained import restrained
 from stemtomo_dl.solve.rivals import rivals, strangers
 from stemtomo_dl.solve.solution import measured_rint, most_starts
@@ -211,7 +212,7 @@ def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
     if data.stated.counted or not like or not like[0].named:
         return data
     phase = next(p for p in phases if p.name == like[0].name)
-    if not {e for e, _ in phase.composition} - {"H", "D"} <= set(data.elements):
+    if not {e for e, _ in phase.composition} - set(HYDROGEN) <= set(data.elements):
         return data
     cells = 1 / abs(np.linalg.det(like[0].turn))  # of the phase, in one of the crystal's
     return replace(data, composition=tuple((e, n * cells) for e, n in phase.composition), per_cell=True)
@@ -277,7 +278,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     if best is None:
         return out
     fit, names = best.fit, best.fit.model.labels
-    units, z = formula(fit.model)
+    units, z = formula(best)
     others = strangers(best) if solution.solved and not data.guessed else []
     elements = rivals(best, tuple(o.element for o in others)) if solution.solved else []
     unsure = [

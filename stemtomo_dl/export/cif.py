@@ -47,7 +47,7 @@ def cif_text(trial: Trial, data: Intensities) -> str:
 def _chemistry(trial: Trial) -> dict[str, str]:
     """Contents of the cell."""
     model = trial.fit.model
-    units, z = formula(model)
+    units, z = formula(trial)
     weight = sum(n * gemmi.Element(e).weight for e, n in units.items())
     forward = sum(n * z * float(scattering_factor(e, np.zeros(1))[0]) for e, n in units.items())
     return {
