@@ -9,7 +9,8 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.nouns import Intensities
-from stemtomo_dl.solve.symmetry import merge, rotations_of, shells_of, strangers
+from stemtomo_dl.solve.symmetry import merge, rotations_of
+from stemtomo_dl.solve.wilson import shells_of, strangers
 
 _APART = 0.06  # of the metric tensor, that a rotation changes; cells that are nearly of higher symmetry are that often
 _PAIRS = 60  # reflections with an image that was measured, at least
