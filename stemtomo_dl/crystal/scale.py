@@ -119,7 +119,8 @@ def fit_scales(
             test = observed.some(fold == f)
             held.append(r_factors(test.group, test.intensity / factors(test, curves), n_groups)[1])
         r = float(np.nanmean(held)) if np.isfinite(held).any() else np.inf
-        if r < _WORTH * lowest:
+        stiffer = chosen.stiffness is not None  # then nothing is added but freedom, which costs no parameter
+        if r < (lowest if stiffer else _WORTH * lowest):
             chosen, lowest = model, r
     return chosen, _fitted(observed, chosen, n_members, n_groups, _ROUNDS)
 
