@@ -22,6 +22,7 @@ from stemtomo_dl.simulate.scene import Scene, load_scene
 from stemtomo_dl.simulate.series import Series
 from stemtomo_dl.simulate.series import simulate as play
 from stemtomo_dl.store import results
+from stemtomo_dl.store.atomic import check_folder
 from stemtomo_dl.store.experiment import Origin, write_expected, write_experiment
 from stemtomo_dl.store.fields import Field
 from stemtomo_dl.store.linked import read_linked
@@ -32,6 +33,7 @@ from stemtomo_dl.store.truth import read_truth
 from stemtomo_dl.track import track_masks
 
 _MUCH_HIDDEN = 0.3  # of the direct beam: centring and dark fields suffer
+_ABSURD = 1e4  # degrees, nm
 RANDOM = "random"  # stands for a scene that is drawn
 
 
@@ -176,6 +178,12 @@ def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm:
     InputError
         If the masks cannot be read, or the output cannot be written.
     """
+    for option, value in (("--tilt-axis", tilt_axis_deg), ("--step", step_nm)):
+        if value is not None and not np.abs(value) < _ABSURD:
+            raise InputError(f"{option} {value:g}: give a number that can be")
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give -o the name of a table, such as {output / 'tracks.csv'}")
+    check_folder(output.parent)
     read = results.read_masks(masks)
     if masks.resolve() == output.resolve():
         raise InputError(f"{output}: is the masks file itself; give -o the name of a table, such as tracks.csv")

@@ -3,7 +3,7 @@
 Gauss-Newton on the misfits of place and of excitation error, each in units of its spread, with weights 1/√(1 + (r/2)²)
 against spots that were given wrong indices (Charbonnier's loss). Every unknown counts in units of what its start is
 good to and is held with weight 1, the camera and the tilts to what was stated, the axis and crystals to their start:
-what the spots do not tell stays where it was.
+what the spots do not tell stays where it was. Tilts' turns are held the tighter the less they scatter.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from scipy.spatial.transform import Rotation
 from stemtomo_dl.crystal.cells import FREE, constrained, reciprocal_basis, turn_between
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.nouns import Crystal, Spots
+from stemtomo_dl.crystal.tilt_scatter import hold_of_turns
 from stemtomo_dl.geometry import rotate_in_plane
 
 ROCKING = 0.003  # 1/Å: half width of a rocking curve beyond what step and convergence make of it
 _STEPS = 4
 _SIGMA = 1.4826  # of normal errors, over their median absolute value
+_FAINT = 1e-3  # of the largest: less counts as that
+_HELD_SLOPE = 5.0  # spots that say: no slope
 _SMALL = 1e-4  # of an unknown's unit: for differences
 _PER_CRYSTAL = 11  # unknowns: three angles, six of the cell, two of the centre
 _PER_TILT = 5
@@ -57,16 +60,39 @@ def spreads(
 ) -> np.ndarray:
     """What misfits (spot, 3) are expected to be, 1/Å, as those of the spots that ``fits`` names (all: None) scatter.
 
-    Of place from how they scatter; along the beam from the tilt's step, the convergence and the crystal's rocking.
+    Of place from how they scatter; along the beam from the tilt's step, the convergence and the crystal's rocking; of
+    both by how bright a spot is and how far out (`_uneven`): a bright one is near the sphere and its place well known,
+    a weak one may be the tail of a rocking curve.
     """
     length = np.linalg.norm(hkl @ crystal.ub.T, axis=1)
     m = geometry.instrument
     along = np.sqrt((length * geometry.step / 2) ** 2 + (length * m.convergence_mrad * 1e-3) ** 2 + ROCKING**2)
-    which = slice(None) if fits is None else fits
+    which = np.ones(len(hkl), bool) if fits is None else fits
     off = np.abs(misfit(spots, hkl, geometry, crystal))
     in_plane = np.clip(_SIGMA * np.median(off[which, :2]), 0.1 * geometry.pixel, max(geometry.pixel, 0.004))
     along *= np.clip(_SIGMA * np.median((off[:, 2] / along)[which]), 0.1, 2.0)
-    return np.stack([np.full(len(hkl), in_plane)] * 2 + [along], 1)
+    told = np.stack([_log(spots.intensity), length], 1)
+    in_plane = in_plane * _uneven(off[:, :2].max(1), told, which)
+    return np.stack([in_plane, in_plane, along * _uneven(off[:, 2] / along, told, which)], 1)
+
+
+def _uneven(off: np.ndarray, told: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Factors (spot,) of a spread by what is told (spot, 2) of the spots; their median misfit stays what it is.
+
+    The logarithm of the misfits ``off`` is linear in what is told (Harvey 1976, Econometrica 44, 461), by as much as
+    the spots that ``which`` names tell of it.
+    """
+    off, unit = off[which], np.maximum(told[which].std(0), 1e-9)
+    z = (told - told[which].mean(0)) / unit
+    size = _log(off)
+    slope = np.linalg.solve(z[which].T @ z[which] + _HELD_SLOPE * np.eye(2), z[which].T @ (size - size.mean()))
+    factor = np.exp(z @ slope)
+    return np.asarray(factor * np.median(off / factor[which]) / max(float(np.median(off)), 1e-300))
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    """Logarithms of values; those that are hardly above 0 count as a small share of the largest."""
+    return np.asarray(np.log(np.maximum(values, _FAINT * values.max(initial=0.0) + 1e-300)))
 
 
 def adjust(
@@ -93,6 +119,8 @@ def adjust(
     p = np.zeros(_SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * len(crystals))
     rest = _rest(geometry, held, len(p))
     width = [spreads(s, h, geometry, c) for s, h, c in zip(spots, hkl, crystals, strict=True)]
+    turns = _SHARED + _PER_TILT * np.arange(n_tilts)[:, None] + np.arange(3)
+    hold = np.ones(len(p))
     for _ in range(_STEPS):
         now, them = _made(geometry, crystals, p, held)
         gradient, normal = np.zeros(len(p)), sparse.csr_matrix((len(p), len(p)))
@@ -105,8 +133,10 @@ def adjust(
             gradient += j.T @ (r * robust)
             normal = normal + j.T @ j
         active = np.flatnonzero(normal.diagonal() > 0)
-        factor = linalg.cho_factor(normal[active][:, active].toarray() + np.eye(len(active)), lower=True)
-        p[active] -= linalg.cho_solve(factor, (gradient + p - rest)[active])
+        factor = linalg.cho_factor(normal[active][:, active].toarray() + np.diag(hold[active]), lower=True)
+        p[active] -= linalg.cho_solve(factor, (gradient + hold * (p - rest))[active])
+        if held.tilt_turn_rad:
+            hold[turns] = hold_of_turns(normal, turns, (p - rest)[turns], hold[turns])
     new, them = _made(geometry, crystals, p, held)
     place = np.full(len(p), -1)
     place[active] = np.arange(len(active))

@@ -15,7 +15,6 @@ _RARE = 5.0  # standard deviations that counts must stand out by: hardly one cha
 _RING_PX = 4  # width of the rings in which the noise is taken to be the same
 _CLIP = 4.0
 _SWEEPS = 3
-_LARGE = 4.0  # px: of smaller disks clipping finds enough
 _STRONG = 18.0  # standard deviations of white noise; such spots are kept from what is taken to be noise
 _REACH = 4.5  # px beyond two radii, to which a spot changes the net values about it
 _TAIL = 0.05  # of the strongest spot in that reach: less is what its own tail shows
@@ -85,14 +84,12 @@ def _in_pattern(
     inside[margin : net.shape[0] - margin, margin : net.shape[1] - margin] = True
     clear = distance > 2 * radius + 4  # of the direct beam, or of the hole that its subtraction leaves
     middle, noise = _scatter(net, bins, measured)
-    top = _tops(net - middle, radius)
-    if radius > _LARGE:
-        white = _white(values, bins, measured) * np.sqrt(disk.sum() + disk.sum() ** 2 / ring.sum())
-        strong = _tops(net, radius) & inside & clear & measured & (net > _STRONG * white) & (white > 0)
-        if strong.any():
-            middle, noise = _beside(strong, net, bins, measured, white, 2 * radius + _REACH, (middle, noise))
-        wide = 2 * int(np.ceil(2 * radius + _REACH)) + 1
-        top = _tops(net - middle, radius) & (net - middle > _TAIL * ndimage.maximum_filter(net - middle, size=wide))
+    white = _white(values, bins, measured) * np.sqrt(disk.sum() + disk.sum() ** 2 / ring.sum())
+    strong = _tops(net, radius) & inside & clear & measured & (net > _STRONG * white) & (white > 0)
+    if strong.any():
+        middle, noise = _beside(strong, net, bins, measured, white, 2 * radius + _REACH, (middle, noise))
+    wide = 2 * int(np.ceil(2 * radius + _REACH)) + 1
+    top = _tops(net - middle, radius) & (net - middle > _TAIL * ndimage.maximum_filter(net - middle, size=wide))
     net = net - middle
     few = (np.maximum(signal.fftconvolve(electrons, ring, mode="same"), 0) + 1) * disk.sum() / ring.sum()
     rare = poisson_deviations(few + np.maximum(net, 0) * n_probes, few) > _RARE
@@ -125,8 +122,8 @@ def _beside(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the net values beside strong spots, which change all within their reach.
 
-    Many large disks fill whole rings, and would pass for the noise that they must stand out of. A ring of which too
-    little is left has the mean, and the noise over that of single pixels, of its neighbours.
+    Many disks fill whole rings, and would pass for the noise that they must stand out of. A ring of which too little is
+    left has the mean, and the noise over that of single pixels, of its neighbours.
     """
     free = measured & (ndimage.distance_transform_edt(~strong) > reach)
     n = int(bins.max()) + 1

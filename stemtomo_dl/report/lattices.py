@@ -132,9 +132,7 @@ def _lattice(c: Crystal) -> str:
 
 def _figures(facts: Facts, track: int, detail: Detail, patterns: dict[int, tuple[str, str]]) -> str:
     shape = facts.bad_pixels.shape
-    fewer = (
-        '<p class="note">To keep this file small, only the strongest spots are drawn.</p>' if thinned(detail) else ""
-    )
+    fewer = '<p class="note">To keep this file small, only the strongest are drawn.</p>' if thinned(detail) else ""
     shown = "".join(
         pattern_figure(detail, tilt, why, picture, (shape[0], shape[1]), -(-max(shape) // LARGE))
         for tilt, (why, picture) in patterns.items()
@@ -154,10 +152,19 @@ ones are seen; green crosses without a circle lie further from it than most. Ver
 lattice; circles that are all beside the spots are a wrong one.</p>
 <div class="two"><figure>{misfit_chart(detail)}<figcaption>Rms distance of the spots from their nodes.</figcaption>
 </figure><figure>{indexed_chart(detail)}<figcaption>Spots at every tilt.</figcaption></figure></div>
-<h4>Layers through the origin: spots, larger with the amplitude, and nodes</h4><div class="three">{layers}</div>
+<h4>Layers through the origin</h4><div class="three">{layers}</div>
+<p class="note">Dots are {_drawn(detail)}, larger with the amplitude; grey dots are nodes, vermilion ones spots off the
+lattice.</p>
 <h4>All layers, projected</h4><div class="three">{whole}</div>
 <h4>In three dimensions</h4>{solid(lattice_view(detail), f"Spots of particle {track} in reciprocal space")}
 {fewer}{_own_shells(detail)}{_rocking(detail)}"""
+
+
+def _drawn(detail: Detail) -> str:
+    """What the dots of a layer are."""
+    if detail.reflections is None or not len(detail.reflections.hkl):
+        return "spots on the lattice"
+    return "its integrated intensities (of Friedel mates the mean); nodes without a dot were not measured"
 
 
 def _own_shells(detail: Detail) -> str:

@@ -16,6 +16,7 @@ _SIDE = 340
 _PERIOD = 6  # of every centring
 _CLOSE_PX = 2.5  # nodes nearer than this are not drawn
 _DOTS = 400  # spots a drawing: the strongest tell the lattice, more make the page heavy
+_MEASURED = 600  # intensities of a particle's layer
 _SHOWN = 700  # spots of the view that turns
 _MERGED = 2500  # merged intensities of it, equivalents counted
 _SIZES = (0.08, 0.2, 0.45)  # of the largest amplitude: where a dot becomes the next larger
@@ -110,15 +111,44 @@ def _nodes(chart: Chart, flat: np.ndarray, reach: float, allowed: np.ndarray) ->
 
 
 def particle_layers(detail: Detail, *, all_layers: bool) -> list[str]:
-    """Drawings of a particle's spots along its three axes; indexed ones of the layer, or of all layers."""
+    """Drawings of one particle along its three axes: the layers through the origin, or all of them.
+
+    In blue its own intensities, Friedel mates being one, in the layer once they were integrated, else its indexed
+    spots; in vermilion spots that are off the lattice.
+    """
     crystal, out = detail.crystals[0], []
     amplitude = np.sqrt(np.maximum(detail.spots.intensity, 0))
+    measured = None if all_layers else _measured(detail)
     for axis in (2, 1, 0):
         inside = all_layers | (np.where(detail.fits, np.abs(detail.hkl[:, axis]), np.abs(detail.real[:, axis])) < 0.15)
-        chosen = [_strongest(w, amplitude, _DOTS) for w in (detail.fits & inside, ~detail.fits & inside)]
-        parts = [(kind, detail.real[w], amplitude[w]) for kind, w in zip(("red", "blue"), chosen[::-1], strict=True)]
+        on, off = (_strongest(w, amplitude, _DOTS) for w in (detail.fits & inside, ~detail.fits & inside))
+        blue = (detail.real[on], amplitude[on]) if measured is None else _of_layer(*measured, axis, _MEASURED)
+        parts = [("red", detail.real[off], amplitude[off]), ("blue", *blue)]
         out.append(layer_chart(crystal.ub, crystal.lattice, axis, parts, all_layers=all_layers))
     return out
+
+
+def _measured(detail: Detail) -> tuple[np.ndarray, np.ndarray] | None:
+    """Indices (n, 3), Friedel mates among them, and mean intensities (n,); None where nothing was integrated."""
+    r = detail.reflections
+    good = None if r is None else np.isfinite(r.intensity) & (r.sigma > 0) & r.hkl.any(1)
+    if r is None or good is None or not good.any():
+        return None
+    hkl, weight = np.concatenate([r.hkl[good], -r.hkl[good]]), np.tile(r.sigma[good] ** -2.0, 2)
+    unique, which = np.unique(hkl, axis=0, return_inverse=True)
+    total = np.bincount(which.ravel(), weight * np.tile(r.intensity[good], 2))
+    return unique, total / np.bincount(which.ravel(), weight)
+
+
+def _of_layer(hkl: np.ndarray, intensity: np.ndarray, axis: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and amplitudes of reflections (n, 3) whose index along an axis is 0, up to ``most``: the strongest.
+
+    Intensities below 0 are amplitudes of 0.
+    """
+    inside = hkl[:, axis] == 0
+    at, amplitude = hkl[inside].astype(float), np.sqrt(np.maximum(intensity[inside], 0))
+    keep = _strongest(np.ones(len(at), bool), amplitude, most)
+    return at[keep], amplitude[keep]
 
 
 def _strongest(which: np.ndarray, amplitude: np.ndarray, most: int) -> np.ndarray:
@@ -128,8 +158,10 @@ def _strongest(which: np.ndarray, amplitude: np.ndarray, most: int) -> np.ndarra
 
 
 def thinned(detail: Detail) -> bool:
-    """Whether drawings leave out spots."""
-    return bool(detail.fits.sum() > _DOTS or (~detail.fits).sum() > _DOTS)
+    """Whether drawings leave out spots or intensities."""
+    measured = _measured(detail)
+    many = 0 if measured is None else int((measured[0] == 0).sum(0).max())
+    return bool(detail.fits.sum() > _DOTS or (~detail.fits).sum() > _DOTS or many > _MEASURED)
 
 
 def lattice_view(detail: Detail) -> dict[str, Any]:
@@ -167,10 +199,7 @@ def merged_layers(ub: np.ndarray, lattice: str, hkl: np.ndarray, intensity: np.n
     """Layers hk0, h0l and 0kl of intensities of reflections (n, 3) and all their equivalents."""
     out = []
     for axis in (2, 1, 0):
-        inside = hkl[:, axis] == 0
-        at, amplitude = hkl[inside], np.sqrt(np.maximum(intensity[inside], 0))
-        keep = _strongest(np.ones(len(at), bool), amplitude, 4 * _DOTS)
-        parts = [("blue", at[keep].astype(float), amplitude[keep])]
+        parts = [("blue", *_of_layer(hkl, intensity, axis, 4 * _DOTS))]
         out.append(layer_chart(ub, lattice, axis, parts, all_layers=False))
     return out
 

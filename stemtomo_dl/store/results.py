@@ -126,18 +126,30 @@ def read_masks(path: Path) -> Masks:
         If a dataset is missing or the datasets do not fit each other.
     """
     with open_ours(path, ("masks", "tilt", "alpha_deg")) as f:
-        n, tilt, alpha = len(f["masks"]), f["tilt"][:], f["alpha_deg"][:].astype("f8")
-        score = f["score"][:] if "score" in f else np.ones(n, "f4")
-        source = f["source"][:].astype("i1") if "source" in f else None
-        if f["masks"].ndim != 3 or any(len(a) != n for a in (tilt, score, source) if a is not None):
+        if not isinstance(f["masks"], h5py.Dataset) or f["masks"].ndim != 3 or f["masks"].dtype.kind not in "buif":
+            raise InputError(f"{path}: /masks must be numbers or bool by (instance, row, column)")
+        n = len(f["masks"])
+        tilt, alpha = _column(path, f, "tilt"), _column(path, f, "alpha_deg").astype("f8")
+        score = _column(path, f, "score") if "score" in f else np.ones(n, "f4")
+        source = _column(path, f, "source").astype("i1") if "source" in f else None
+        if any(len(a) != n for a in (tilt, score, source) if a is not None):
             raise InputError(f"{path}: /masks, /tilt and /score do not fit each other; one row an instance is needed")
-        if n and not (tilt.min() >= 0 and tilt.max() < len(alpha)):
+        if n and not (tilt.min() >= 0 and tilt.max() < len(alpha) and (tilt % 1 == 0).all()):
             raise InputError(f"{path}: /tilt names a tilt that /alpha_deg does not have; number tilts from 0")
+        if f["masks"].dtype.kind == "f" and not all(np.isin(m, (0, 1)).all() for m in f["masks"]):
+            raise InputError(f"{path}: /masks are neither 0 nor 1 everywhere; say what is inside, as masks > 0.5")
         shape = (int(f["masks"].shape[1]), int(f["masks"].shape[2]))
         cut = list(crops(f["masks"]))
     origin = np.array([o for _, o in cut], "i4").reshape(-1, 2)
-    tilt, score = tilt.astype("i4"), score.astype("f4")
+    tilt, score, alpha = tilt.astype("i4"), score.astype("f4"), np.where(np.isfinite(alpha), alpha, np.nan)
     return Masks(shape, tuple(c for c, _ in cut), origin, tilt, score, alpha, source)
+
+
+def _column(path: Path, file: h5py.File, name: str) -> np.ndarray:
+    """Numbers in a row."""
+    if not isinstance(file[name], h5py.Dataset) or file[name].ndim != 1 or file[name].dtype.kind not in "uif":
+        raise InputError(f"{path}: /{name} must be numbers in a row")
+    return np.asarray(file[name][:])
 
 
 def found_digest(path: Path) -> str:

@@ -20,21 +20,26 @@ from stemtomo_dl.track.series import Series, arrange
 from stemtomo_dl.track.settle import axis_error, rigid_solution
 from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
-from stemtomo_dl.track.survey import OPEN, Survey, affine_motion, smooth_noise, survey
+from stemtomo_dl.track.survey import FEWEST_TOLD, Survey, affine_motion, smooth_noise, survey
 from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _ROUNDS, _STABLE = 4, 3e-4  # of linking anew, and the share of entries that may still change
 _FEWEST_TILTS, _FEWEST_TRACKS = 5, 4  # below, a rigid stage explains any motion
-_PIECE = 4  # sightings that place a piece of a track in 3-D
+_PIECE = (2, 4)  # sightings that place a piece of a track in 3-D: half the tilts, within these
 _MOST_PIECES = 3000
 _AXIS_PIECES, _AXIS_STEP_DEG = 150, 1.5  # tracks that turn the axis, and how far in a round
 _LONGER = 1.1  # tracks by nearness against those on a rigid stage: then the stage explains nothing
 _OTHER_ORDER = 1.5  # the same, by nearness in the order of the files against that of the angles
 _MOST_AFFINE = 2.0  # noises: motion that goes by the particles' places and is not the stage's
-_FREE_PIECE, _FREE_PIECES = 10, 150  # sightings and number of the tracks by nearness that a stage is held against
+_FREE_PIECE, _FREE_PIECES = (3, 10), 150  # sightings and number of the tracks by nearness that a stage is held against
+_VAGUE_DEG = 5.0  # standard error beyond which an axis that nobody stated is hardly known
 _START_DEG = 7.5  # about the surveyed axis
 _STATED_DEG = 3.0  # standard error of a stated axis
+_RADIANS = 1.6  # degrees; a series within is hardly one
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
+
+
+_TOO_FEW = "too few particles could be followed to tell drift from tilt"
 
 
 class _Found(NamedTuple):
@@ -94,8 +99,12 @@ def link(
     if not note:
         start = _start(series, 0.0, None, steps, noise)
         note, found = _held_against(series, plain, start, tilt_axis_deg, config, needed)
+    if np.isfinite(alpha_deg).any() and (left := int((~np.isfinite(alpha_deg[tilt])).sum())):
+        note = "; ".join(filter(None, (note, f"{left} outlines at tilts without an angle are not linked")))
     if found is not None:
         return _labels(series, found.tracks), rigid_solution(series, *found, alpha_deg, note)
+    if len(series.alpha) >= FEWEST_TOLD and 0 < np.abs(series.alpha).max() < np.radians(_RADIANS):
+        note += "; angles are taken to be degrees: are these radians?"
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
 
@@ -119,19 +128,25 @@ def _held_against(
     needed: int,
 ) -> tuple[str, _Found | None]:
     """What is to be said, and tracks and stage, if a rigid one explains the tracks by nearness; or why not."""
-    free = _longest(plain, _FREE_PIECE)[:_FREE_PIECES]
-    looked = Survey(0.0, 1.0, OPEN) if stated_deg is None else Survey(stated_deg, 1.0, "")
+    free = _free(series, plain)
     if len(free) >= _FEWEST_TRACKS:
         looked = survey(series, free, start, stated_deg, config.axis_reach_deg)
+    elif stated_deg is not None:
+        looked = Survey(stated_deg, 1.0, "")
+    else:
+        return _TOO_FEW, None
     series = replace(series, alpha=series.alpha * looked.scale)
-    found = _link_rigidly(series, looked.axis_deg, config, needed)
-    if found is None:
-        return "too few particles could be followed to tell drift from tilt", None
-    index, fitted = found
-    if _followed(plain[: len(index)]) > _LONGER * _followed(index):
+    linked = _link_rigidly(series, looked.axis_deg, config, needed)
+    if linked is None:
+        return _TOO_FEW, None
+    index, fitted = linked
+    if _followed(plain) > _LONGER * _followed(index):
         return "particles do not move as on one rigid stage: nearness alone follows them over longer stretches", None
-    wrong = affine_motion(series, free, replace(fitted.model, noise_px=smooth_noise(series, free)))
-    if wrong > _MOST_AFFINE * smooth_noise(series, free):
+    noise = smooth_noise(series, free)
+    wrong = (
+        affine_motion(series, free, replace(fitted.model, noise_px=noise)) if len(series.alpha) >= FEWEST_TOLD else 0.0
+    )
+    if wrong > _MOST_AFFINE * noise:
         return (
             f"particles do not move as on one rigid stage: {wrong:.1f} px of their motion go by their places, which "
             "wrong tilt angles do"
@@ -142,7 +157,27 @@ def _held_against(
     believed = stated_deg
     if stated_deg is not None and abs(looked.axis_deg - stated_deg) > config.axis_reach_deg:
         believed = None
-    return "; ".join(notes), _with_axis(series, index, fitted, believed)
+    found = _with_axis(series, index, fitted, believed)
+    if stated_deg is None and not found.axis_error_deg <= _VAGUE_DEG:
+        notes.append("the particles hardly tell the tilt axis: state it")
+    return "; ".join(notes), found
+
+
+def _free(series: Series, plain: np.ndarray) -> np.ndarray:
+    """The longest tracks by nearness; where the series or all its tracks are short, shorter ones have to do.
+
+    Outlines that the scan's edge cuts move otherwise than their particles; they are left out if enough remains.
+    """
+    kept = np.where((plain >= 0) & (series.cut[plain] > 0), -1, plain)
+    for index in (kept, plain):
+        length = (index >= 0).sum(1)
+        least, most = _FREE_PIECE
+        if len(length) >= _FEWEST_TRACKS:
+            most = min(most, int(length.max()) // 2, int(np.sort(length)[-_FEWEST_TRACKS]))
+        free = _longest(index, max(least, most))[:_FREE_PIECES]
+        if len(free) >= _FEWEST_TRACKS:
+            break
+    return free
 
 
 def _with_axis(series: Series, index: np.ndarray, fitted: Fit, stated_deg: float | None) -> _Found:
@@ -192,7 +227,8 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
     rules = Rules(noise, wander, gap=2, margin=3.0)
     label = link_nearest(series, series.rank >= 0, stretch, steps, rules, Likeness())
     likeness = learn_likeness(series, label)
-    index = _longest(table(series, label), _PIECE)
+    piece = int(np.clip(len(series.alpha) // 2, *_PIECE))
+    index = _longest(table(series, label), piece)
     if len(index) < _FEWEST_TRACKS:
         return None
     model = refine_axis(series, index[:_AXIS_PIECES], _start(series, axis_deg, axis_deg, steps, noise), _START_DEG)
@@ -200,7 +236,7 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
     noise, creep = measure_noise(series, index, fitted)
     fitted = replace(fitted, model=replace(model, noise_px=noise, creep=creep))
     for turn in range(_ROUNDS):
-        index = _joined(series, index, fitted)
+        index = _joined(series, index, fitted, piece)
         if len(index) < _FEWEST_TRACKS:
             return None
         fitted = _refit(series, index, fitted.model, axis=turn < 2)
@@ -209,7 +245,7 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
             break
         rest = (series.rank >= 0) & (_labels(series, index) < 0)
         found = table(series, link_nearest(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
-        index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, _PIECE)])
+        index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, piece)])
         fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
     if len(index) < _FEWEST_TRACKS:
@@ -247,15 +283,15 @@ def _longest(index: np.ndarray, least: int) -> np.ndarray:
     return index[order[count[order] >= least][:_MOST_PIECES]]
 
 
-def _joined(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
+def _joined(series: Series, index: np.ndarray, fitted: Fit, piece: int) -> np.ndarray:
     """Tracks (track, rank) of stitched pieces, most sightings first; where two pieces collide the better one stays."""
     label = stitch(series, index, fitted)
     out = np.full((int(label.max(initial=-1)) + 1, index.shape[1]), -1)
-    piece, rank = np.nonzero(index >= 0)
-    best_last = np.argsort(-fitted.misfit[piece, rank], kind="stable")
-    piece, rank = piece[best_last], rank[best_last]
-    out[label[piece], rank] = index[piece, rank]
-    return _longest(out, _PIECE)
+    row, rank = np.nonzero(index >= 0)
+    best_last = np.argsort(-fitted.misfit[row, rank], kind="stable")
+    row, rank = row[best_last], rank[best_last]
+    out[label[row], rank] = index[row, rank]
+    return _longest(out, piece)
 
 
 def _in_view_enough(series: Series, index: np.ndarray, fitted: Fit, needed: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemtomo_dl.records import Masks
+from stemtomo_dl.track.features import at_border
 from stemtomo_dl.track.outline import Expected, Outline, agreement, meeting
 from stemtomo_dl.track.solution import Solution
 
@@ -62,7 +63,7 @@ def stand(masks: Masks, label: np.ndarray, solution: Solution, recorded: np.ndar
     own = np.full((len(solution.position_px), len(masks.alpha_deg)), -1)
     linked = np.flatnonzero(label >= 0)
     own[label[linked], masks.tilt[linked]] = linked
-    doubtful = _at_border(masks)
+    doubtful = at_border(masks)
     first = Expected(masks, own, solution, doubtful)
     lost, outside = _lost(first, own, masks.shape, recorded)
     label = _taken_in(masks, label, lost)
@@ -97,13 +98,6 @@ def overlap_share(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray
 def is_met(share: np.ndarray) -> np.ndarray:
     """Whether outlines with these shares in common with others count as overlapped, bool."""
     return share > _MET
-
-
-def _at_border(masks: Masks) -> np.ndarray:
-    """Instances that reach the scan's edge: part of them may be cut off."""
-    extent = np.array([c.shape for c in masks.crops]).reshape(-1, 2)
-    edge = (masks.origin <= 0) | (masks.origin + extent >= np.array(masks.shape))
-    return np.asarray(edge.any(1))
 
 
 def _lost(

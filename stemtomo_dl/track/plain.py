@@ -30,7 +30,7 @@ def _unvoted(series: Series) -> float:
     since what was voted for fits.
     """
     count = [len(g) for g in series.groups if len(g)]
-    return float(np.median(series.narrow) / np.mean(count)) if count else 0.0
+    return float(np.median(series.narrow[series.rank >= 0]) / np.mean(count)) if count else 0.0
 
 
 def plain_solution(
@@ -44,7 +44,7 @@ def plain_solution(
         mine = mine[np.argsort(series.tilts[series.rank[mine]])]
         for axis in range(2):
             way[k, :, axis] = np.interp(time, series.tilts[series.rank[mine]], series.xy[mine, axis])
-    place = way.mean(1)
+    place = way.mean(1) if tilts else np.zeros((particles, 2))
     axis_deg = float("nan") if tilt_axis_deg is None else float(tilt_axis_deg)
     return Solution(
         stage=Stage(axis_deg, float("nan"), noise_px, rigid=False, note=note),

@@ -33,7 +33,7 @@ class Series:
     narrow : (n) array
         Root of the smaller second moment, px: a quarter of an outline's width.
     rank : (n) int array
-        -1 for a sighting at a tilt without an angle.
+        -1 for a sighting at a tilt without an angle, or without an outline.
     groups : list of int arrays
         The sightings of every rank.
     tilts : (rank) int array
@@ -71,12 +71,12 @@ def arrange(
         tilts, alpha = np.arange(len(alpha_deg)), np.zeros(len(alpha_deg))
     rank_of = np.full(len(alpha_deg), -1)
     rank_of[tilts] = np.arange(len(tilts))
-    rank = rank_of[tilt]
+    rank = np.where(seen.area > 0, rank_of[tilt], -1)
     order = np.argsort(rank, kind="stable")
     edges = np.searchsorted(rank[order], np.arange(len(tilts) + 1))
     groups = [order[a:b] for a, b in pairwise(edges)]
     cxx, cyy, cxy = seen.covariance[:, 0, 0], seen.covariance[:, 1, 1], seen.covariance[:, 0, 1]
-    looks = np.stack([np.log(seen.area), (cxx - cyy) / (cxx + cyy), 2 * cxy / (cxx + cyy)], 1)
+    looks = np.stack([np.log(np.maximum(seen.area, 1)), (cxx - cyy) / (cxx + cyy), 2 * cxy / (cxx + cyy)], 1)
     partial = _PARTIAL * (cxx + cyy) / 2
     cut = np.zeros(len(partial)) if seen.at_border is None else np.where(seen.at_border, partial, 0.0)
     narrow = np.sqrt(np.linalg.eigvalsh(seen.covariance)[:, 0])

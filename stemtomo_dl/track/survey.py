@@ -14,7 +14,8 @@ from stemtomo_dl.track.series import Series
 _AXES = np.arange(-90.0, 90.0, 7.5)
 _SCALES = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.45, 1.7, 2.0, 2.4])  # of the tilt angles, besides 1
 _ENOUGH_TILTS = 100
-_CLEARLY = 0.9  # a stage is another than the stated one where its misfit is less than this share of that one's
+FEWEST_TOLD = 10  # tilts that tell wrong angles from a few wrong links
+_CLEARLY_LESS = 0.9  # a stage is another than the stated one where its misfit is less than this share of that one's
 _LEAST_NOISE_PX = 0.2
 OPEN = (
     "no tilt axis was stated: which of its two directions is right is open, and so are the sign of z and the hand of "
@@ -58,8 +59,15 @@ def survey(series: Series, index: np.ndarray, model: Model, stated_deg: float | 
     trial = replace(model, noise_px=smooth_noise(series, index), creep=0.0)
     index, trial = _thinned(index, trial)
 
+    def cost_of(axis: float) -> float:
+        return axis_cost(series, index, replace(trial, axis_deg=float(axis)))
+
     def best(axes: np.ndarray) -> tuple[float, float]:
-        return min((axis_cost(series, index, replace(trial, axis_deg=float(a))), float(a)) for a in axes)
+        """The best of some axes, and what is best about it: a scale would else make up for what it is off."""
+        least = min(axes, key=cost_of)
+        half = (axes[1] - axes[0]) / 2
+        found = minimize_scalar(cost_of, bounds=(least - half, least + half), method="bounded", options={"xatol": 0.2})
+        return float(found.fun), float(found.x)
 
     cost, axis = best(_AXES)
     notes, turn = [], 0.0
@@ -67,13 +75,15 @@ def survey(series: Series, index: np.ndarray, model: Model, stated_deg: float | 
         notes.append(OPEN)
     else:
         nearby = best(stated_deg + np.linspace(-reach_deg, reach_deg, 5))
-        if _CLEARLY * nearby[0] <= cost:
+        if _CLEARLY_LESS * nearby[0] <= cost:
             cost, axis = nearby
         turn = (axis - stated_deg + 90) % 180 - 90
         axis = stated_deg + turn
     if abs(turn) > reach_deg:
         notes.append(f"the particles turn about an axis {abs(turn):.0f}° from the stated one: check tilt_axis_deg")
-    scale = _scale(series, index, replace(trial, axis_deg=axis), cost)
+    scale = 1.0
+    if index.shape[1] >= FEWEST_TOLD:
+        scale = _scale(series, index, replace(trial, axis_deg=axis), cost)
     if scale != 1:
         notes.append(f"the particles move as if the tilt angles were {scale:.2f} times the stated ones: check them")
     return Survey(axis, scale, "; ".join(notes))
@@ -95,12 +105,12 @@ def _scale(series: Series, index: np.ndarray, model: Model, stated: float) -> fl
 
     tried = {float(s): cost(float(s)) for s in _SCALES}
     best = min(tried, key=tried.__getitem__)
-    if tried[best] > _CLEARLY * stated:
+    if tried[best] > _CLEARLY_LESS * stated:
         best = 1.0
     elif best in (_SCALES[0], _SCALES[-1]):  # it falls beyond: this is no scale, but other angles
         return 1.0
     found = minimize_scalar(cost, bounds=(0.88 * best, 1.14 * best), method="bounded", options={"xatol": 2e-3})
-    return float(found.x) if found.fun < _CLEARLY * stated else 1.0
+    return float(found.x) if found.fun < _CLEARLY_LESS * stated else 1.0
 
 
 def smooth_noise(series: Series, index: np.ndarray) -> float:

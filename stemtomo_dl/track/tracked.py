@@ -100,13 +100,21 @@ def _record(
     taken: np.ndarray,
     step_nm: float,
 ) -> Tracks:
-    """All that is known of particles and sightings; an outline cut from a shared one takes that one's place."""
+    """All that is known of particles and sightings.
+
+    An outline cut from a shared one takes that one's place; else the shared one is a sighting of all whom it shows.
+    """
     label = standing.label
     n_found, replaced = len(label), {(f.particle, f.tilt) for f in filled}
     kept = [i for i in np.flatnonzero(label >= 0) if (int(label[i]), int(masks.tilt[i])) not in replaced]
-    particle = np.array([*label[kept], *(f.particle for f in filled)], int)
-    instance = np.array([*kept, *range(n_found, len(masks))], int)
-    detected = np.array([*kept, *(f.detected for f in filled)], int)
+    among = [
+        (int(p), int(standing.shared[p, t]))
+        for p, t in np.argwhere(standing.shared >= 0)
+        if label[standing.shared[p, t]] != p and (int(p), int(t)) not in replaced
+    ]
+    particle = np.array([*label[kept], *(p for p, _ in among), *(f.particle for f in filled)], int)
+    instance = np.array([*kept, *(i for _, i in among), *range(n_found, len(masks))], int)
+    detected = np.array([*kept, *(i for _, i in among), *(f.detected for f in filled)], int)
     tilt = masks.tilt[instance].astype(int)
     order = np.lexsort((tilt, particle))
     particle, instance, detected, tilt = (a[order] for a in (particle, instance, detected, tilt))
@@ -114,9 +122,13 @@ def _record(
     states = _states(masks, standing, particle, tilt, instance, taken)
     predicted = standing.expected.predicted_px
     xy, area = _places(masks, known, instance)
+    merged = (states[particle, tilt] == _MERGED) & (instance < n_found)
+    for row in np.flatnonzero(merged):  # what all together show is nobody's place
+        xy[row] = predicted[particle[row], tilt[row]]
+        area[row] = standing.expected.outline(int(particle[row]), int(tilt[row])).inside(masks.shape).area
     misfit = np.hypot(*(xy - predicted[particle, tilt]).T)
     source = np.zeros(len(masks), "i1") if masks.source is None else masks.source
-    own = source[instance] == SOURCES.index("found")
+    own = (source[instance] == SOURCES.index("found")) & ~merged
     state = states[particle, tilt]
     n, count = len(predicted), np.bincount(particle, minlength=len(predicted))
     shared = np.isin(state, (_OVERLAPPED, _MERGED))
@@ -195,7 +207,7 @@ def _mean(at: np.ndarray, value: np.ndarray, n: int) -> np.ndarray:
 
 def _usable(particle: np.ndarray, alpha_deg: np.ndarray, good: np.ndarray, n: int) -> np.ndarray:
     """Least and greatest angle of each particle's good sightings, (n, 2); NaN where it has none."""
-    low, high = np.full(n, np.inf), np.full(n, -np.inf)
+    low, high, good = np.full(n, np.inf), np.full(n, -np.inf), good & np.isfinite(alpha_deg)
     np.minimum.at(low, particle[good], alpha_deg[good])
     np.maximum.at(high, particle[good], alpha_deg[good])
     wedge = np.stack([low, high], 1)

@@ -12,6 +12,7 @@ from PIL import Image
 from report.crystalline import CIF, NAME, crystal, make_crystal_run, measured, seen
 from report.test_report import Page
 
+from stemtomo_dl.crystal.nouns import Reflections
 from stemtomo_dl.crystal.predict import present
 from stemtomo_dl.report import build_report, gather, summarise
 from stemtomo_dl.report.atoms import read_atoms, structure_view
@@ -20,7 +21,7 @@ from stemtomo_dl.report.crystals import Crystallography, Found, read_detail
 from stemtomo_dl.report.lattices import DETAILED, detailed, lattice_part
 from stemtomo_dl.report.predictions import misfit_by_frame, pattern_figure, telling_tilts
 from stemtomo_dl.report.raster import data_uri, ink
-from stemtomo_dl.report.reciprocal import lattice_view, layer_chart
+from stemtomo_dl.report.reciprocal import lattice_view, layer_chart, particle_layers
 from stemtomo_dl.report.rocking import rocking_charts
 from stemtomo_dl.report.strips import LARGE, LARGE_QUALITY
 from stemtomo_dl.store.atomic import write_json
@@ -118,6 +119,15 @@ def test_nodes_are_those_that_the_centring_allows(lattice, axis, all_layers):
     grid = grid[present(grid, lattice) & (all_layers | (grid[:, axis] == 0))]
     flat = np.unique(grid[:, [i, j]], axis=0)
     assert drawn == (np.hypot(*(flat * [ub[i, i], ub[j, j]]).T) <= reach).sum()
+
+
+def test_layers_hold_the_integrated_intensities_and_their_friedel_mates(detail):
+    hkl = np.array([[1, 0, 0], [-1, 0, 0], [2, 1, 0], [0, 3, 0], [1, 1, 2]], "i4")
+    intensity, zero = np.array([90.0, 110.0, 25.0, -3.0, 400.0]), np.zeros(5)
+    few = Reflections(hkl, intensity, np.ones(5), zero, zero.astype("i4"))
+    drawn = particle_layers(replace(detail, reflections=few), all_layers=False)[0]
+    dots = {int(s): d.count("M") for s, d in re.findall(r'class="dots blue size(\d)" d="([^"]*)"', drawn)}
+    assert dots == {3: 4, 0: 2}  # 100 and 210 with their mates; 030, weaker than nothing, with its own
 
 
 def test_the_view_that_turns_has_the_spots_in_the_sample_frame(detail):
@@ -246,6 +256,10 @@ def test_a_long_series_takes_little_room(tmp_path):
     facts = replace(facts, crystals=replace(facts.crystals, geometry=None))
     detail = read_detail(run, facts.crystals, 1, [])
     assert len(detail.spots) > 3000
+    hkl = np.stack(np.meshgrid(*[np.arange(-15, 16)] * 3, indexing="ij"), -1).reshape(-1, 3).astype("i4")
+    n, rng = len(hkl), np.random.default_rng(0)
+    every = Reflections(hkl, rng.exponential(9.0, n), np.ones(n), rng.uniform(-70, 70, n), np.zeros(n, "i4"))
+    detail = replace(detail, reflections=every)
     pictures = {t: (why, "data:,") for t, why in telling_tilts(detail).items()}
     size = len(lattice_part(facts, 1, detail, pictures).encode())
     counts = np.random.default_rng(0).poisson(0.3, (LARGE, LARGE)).astype("f4")

@@ -212,3 +212,29 @@ def test_hat_functions_interpolate():
     knots, at = np.array([2.0, 5.0, 6.0]), np.array([0.0, 2.0, 3.5, 6.0, 9.0])
     values = np.array([1.0, 4.0, -2.0])
     np.testing.assert_allclose(hat_functions(knots, at) @ values, np.interp(at, knots, values))
+
+
+def test_an_outline_of_nothing_is_nobodys():
+    s = drawn("clean", 1)
+    blank = np.arange(0, len(s.xy), 50)
+    area, xy = s.area.copy(), s.xy.copy()
+    area[blank], xy[blank] = 0, 0
+    label, found = link(
+        Features(xy, area, s.covariance),
+        s.tilt,
+        s.stated_deg,
+        s.settings.shape,
+        s.settings.tilt_axis_deg,
+        TrackConfig(),
+    )
+    assert (label[blank] == -1).all()
+    assert found.stage.rigid
+
+
+def test_outlines_at_tilts_without_an_angle_are_told_of():
+    s = drawn("clean", 1)
+    angles = s.stated_deg.copy()
+    angles[3] = np.nan
+    note = linked(s, alpha_deg=angles)[1].stage.note
+    assert f"{(s.tilt == 3).sum()} outlines at tilts without an angle" in note
+    assert "radians" in linked(s, alpha_deg=np.radians(s.stated_deg))[1].stage.note

@@ -164,14 +164,19 @@ def test_an_unlinked_outline_where_one_is_expected_is_the_particles():
     assert tracks.instance[sighting(tracks, 1, 5)].tolist() == left.tolist()
 
 
-def test_without_filling_only_detections_are_sightings():
+def test_without_filling_only_detections_are_sightings_and_a_merged_one_is_of_all_whom_it_shows():
     field = Field([[-6, 0, 0], [6, 0, 0]], [6, 5])
     field.rows[0, 5] = field.rows[0, 5] | field.rows.pop((1, 5))
     tracks, masks = field.record(filling=False)
     assert masks.source is None
     np.testing.assert_array_equal(tracks.instance, tracks.detected)
-    assert len(tracks.track) == len(masks)
     assert [state(tracks, p, 5) for p in (0, 1)] == ["merged"] * 2
+    one, other = (sighting(tracks, p, 5) for p in (0, 1))
+    assert tracks.instance[one] == tracks.instance[other]
+    assert len(tracks.track) == len(masks) + 1
+    for row, p in ((one, 0), (other, 1)):  # each where it is expected, not in the middle of both
+        np.testing.assert_allclose([tracks.x_px[row], tracks.y_px[row]], tracks.predicted_px[p, 5][:, None])
+    assert (tracks.residual_px < 0.5).all()
 
 
 def test_a_particle_behind_another_is_hidden_and_its_cover_overlapped():

@@ -132,8 +132,44 @@ def test_a_poor_refined_axis_is_drawn_to_the_stated_one():
     alone, stated = linked(s, None)[1].stage, linked(s, s.tilt_axis_deg + 2.0)[1].stage
     assert "hand" in alone.note
     assert alone.tilt_axis_error_deg > 3
-    assert abs(stated.tilt_axis_deg - (s.tilt_axis_deg + 2.0)) < 1
-    assert stated.tilt_axis_error_deg < 3
+    trust = np.array([1 / alone.tilt_axis_error_deg**2, 1 / 3.0**2])  # a stated one is good to 3°
+    both = trust @ [alone.tilt_axis_deg, s.tilt_axis_deg + 2.0] / trust.sum()
+    assert stated.tilt_axis_deg == pytest.approx(both, abs=0.1)
+    assert stated.tilt_axis_error_deg == pytest.approx(trust.sum() ** -0.5, rel=0.05)
     s = drawn(1)
     alone, stated = linked(s, None)[1].stage, linked(s, s.tilt_axis_deg + 6.0)[1].stage
     assert stated.tilt_axis_deg == pytest.approx(alone.tilt_axis_deg, abs=0.02)
+
+
+@pytest.mark.parametrize("stated_off_deg", [None, 60.0])
+@pytest.mark.parametrize(("tilts", "half_deg"), [(9, 40.0), (8, 56.0), (5, 40.0)])
+def test_a_short_series_tells_its_axis(tilts, half_deg, stated_off_deg):
+    step = 2 * half_deg / (tilts - 1)
+    angles = Tilts(start=-half_deg, stop=half_deg, step=step)
+    s = drawn(4, particles=50, reach=1.0, tilts=angles, misses=0.05, dropout_rate=0.0, false=0.0, jumps=0)
+    label, found = linked(s, None if stated_off_deg is None else s.tilt_axis_deg + stated_off_deg)
+    assert found.stage.rigid
+    assert axis_error(s, found) < 1.0
+    assert ("from the stated one" in found.stage.note) == (stated_off_deg is not None)
+    share, long = purely(s, label, tilts // 2)
+    assert share > 0.95
+    assert long > 35
+
+
+@pytest.mark.filterwarnings("error")
+def test_too_few_short_tracks_state_no_axis():
+    s = drawn(2, particles=3, tilts=Tilts(start=-40, stop=40, step=20.0), jumps=0)
+    _, found = linked(s, None)
+    assert not found.stage.rigid
+    assert np.isnan(found.stage.tilt_axis_deg)
+
+
+def test_an_axis_between_the_surveyed_ones_does_not_accuse_the_angles():
+    for seed in range(3):
+        s = drawn(seed, jumps=0, drift_px=0.5)
+        turned = np.radians(33.75 - s.tilt_axis_deg)  # half way between two of the grid
+        c, sn = np.cos(turned), np.sin(turned)
+        middle = (np.array(s.settings.shape[::-1]) - 1) / 2
+        xy = (s.xy - middle) @ np.array([[c, sn], [-sn, c]]) + middle
+        _, found = linked(s, None, xy=xy)
+        assert "tilt angles" not in found.stage.note
