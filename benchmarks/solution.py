@@ -24,7 +24,7 @@ from stemtomo_dl.solve.nouns import Intensities
 _NEAR = 0.15  # Å
 # published structures, rounded: cell, group, atoms
 KNOWN = {
-    "quartz": ("4.913 4.913 5.405 90 90 120", "P 32 2 1", "Si .4697 0 0; O .4135 .2669 .1191"),
+    "quartz": ("4.913 4.913 5.405 90 90 120", "P 32 2 1", "Si .4697 0 .6666667; O .4135 .2669 .7858"),
     "corundum": ("4.759 4.759 12.993 90 90 120", "R -3 c:H", "Al 0 0 .3522; O .3063 0 .25"),
     "zincite": ("3.250 3.250 5.207 90 90 120", "P 63 m c", "Zn .3333333 .6666667 0; O .3333333 .6666667 .3819"),
     "forsterite": (

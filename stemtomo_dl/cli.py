@@ -91,13 +91,16 @@ def _workers(scheduler: str | None) -> Iterator[Workers | None]:
         yield workers
 
 
-def _do(folder: Path, name: str, skip_bad: bool, scheduler: str | None = None) -> None:
+def _do(folder: Path, name: str, skip_bad: bool, scheduler: str | None = None, restraints: bool = False) -> None:
     _check_is_run(folder)
+    from stemtomo_dl.config import SolveConfig
     from stemtomo_dl.pipeline import do_stage
     from stemtomo_dl.run import reopen
 
     with progress() as shown, _workers(scheduler) as workers, reopen(folder, shown, skip_bad=skip_bad) as r:
         r.workers = workers
+        if restraints:
+            r.experiment = r.experiment.model_copy(update={"solve": SolveConfig(restraints=True)})
         do_stage(r, name, again=True)
     typer.echo(_summary(folder, [name]))
 
@@ -116,7 +119,16 @@ def _stage_verb(name: str, help_text: str) -> None:
     def whole(folder: RunFolder, skip_bad: SkipBad = False) -> None:
         _do(folder, name, skip_bad)
 
-    app.command(name, help=help_text)(whole if name in _WHOLE else spread)
+    def solve(
+        folder: RunFolder,
+        skip_bad: SkipBad = False,
+        scheduler: Scheduler = None,
+        restraints: cli_solve.Restraints = False,
+    ) -> None:
+        _do(folder, name, skip_bad, scheduler, restraints)
+
+    verb = solve if name == "solve" else whole if name in _WHOLE else spread
+    app.command(name, help=help_text)(verb)
 
 
 _WHOLE = ("track", "report")  # stages that look at all tilts at once, which is no work for others

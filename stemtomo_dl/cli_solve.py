@@ -10,6 +10,11 @@ import typer
 from stemtomo_dl.cli_progress import progress
 from stemtomo_dl.errors import InputError
 
+Restraints = Annotated[
+    bool,
+    typer.Option("--restraints", help="Refine a solved structure on with like bonds and displacements restrained."),
+]
+
 
 def phase(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="HKLF 4 .hkl with its .ins, or .cif_pets.")],
@@ -26,6 +31,7 @@ def phase(
         typer.Option("--known", metavar="CIF", help="A phase that it may be, or a folder of them; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random phases.")] = 0,
+    restraints: Restraints = False,
 ) -> None:
     """From intensities to atoms: phases, space group, refined structure."""
     from stemtomo_dl import structures
@@ -42,6 +48,7 @@ def phase(
             elements=elements,
             known=_cifs(known or []),
             seed=seed,
+            restraints=restraints,
         )
     typer.echo(said)
 

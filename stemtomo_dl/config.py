@@ -144,6 +144,12 @@ class ExtractConfig(Model):
     most_dose_e_per_A2: Positive | None = None  # frames after which a place has taken more are left out
 
 
+class SolveConfig(Model):
+    """Structures."""
+
+    restraints: bool = False  # refine solved ones on, like bonds and the displacements of bonded atoms restrained
+
+
 class Experiment(Model):
     """An experiment file as CONTRACT section 2 describes it."""
 
@@ -158,6 +164,7 @@ class Experiment(Model):
     segment: SegmentConfig = SegmentConfig()
     track: TrackConfig = TrackConfig()
     extract: ExtractConfig = ExtractConfig()
+    solve: SolveConfig = SolveConfig()
 
     @property
     def instrument(self) -> Instrument:

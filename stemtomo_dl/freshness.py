@@ -58,6 +58,8 @@ def key_of(run: Run, name: str) -> str:
     if name in ("integrate", "solve"):
         depends += [sample.elements, [[p.stem, sha256(p)] for p in run.candidates()]]
     if name == "solve":
+        if run.experiment.solve.restraints:  # asked for by the settings, or by the verb alone
+            depends.append("restraints")
         read = sorted(p for p in run.folder.glob("phases/*/merged.*") if p.suffix in (".hkl", ".ins"))
         depends += [[n, run.ledger.digest(n)] for n in (str(p.relative_to(run.folder)) for p in read)]
     if name == "report":

@@ -19,6 +19,8 @@ from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
 from stemtomo_dl.solve.naming import Known, likenesses
+from stemtomo_dl.solve.nouns import HYDROGEN
+from stemtomo_dl.solve.restrained import restrained
 from stemtomo_dl.solve.rivals import rivals, strangers
 from stemtomo_dl.solve.solution import measured_rint, most_starts
 from stemtomo_dl.store.atomic import write_json, writing
@@ -29,8 +31,8 @@ _FILES = tuple(f"solution.{form}" for form in ("cif", "res", "ins", "hkl", "ccp4
 _MAP_A = 0.2  # Å between the points of the map that is written
 _OF_A_TRY = ("starts", "phasing", "d_min_angstrom", "completeness_p1", "rint", "unique_reflections")
 _OF_A_MODEL = (
-    *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "anisotropic", "extinction"),
-    "absolute_structure",
+    *("space_group", "formula", "z", "r1", "r1_all", "wr2", "goof", "parameters", "restraints", "restrained_goof"),
+    *("anisotropic", "extinction", "absolute_structure"),
 )
 _LISTS = ("space_group_trials", "likeness", "assignment", "bonds", "warnings")
 # of stats.json before a phase is tried, so that nothing of an earlier try stays
@@ -50,6 +52,7 @@ def phase(
     elements: str | None = None,
     known: list[Path] | None = None,
     seed: int = 0,
+    restraints: bool = False,
 ) -> str:
     """Solve the structure of a file of intensities; one line that says what came of it.
 
@@ -65,6 +68,8 @@ def phase(
         CIFs that the crystal may be of.
     seed : int
         Of the random phases.
+    restraints : bool
+        Refine it on with restraints once it is solved.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def phase(
     """
     data = read_intensities(path, cell, space_group, elements)
     with progress.stage("solve", most_starts(data)) as advance:
-        found = _solved(data, known or [], seed, advance)
+        found = _solved(data, known or [], seed, advance, restraints=restraints)
         if elements == GUESS:
             _tell_guessed(found)
         said = _write(folder, found)
@@ -96,10 +101,10 @@ def solve_phases(run: Run, key: str) -> list[str]:
     InputError
         If the particles were not integrated.
     """
-    names, known = merged_phases(run), run.candidates()
+    names, known, restraints = merged_phases(run), run.candidates(), run.experiment.solve.restraints
     elements = ",".join(run.experiment.sample.elements or elements_of(known)) or None
     jobs = {
-        i: (run.folder / "phases" / name, elements, known, len(names) > 1)
+        i: (run.folder / "phases" / name, elements, known, len(names) > 1, restraints)
         for i, name in enumerate(names)
         if elements or _states_elements(run.folder / "phases" / name / "merged.ins")
     }
@@ -145,12 +150,14 @@ class Outcome(NamedTuple):
     files: dict[str, bytes]
 
 
-def _solve_phase(place: Path, elements: str | None, known: list[Path], mixed: bool) -> Outcome:
+def _solve_phase(
+    place: Path, elements: str | None, known: list[Path], mixed: bool, restraints: bool = False
+) -> Outcome:
     """Solve one phase, on whatever process."""
     data = read_intensities(place / "merged.hkl", elements=elements)
     stats = read_stats(place)
     data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
-    found = _solved(data, known, 0, mixed=mixed)
+    found = _solved(data, known, 0, mixed=mixed, restraints=restraints)
     if elements == GUESS:
         _tell_guessed(found)
     if (wilson := stats.get("wilson_e2_minus_1")) is not None:  # of all observations, not of their means
@@ -174,14 +181,20 @@ def _solved(
     advance: Callable[[], None] = lambda: None,
     *,
     mixed: bool = False,
+    restraints: bool = False,
 ) -> Outcome:
-    """Solve by what is known; ``mixed``: the elements are those of several phases, of which each may lack some."""
+    """Solve by what is known; ``mixed``: the elements are those of several phases, of which each may lack some.
+
+    Restraints come after it is solved, so that they do not help a wrong model.
+    """
     phases = [known_phase(p, data.d_min) for p in known]
     data = _with_contents(data, phases)
     solution = solve(data, np.random.default_rng(seed), advance)
     if mixed and not solution.solved and not data.stated.counted and len(data.elements) > _PAIR:
         fewer = solve(replace(data, whole=False), np.random.default_rng(seed), advance)
         solution = fewer if fewer.solved else solution
+    if restraints and solution.solved and solution.best is not None:
+        solution = replace(solution, best=restrained(solution.best))
     best, files = solution.best, dict[str, bytes]()
     if best is not None and solution.solved:
         texts = {"solution.cif": cif_text(best, data), **shelx_files(best, data, "solution")}
@@ -199,7 +212,7 @@ def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
     if data.stated.counted or not like or not like[0].named:
         return data
     phase = next(p for p in phases if p.name == like[0].name)
-    if not {e for e, _ in phase.composition} - {"H", "D"} <= set(data.elements):
+    if not {e for e, _ in phase.composition} - set(HYDROGEN) <= set(data.elements):
         return data
     cells = 1 / abs(np.linalg.det(like[0].turn))  # of the phase, in one of the crystal's
     return replace(data, composition=tuple((e, n * cells) for e, n in phase.composition), per_cell=True)
@@ -265,7 +278,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
     if best is None:
         return out
     fit, names = best.fit, best.fit.model.labels
-    units, z = formula(fit.model)
+    units, z = formula(best)
     others = strangers(best) if solution.solved and not data.guessed else []
     elements = rivals(best, tuple(o.element for o in others)) if solution.solved else []
     unsure = [
@@ -284,6 +297,8 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
         "wr2": fit.wr2,
         "goof": fit.goof,
         "parameters": fit.n_parameters,
+        "restraints": fit.n_restraints,
+        "restrained_goof": fit.restrained_goof,
         "anisotropic": fit.model.anisotropic,
         "extinction": fit.extinction,
         "absolute_structure": hand(fit.model.symmetry),

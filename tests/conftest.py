@@ -60,6 +60,51 @@ def tiny_run(tiny, tmp_path_factory):
     return run
 
 
+_BROOKITES = """
+title = "two brookites on a turned detector"
+seed = 11
+
+[instrument]
+voltage_kv = 200
+convergence_mrad = 1.0
+electrons_per_pattern = 1500
+scan = [14, 28]
+step_nm = 5.0
+detector = [80, 80]
+pixel_inv_angstrom = 0.032
+tilt_axis_deg = 31.0
+rotation_deg = 25.0
+
+[tilts]
+start = -42
+stop = 42
+step = 3
+
+[film]
+thickness_nm = 5
+
+[[particles]]
+cif = "brookite.cif"
+count = 2
+size_nm = 30
+shape = "sphere"
+min_gap_nm = 15
+"""
+
+
+@pytest.fixture(scope="session")
+def brookites(tmp_path_factory):
+    """A finished run on two crystals of brookite (``run``), and its experiment (``e``)."""
+    place = tmp_path_factory.mktemp("brookites")
+    (place / "scene.toml").write_text(_BROOKITES)
+    stemtomo("simulate", place / "scene.toml", "-o", place / "e")
+    with (place / "e/experiment.toml").open("a") as f:
+        f.write('\n[segment]\nmodel = "classical"\n')
+    said = stemtomo("run", place / "e/experiment.toml", "-o", place / "run").stdout
+    assert "2 particles from 29 tilts, 2 indexed: brookite (solved)" in said
+    return place
+
+
 def contents(run: Path) -> dict[str, bytes]:
     """All files of a run that two runs must have alike: all but run.json, which holds times."""
     files = (p for p in run.rglob("*") if p.is_file() and p.name not in ("run.json", ".lock"))

@@ -16,50 +16,7 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.run import reopen
 from stemtomo_dl.workers import Failed, Processes, attempt, spread
 
-SCENE = """
-title = "two brookites on a turned detector"
-seed = 11
-
-[instrument]
-voltage_kv = 200
-convergence_mrad = 1.0
-electrons_per_pattern = 1500
-scan = [14, 28]
-step_nm = 5.0
-detector = [80, 80]
-pixel_inv_angstrom = 0.032
-tilt_axis_deg = 31.0
-rotation_deg = 25.0
-
-[tilts]
-start = -42
-stop = 42
-step = 3
-
-[film]
-thickness_nm = 5
-
-[[particles]]
-cif = "brookite.cif"
-count = 2
-size_nm = 30
-shape = "sphere"
-min_gap_nm = 15
-"""
-ROTATION_DEG = 25.0
-
-
-@pytest.fixture(scope="module")
-def brookites(tmp_path_factory, command):
-    """A finished run on the scene, and its experiment."""
-    place = tmp_path_factory.mktemp("brookites")
-    (place / "scene.toml").write_text(SCENE)
-    command("simulate", place / "scene.toml", "-o", place / "e")
-    with (place / "e/experiment.toml").open("a") as f:
-        f.write('\n[segment]\nmodel = "classical"\n')
-    said = command("run", place / "e/experiment.toml", "-o", place / "run").stdout
-    assert "2 particles from 29 tilts, 2 indexed: brookite (solved)" in said
-    return place
+ROTATION_DEG = 25.0  # of the detector that `brookites` are seen on
 
 
 @pytest.fixture

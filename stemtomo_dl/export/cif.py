@@ -47,7 +47,7 @@ def cif_text(trial: Trial, data: Intensities) -> str:
 def _chemistry(trial: Trial) -> dict[str, str]:
     """Contents of the cell."""
     model = trial.fit.model
-    units, z = formula(model)
+    units, z = formula(trial)
     weight = sum(n * gemmi.Element(e).weight for e, n in units.items())
     forward = sum(n * z * float(scattering_factor(e, np.zeros(1))[0]) for e, n in units.items())
     return {
@@ -153,7 +153,8 @@ def _refined(trial: Trial) -> dict[str, str]:
         "_refine_ls_goodness_of_fit_ref": f"{fit.goof:.3f}",
         "_refine_ls_number_reflns": str(len(trial.data.hkl)),
         "_refine_ls_number_parameters": str(fit.n_parameters),
-        "_refine_ls_number_restraints": "0",
+        "_refine_ls_number_restraints": str(fit.n_restraints),
+        "_refine_ls_restrained_S_all": f"{fit.restrained_goof:.3f}",
         "_refine_ls_shift/su_max": f"{fit.shift:.3f}",
         "_refine_diff_density_max": f"{difference.max():.3f}",
         "_refine_diff_density_min": f"{difference.min():.3f}",

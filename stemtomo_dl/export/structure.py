@@ -17,13 +17,18 @@ from stemtomo_dl.solve.trials import Trial
 _LARGEST = 9999.0  # F² of the strongest reflection: a blank is left between columns, which some programs split at
 
 
-def formula(model: Model) -> tuple[dict[str, float], int]:
-    """Atoms of the formula unit by element, in Hill's order, and formula units in the cell (Z)."""
-    total: dict[str, int] = {}
+def formula(trial: Trial) -> tuple[dict[str, float], int]:
+    """Atoms of the formula unit by element, in Hill's order, and formula units in the cell (Z).
+
+    Hydrogen is counted as it is stated, for no model holds it.
+    """
+    model, total = trial.fit.model, dict[str, int]()
     for element, n in zip(model.elements, model.multiplicities, strict=True):
         total[element] = total.get(element, 0) + round(n)
+    if hydrogen := trial.stated.hydrogen_in(trial.counts):
+        total["H"] = hydrogen
     z = int(np.gcd.reduce(list(total.values())))
-    order = sorted(total, key=lambda e: (e != "C", e)) if "C" in total else sorted(total)
+    order = sorted(total, key=lambda e: (e != "C", e != "H", e)) if "C" in total else sorted(total)
     return {e: total[e] / z for e in order}, z
 
 
@@ -63,7 +68,7 @@ def shelx_files(trial: Trial, data: Intensities, name: str) -> dict[str, str]:
     """NAME.res, NAME.ins (the same, to refine on) and NAME.hkl (HKLF 4)."""
     model = trial.fit.model
     group = model.symmetry.operations
-    units, z = formula(model)
+    units, z = formula(trial)
     centring = {"P": 1, "I": 2, "R": 3, "F": 4, "A": 5, "B": 6, "C": 7}.get(group.find_centering(), 1)
     inverse = any(op.triplet() == "-x,-y,-z" for op in group.sym_ops)
     symm, seen = [], {"x,y,z", "-x,-y,-z"} if inverse else {"x,y,z"}

@@ -49,7 +49,15 @@ class Bond:
     second: int
     length: float  # Å
     esd: float  # Å
-    symmetry: str  # of the image as CIFs write it: 3_655 is operation 3, and a added; . is the atom itself
+    operation: int  # of the space group, that leads to the image
+    cell: tuple[int, int, int]  # added then
+
+    @property
+    def symmetry(self) -> str:
+        """As CIFs write it: 3_655 is operation 3, and a added; . is the atom itself."""
+        if self.operation == 0 and not any(self.cell):
+            return "."
+        return f"{self.operation + 1}_{''.join(str(5 + c) for c in self.cell)}"
 
 
 def distances(fit: Fit, reach: float) -> list[Bond]:
@@ -67,16 +75,10 @@ def distances(fit: Fit, reach: float) -> list[Bond]:
             lengths = np.linalg.norm(vectors[first], axis=1)
             for place, length in zip(first, lengths, strict=True):
                 if 0.01 < length <= reach:
-                    code = _code(int(place) // len(steps), cells.reshape(-1, 3)[place])
-                    found.append(Bond(i, j, float(length), float(np.hypot(sigma[i], sigma[j])), code))
+                    a, b, c = (round(x) for x in cells.reshape(-1, 3)[place].tolist())
+                    esd = float(np.hypot(sigma[i], sigma[j]))
+                    found.append(Bond(i, j, float(length), esd, int(place) // len(steps), (a, b, c)))
     return sorted(found, key=lambda b: b.length)
-
-
-def _code(operation: int, cell: np.ndarray) -> str:
-    """As 3_655; . for the identity."""
-    if operation == 0 and not cell.any():
-        return "."
-    return f"{operation + 1}_{''.join(str(round(5 + c)) for c in cell)}"
 
 
 def bonds(fit: Fit) -> list[Bond]:

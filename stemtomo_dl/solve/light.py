@@ -14,6 +14,7 @@ from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.recycle import Normalised, Recycler
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absence_likelihood, absences, laue_rotations
 from stemtomo_dl.solve.trials import Trial, build_trial
+from stemtomo_dl.solve.wilson import centre_likelihood
 
 _LIGHTEST_HEAVY = 11  # atomic number from which flipping finds an atom by itself
 STARTS = 400  # of recycling, at most
@@ -52,7 +53,7 @@ def add_recycled(
     Wrong starts are a crowd of like merits. Those that stand out of it are recycled on
     and built, and the best one at the end.
     """
-    likely = _by_absences(merged, groups)[:_GROUPS]
+    likely = _by_statistics(data, merged, groups)[:_GROUPS]
     engines = [_recycler(data, merged, c) for c in likely]
     merits: list[list[float]] = [[] for _ in likely]
     waiting: list[list[tuple[float, np.ndarray]]] = [[] for _ in likely]
@@ -118,14 +119,15 @@ def _recycler(data: Intensities, merged: Merged, candidate: Candidate) -> Recycl
     return Recycler(Normalised.of(symmetry, merged.hkl[allowed], amplitude, composition), atoms)
 
 
-def _by_absences(merged: Merged, groups: list[Any]) -> list[Candidate]:
-    """Groups of a Laue class whose absent reflections are weak, those that forbid most first."""
-    found = []
+def _by_statistics(data: Intensities, merged: Merged, groups: list[Any]) -> list[Candidate]:
+    """Groups of a Laue class by their absences, and by what the intensities' distribution tells of a centre."""
+    found, centre = [], centre_likelihood(merged, data.reciprocal)
     for group in groups:
         operations = group.operations()
         if not np.array_equal(laue_rotations(operations), merged.rotations):
             continue
         absent = absences(operations, merged.hkl)
         likelihood = absence_likelihood(merged, absent) if absent.any() else 0.0
-        found.append(Candidate(group, 0.0, 0.0, likelihood, np.zeros(3)))
-    return sorted(found, key=lambda c: -c.absences)
+        statistics = centre if operations.is_centrosymmetric() else -centre
+        found.append(Candidate(group, 0.0, 0.0, likelihood, np.zeros(3), statistics))
+    return sorted(found, key=lambda c: -c.absences - c.statistics)

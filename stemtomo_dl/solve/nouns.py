@@ -11,6 +11,8 @@ import numpy as np
 from stemtomo_dl.records import Record, array
 from stemtomo_dl.solve.stated import Stated
 
+HYDROGEN = ("H", "D")
+
 
 @dataclass(frozen=True, eq=False)
 class Intensities(Record):
@@ -82,5 +84,6 @@ class Intensities(Record):
     @property
     def stated(self) -> Stated:
         """What the structure is said to hold."""
-        shown = [(e, n) for e, n in self.composition if e not in ("H", "D")]
-        return Stated(tuple(e for e, _ in shown), tuple(n for _, n in shown), self.whole, self.per_cell)
+        shown = [(e, n) for e, n in self.composition if e not in HYDROGEN]
+        hidden = sum(n for e, n in self.composition if e in HYDROGEN)
+        return Stated(tuple(e for e, _ in shown), tuple(n for _, n in shown), self.whole, self.per_cell, hidden)

@@ -7,8 +7,9 @@ import gemmi
 from stemtomo_dl.solve.checks import bond_valences, is_off, stands_still
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.rivals import rivals
-from stemtomo_dl.solve.symmetry import Merged, wilson_statistic
+from stemtomo_dl.solve.symmetry import Merged
 from stemtomo_dl.solve.trials import Trial
+from stemtomo_dl.solve.wilson import wilson_statistic
 
 _MOST_OF = 0.5  # of the atoms in the cell
 _LIKEWISE = 1.3  # R1 of another space group up to this factor higher is told of

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from stemtomo_dl.solve.model import Factors, Model, Symmetry
+from stemtomo_dl.solve.restraints import Restraints
 
 U_RANGE = (0.0005, 0.25)  # Å²; displacements beyond are no atom's
 STRONG = 2.0  # σ(I); R1 is that of stronger reflections
@@ -63,6 +65,9 @@ class Fit:
         Of the model's tensors.
     shift : float
         Largest of the last shifts, in esds.
+    n_restraints : int
+    restrained_goof : float
+        Goodness of fit with restraints counted as observations.
     """
 
     model: Model
@@ -81,6 +86,8 @@ class Fit:
     u_esd: np.ndarray
     tensor_esd: np.ndarray
     shift: float
+    n_restraints: int
+    restrained_goof: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,15 +97,29 @@ class _State:
     extinction: float
 
 
+class _Linear(NamedTuple):
+    """Prediction (reflection,) and its derivatives (parameter, reflection): scale, model, extinction."""
+
+    predicted: np.ndarray
+    jacobian: np.ndarray
+
+
 def refine(
-    model: Model, data: Reflections, *, cycles: int = 15, extinction: bool = False, weight: float = WEIGHT
+    model: Model,
+    data: Reflections,
+    *,
+    cycles: int = 15,
+    extinction: bool = False,
+    weight: float = WEIGHT,
+    restraints: Restraints | None = None,
 ) -> Fit:
     """Refine scale, positions and displacements, and SHELX's extinction parameter where asked for.
 
     Σ w (Fo² − k y Fc²)² is lowered by Levenberg–Marquardt with w = 1 / (σ² + (aP)²) and
     y = (1 + 0.001 x Fc² λ³ / sin 2θ)^(−1/2) (Sheldrick, Acta Cryst. C71 (2015) 3). For electrons x stands for the
     loss of strong beams to multiple scattering, which goes the same way. Esds are those of the inverse normal matrix
-    times the goodness of fit.
+    times the goodness of fit. Squares of the departures from restraints are added, times that of the goodness of fit
+    of the reflections, whose weights are not absolute.
 
     Parameters
     ----------
@@ -109,23 +130,24 @@ def refine(
     extinction : bool
     weight : float
         a of the weights.
+    restraints : Restraints, optional
     """
     factors = Factors(model.symmetry, data.hkl)
     f2 = np.abs(factors.of(model)) ** 2
     state = _State(model, float((data.fo2 * f2).sum() / max((f2**2).sum(), 1e-30)), 0.0)
     damping, shift = 1e-3, 0.0
     for _ in range(cycles):
-        predicted, jacobian = _linearise(state, data, factors, extinction)
-        w = _weights(data, predicted, weight)
-        normal = (jacobian * w) @ jacobian.T
-        gradient = jacobian @ (w * (data.fo2 - predicted))
-        cost = float((w * (data.fo2 - predicted) ** 2).sum())
+        linear = _linearise(state, data, factors, extinction)
+        w = _weights(data, linear.predicted, weight)
+        pull = _goof(w, data, linear) ** 2
+        normal, gradient = _equations(w, pull, data, linear, restraints, state.model)
+        cost = float((w * (data.fo2 - linear.predicted) ** 2).sum()) + pull * _strain(state.model, restraints)
         for _ in range(6):
             ridge = np.diag(np.diag(normal) * damping + 1e-12 * np.trace(normal))
             step = np.linalg.lstsq(normal + ridge, gradient, rcond=None)[0]
             trial = _moved(state, step, extinction)
-            there = _predict(trial, data, factors.of(trial.model))
-            if float((w * (data.fo2 - there) ** 2).sum()) <= cost:
+            there = float((w * (data.fo2 - _predict(trial, data, factors.of(trial.model))) ** 2).sum())
+            if there + pull * _strain(trial.model, restraints) <= cost:
                 break
             damping = min(damping * 8, 1e6)
         else:
@@ -134,7 +156,34 @@ def refine(
         shift = float(np.abs(step * np.sqrt(np.diag(normal))).max() / np.sqrt(max(cost / len(w), 1e-30)))
         if shift < _SMALL:
             break
-    return _figures(state, data, factors, extinction, weight, shift)
+    return _figures(state, data, factors, extinction, weight, shift, restraints)
+
+
+def _equations(
+    w: np.ndarray, pull: float, data: Reflections, linear: _Linear, restraints: Restraints | None, model: Model
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal matrix and gradient; ``pull`` is the weight of a restraint."""
+    normal = (linear.jacobian * w) @ linear.jacobian.T
+    gradient = linear.jacobian @ (w * (data.fo2 - linear.predicted))
+    if restraints:
+        rows = restraints.derivatives(model)
+        held = slice(1, 1 + len(rows))  # after the scale; extinction is last
+        normal[held, held] += pull * rows @ rows.T
+        gradient[held] -= pull * rows @ restraints.departures(model)
+    return normal, gradient
+
+
+def _strain(model: Model, restraints: Restraints | None) -> float:
+    """Sum of the squares of the departures from restraints."""
+    return float((restraints.departures(model) ** 2).sum()) if restraints else 0.0
+
+
+def _goof(w: np.ndarray, data: Reflections, linear: _Linear, off: np.ndarray | None = None) -> float:
+    """Goodness of fit of the reflections, and of restraints from which a model departs by ``off`` deviations."""
+    chi2, n = float((w * (data.fo2 - linear.predicted) ** 2).sum()), len(w)
+    if off is not None:
+        chi2, n = chi2 + float((off**2).sum()), n + len(off)
+    return float(np.sqrt(chi2 / max(n - len(linear.jacobian), 1)))
 
 
 def _weights(data: Reflections, predicted: np.ndarray, a: float) -> np.ndarray:
@@ -147,8 +196,8 @@ def _predict(state: _State, data: Reflections, f: np.ndarray) -> np.ndarray:
     return np.asarray(state.scale * f2 / np.sqrt(1 + 0.001 * state.extinction * f2 * data.path))
 
 
-def _linearise(state: _State, data: Reflections, factors: Factors, extinction: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction (reflection,) and its derivatives (parameter, reflection): scale, model, extinction."""
+def _linearise(state: _State, data: Reflections, factors: Factors, extinction: bool) -> _Linear:
+    """A state's prediction and its derivatives."""
     f, df = factors.with_derivatives(state.model)
     f2 = np.abs(f) ** 2
     bracket = 1 + 0.001 * state.extinction * f2 * data.path
@@ -157,7 +206,7 @@ def _linearise(state: _State, data: Reflections, factors: Factors, extinction: b
     rows = [predicted[None] / state.scale, 2 * (f.conj() * df).real * by_f2]
     if extinction:
         rows.append((-0.5 * predicted / bracket * 0.001 * f2 * data.path)[None])
-    return predicted, np.concatenate(rows)
+    return _Linear(predicted, np.concatenate(rows))
 
 
 def _moved(state: _State, step: np.ndarray, extinction: bool) -> _State:
@@ -184,13 +233,22 @@ def _in_range(tensors: np.ndarray, symmetry: Symmetry) -> np.ndarray:
     return np.asarray(symmetry.reciprocal @ clipped @ symmetry.reciprocal.T)
 
 
-def _figures(state: _State, data: Reflections, factors: Factors, extinction: bool, weight: float, shift: float) -> Fit:
-    predicted, jacobian = _linearise(state, data, factors, extinction)
+def _figures(
+    state: _State,
+    data: Reflections,
+    factors: Factors,
+    extinction: bool,
+    weight: float,
+    shift: float,
+    restraints: Restraints | None,
+) -> Fit:
+    linear = _linearise(state, data, factors, extinction)
+    predicted = linear.predicted
     w = _weights(data, predicted, weight)
-    n, free = len(w), len(jacobian)
-    chi2 = float((w * (data.fo2 - predicted) ** 2).sum())
-    goof = float(np.sqrt(chi2 / max(n - free, 1)))
-    variance = np.maximum(np.diag(np.linalg.pinv((jacobian * w) @ jacobian.T, hermitian=True)), 0) * goof**2
+    chi2, goof = float((w * (data.fo2 - predicted) ** 2).sum()), _goof(w, data, linear)
+    normal, _ = _equations(w, goof**2, data, linear, restraints, state.model)
+    variance = np.maximum(np.diag(np.linalg.pinv(normal, hermitian=True)), 0) * goof**2
+    off = restraints.departures(state.model) if restraints else np.zeros(0)
     site_esd, u_esd, at = np.zeros_like(state.model.sites), np.zeros(len(state.model.elements)), 1
     tensor_esd = np.zeros_like(state.model.tensors)
     for atom in range(len(u_esd)):
@@ -215,12 +273,14 @@ def _figures(state: _State, data: Reflections, factors: Factors, extinction: boo
         wr2=float(np.sqrt(chi2 / max(float((w * data.fo2**2).sum()), 1e-30))),
         goof=goof,
         weight=weight,
-        n_parameters=free,
+        n_parameters=len(linear.jacobian),
         n_strong=int(strong.sum()),
         site_esd=site_esd,
         u_esd=u_esd,
         tensor_esd=tensor_esd,
         shift=shift,
+        n_restraints=len(off),
+        restrained_goof=_goof(w, data, linear, off),
     )
 
 

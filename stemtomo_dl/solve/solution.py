@@ -13,6 +13,7 @@ from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
 from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.hidden import symmetry_beyond
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
 from stemtomo_dl.solve.nouns import Intensities
@@ -25,17 +26,19 @@ from stemtomo_dl.solve.symmetry import (
     laue_rotations,
     merge,
     not_forbidden,
-    wilson_statistic,
 )
-from stemtomo_dl.solve.trials import SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
+from stemtomo_dl.solve.trials import HOPEFUL, SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
+from stemtomo_dl.solve.wilson import wilson_statistic
 
 STARTS = 12
+_MORE = 3  # times as many, where a model fits that chemistry speaks against: others may be found
 _FLIPS = 3  # starts of charge flipping that a structure of light atoms is given
 _LEAST = 0.1  # completeness; with less, phases are not looked for
 _SHARE = 0.75  # of the atoms that are expected; a model with fewer is none yet
 _PER_PARAMETER = 2.0  # reflections, fewer do not tell a wrong model from a right one
 _DEPARTS = 0.15  # share of the atoms of a solved model that may be of another element than is known
 _SOLVED = 0.35  # R1 above which a model is not called a solution
+_GRAVE = 2  # kinds of objections that a solution does not have
 _CLEAR = 0.2  # R1 above which a chemist must have nothing against it besides
 
 
@@ -79,7 +82,7 @@ class Solution:
 
 def most_starts(data: Intensities) -> int:
     """Starts that `solve` makes at most."""
-    return _FLIPS + RECYCLED if is_light(data) else STARTS
+    return _FLIPS + RECYCLED if is_light(data) else _MORE * STARTS
 
 
 def solve(
@@ -88,8 +91,9 @@ def solve(
     """Solve a structure ab initio.
 
     Phases come from charge flipping in P1, the space group from the phased density, atoms from peaks; new phases are
-    drawn until a model fits and others confirm it, or ``starts`` are spent. Structures of light atoms alone that do not
-    give way to a few starts are given to dual-space recycling. Less than a tenth of the reflections is not tried.
+    drawn until a model fits and others confirm it, or ``starts`` are spent; three times as many where the best one
+    fits but is objected to. Structures of light atoms alone that do not give way to a few starts are given to
+    dual-space recycling. Less than a tenth of the reflections is not tried.
 
     Parameters
     ----------
@@ -107,7 +111,8 @@ def solve(
     if _completeness(data, classes[0], groups) < _LEAST:
         starts, light = 0, False
     grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in classes]
-    while done < starts and not settled(found):
+    sound = True
+    while done < starts * (1 if sound else _MORE) and not (settled(found) and sound):
         for merged, grid in grids:
             if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
@@ -116,6 +121,7 @@ def solve(
             add_trials(found, data, merged, groups, grid, factors, more=done > 0)
             raise_symmetry(found, data, merged, groups, grid)
         done += 1
+        sound = _is_sound(data, found)
         advance()
         if done == _FLIPS and light:
             break
@@ -141,6 +147,12 @@ def solve(
         if solved
         else (*doubts, *_missing(data, merged, completeness), *possible_reasons(data, merged, ordered)),
     )
+
+
+def _is_sound(data: Intensities, found: dict[str, Trial]) -> bool:
+    """Whether nothing is said against the best model, if there is one that fits."""
+    best = next(iter(in_order(list(found.values()))), None)
+    return best is None or best.fit.r1 >= HOPEFUL or not _doubts(data, best, 0)
 
 
 class _Group:
@@ -201,6 +213,8 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")
+    if turn := symmetry_beyond(data):
+        said.append(f"intensities are alike under {turn}, a symmetry that the cell has not: the cell may be wrong")
     if close := len(overlaps(fit)):
         said.append(f"{close} pairs of atoms of the model are closer than atoms come")
     if len(best.data.hkl) < _PER_PARAMETER * fit.n_parameters:

@@ -26,12 +26,15 @@ class Stated:
         Whether each of them is there; else they are those of a sample of several phases.
     per_cell : bool
         Else the numbers are those of a formula, and how often the cell holds it is not known.
+    hydrogen : float
+        With ``numbers``; no model holds it.
     """
 
     elements: tuple[str, ...]
     numbers: tuple[float, ...]
     whole: bool
     per_cell: bool = True
+    hydrogen: float = 0.0
 
     @property
     def counted(self) -> bool:
@@ -47,6 +50,13 @@ class Stated:
         """Atoms of each element (element,) that the cell of a model with so many should hold."""
         numbers = np.array(self.numbers)
         return numbers if self.per_cell else numbers * (counts.sum() / numbers.sum())
+
+    def hydrogen_in(self, counts: np.ndarray) -> int:
+        """Hydrogen in the cell of a model with so many atoms of each element, of whole formulas where it may be."""
+        if not self.counted or self.per_cell:
+            return round(self.hydrogen)
+        units = float(counts.sum()) / sum(self.numbers)
+        return round(self.hydrogen * (round(units) or units))
 
     def cost(self, counts: np.ndarray) -> float:
         """Factor, 1 or more, by which R1 of a model with these atoms counts.

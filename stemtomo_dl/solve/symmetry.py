@@ -11,13 +11,12 @@ from scipy import fft
 
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.nouns import Intensities
+from stemtomo_dl.solve.wilson import strangers
 
 _METRIC = 0.015  # by so much, of its size, symmetry may change the metric tensor of a measured cell
 _REPEATED = 0.1  # with fewer equivalents than this share of the reflections, data were merged already
 _TRUE = 0.45  # of the way from the Rint of Friedel mates to that of strangers; a true class stays below
 _CLEARLY = 0.7  # of what a class's Rint is above that of Friedel mates; a lower class below it is tried besides
-_STANDS_OUT = 5.0  # standard errors by which a shell's mean intensity must differ from zero
-_SHELL = 50  # reflections in a shell of resolution
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
 _NONE = 0.02  # of the mean intensity; no more is left where a lattice's centring forbids: scattering twice adds nothing
@@ -68,6 +67,9 @@ class Candidate:
         that all groups in question have.
     origin : (3,) f8
         Where in the phased density the group's origin is, in cell edges.
+    statistics : float
+        Log-likelihood of the intensities' distribution with an inversion centre, where the group has one, over that
+        without; the other way round where it has none.
     """
 
     group: Any
@@ -75,16 +77,18 @@ class Candidate:
     weakest: float
     absences: float
     origin: np.ndarray
+    statistics: float = 0.0
 
     @property
     def score(self) -> float:
-        """What candidates are ranked by: agreement, absences, and a preference for symmetry.
+        """What candidates are ranked by: agreement, absences, statistics, and a preference for symmetry.
 
         A subgroup always agrees at least as well; phases of noisy data agree to 0.6 under operations that are true,
         to 0.4 under others.
         """
         order = len(self.group.operations().sym_ops)
-        return (self.weakest + self.agreement) / 2 + 0.1 * float(np.tanh(self.absences / 10)) + 0.15 * np.log2(order)
+        told = 0.1 * float(np.tanh(self.absences / 10)) + 0.05 * float(np.tanh(self.statistics / 3))
+        return (self.weakest + self.agreement) / 2 + told + 0.15 * np.log2(order)
 
 
 def rotations_of(operations: gemmi.GroupOps) -> np.ndarray:
@@ -183,11 +187,7 @@ def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
 
 def _strangers(data: Intensities, merged: Merged) -> float:
     """Rint that reflections would have if those of like resolution had changed places."""
-    order = np.argsort(((data.hkl @ data.reciprocal) ** 2).sum(1), kind="stable")
-    moved = np.empty_like(data.intensity)
-    rng = np.random.default_rng(0)
-    for shell in np.array_split(order, max(1, len(order) // _SHELL)):
-        moved[shell] = data.intensity[rng.permutation(shell)]
+    moved = strangers(data.intensity, ((data.hkl @ data.reciprocal) ** 2).sum(1))
     counts = np.bincount(merged.index)
     many = counts[merged.index] > 1
     mean = np.bincount(merged.index, moved) / counts
@@ -199,18 +199,6 @@ def expand(merged: Merged, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hkl = np.concatenate([merged.hkl @ r for r in merged.rotations])
     hkl, index = np.unique(hkl, axis=0, return_index=True)
     return hkl, np.tile(value, len(merged.rotations))[index]
-
-
-def wilson_statistic(merged: Merged, reciprocal: np.ndarray) -> float:
-    """Mean of |E² − 1| with E normalised in shells of about fifty reflections; 0.968 centric, 0.736 acentric.
-
-    Shells without a mean that stands out of its noise have no say; NaN where none has.
-    """
-    order = np.argsort(((merged.hkl @ reciprocal) ** 2).sum(1))
-    shells = np.array_split(order, max(1, len(order) // _SHELL))
-    kept = [merged.intensity[s] for s in shells
-            if merged.intensity[s].sum() > _STANDS_OUT * np.sqrt((merged.sigma[s] ** 2).sum())]  # fmt: skip
-    return float(np.mean(np.concatenate([np.abs(s / s.mean() - 1) for s in kept]))) if kept else float("nan")
 
 
 def absences(operations: gemmi.GroupOps, hkl: np.ndarray) -> np.ndarray:
@@ -225,7 +213,9 @@ def absence_likelihood(merged: Merged, absent: np.ndarray) -> float:
     return float((np.log(mean / left) - intensity / left + intensity / mean).sum())
 
 
-def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.ndarray) -> list[Candidate]:
+def rank(
+    merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.ndarray, centre: float = 0.0
+) -> list[Candidate]:
     """Space groups of one Laue class in the order in which they suit data and phases.
 
     For every operation (R, t) and every origin x₀, Σ F*(h) F(hR) exp 2πi(h·t + (h − hR)·x₀) / Σ|F|² says how well the
@@ -240,6 +230,8 @@ def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.
     amplitudes : Amplitudes
     factors : (a, b, c // 2 + 1) c16
         Phased in P1.
+    centre : float
+        Log-likelihood of an inversion centre by the intensities' distribution, see `centre_likelihood`.
     """
     images = _Images(amplitudes, factors)
     alike = [g for g in groups if np.array_equal(laue_rotations(g.operations()), merged.rotations)]
@@ -254,7 +246,8 @@ def rank(merged: Merged, groups: list[Any], amplitudes: Amplitudes, factors: np.
             continue
         likelihood = absence_likelihood(shown, absent[telling]) if absent[telling].any() else 0.0
         agreement, weakest, origin = _agreement(operations, images)
-        found.append(Candidate(group, agreement, weakest, likelihood, origin))
+        statistics = centre if operations.is_centrosymmetric() else -centre
+        found.append(Candidate(group, agreement, weakest, likelihood, origin, statistics))
     return sorted(found, key=lambda c: -c.score)
 
 

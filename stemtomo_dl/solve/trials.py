@@ -13,8 +13,10 @@ from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
+from stemtomo_dl.solve.restraints import Restraints
 from stemtomo_dl.solve.stated import Stated
 from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
+from stemtomo_dl.solve.wilson import centre_likelihood
 
 SURE = 0.12  # R1 at which one start is enough
 _AGAIN = 3  # starts that have to lead to the same model otherwise
@@ -24,7 +26,7 @@ _GROUPS = 5  # space groups of which models are built, from one set of phases
 _MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
 _DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
-_HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
+HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
 
@@ -49,6 +51,8 @@ class Trial:
         Whether its phases came of dual-space recycling rather than of charge flipping.
     correlation : float or None
         Of |E| with |Ec| in the start of recycling that it was built from.
+    restraints : Restraints or None
+        With which it was refined.
     """
 
     candidate: Candidate
@@ -60,6 +64,7 @@ class Trial:
     times: int = 1
     recycled: bool = False
     correlation: float | None = None
+    restraints: Restraints | None = None
 
     @property
     def misfit(self) -> float:
@@ -93,13 +98,13 @@ def add_trials(
     ``more``: where no model fits well yet, in groups besides that suit it less, and of which none was built.
     ``counts``: the phases are those of a start, not of a model, which would confirm itself.
     """
-    ranked = rank(merged, groups, grid, factors)
+    ranked = rank(merged, groups, grid, factors, centre_likelihood(merged, data.reciprocal))
     more = more and min((t.fit.r1 for t in found.values()), default=np.inf) >= _DOUBTFUL
     further = [c for c in ranked[_GROUPS:] if c.group.xhm() not in found]
     for candidate in ranked[:_GROUPS] + further[: _MORE * more]:
         name, order = candidate.group.xhm(), len(candidate.group.operations())
         limit = _ALIKE * min((t.misfit for t in found.values()), default=np.inf)
-        fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < _HOPEFUL]
+        fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < HOPEFUL]
         if name in found and order < max(fitting, default=0):
             continue  # it was given its chance, and more symmetry does
         trial = build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
@@ -123,7 +128,7 @@ def settled(found: dict[str, Trial]) -> bool:
     whole = bool((best.counts > 0).all()) or not best.stated.whole
     enough = _AGAIN if whole else 2 * _AGAIN  # Mg and Al look alike
     sane = best.fit.r1 < _DOUBTFUL or not (stands_still(best.fit).any() or overlaps(best.fit))  # others may be found
-    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < _HOPEFUL and best.times >= enough and sane)
+    return (whole and best.fit.r1 < SURE) or (best.fit.r1 < HOPEFUL and best.times >= enough and sane)
 
 
 def raise_symmetry(
@@ -134,7 +139,7 @@ def raise_symmetry(
     while found:
         best = in_order(list(found.values()))[0]
         name = best.candidate.group.xhm()
-        if best.merged is not merged or best.r1_total > _HOPEFUL or name in seen:
+        if best.merged is not merged or best.r1_total > HOPEFUL or name in seen:
             return
         seen.add(name)
         add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=best.fit.r1 < _DOUBTFUL)
@@ -204,6 +209,13 @@ def finish(trial: Trial) -> Trial:
     return replace(trial, fit=fit)
 
 
-def refined_as(trial: Trial, model: Model) -> Fit:
-    """Another model refined with a finished trial's data, weights and extinction."""
-    return refine(model, trial.data, cycles=8, extinction=trial.fit.extinction > 0, weight=trial.fit.weight)
+def refined_as(trial: Trial, model: Model, cycles: int = 8) -> Fit:
+    """Another model refined with a finished trial's data, weights, extinction and restraints."""
+    return refine(
+        model,
+        trial.data,
+        cycles=cycles,
+        extinction=trial.fit.extinction > 0,
+        weight=trial.fit.weight,
+        restraints=trial.restraints,
+    )

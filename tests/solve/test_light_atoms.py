@@ -91,7 +91,7 @@ def test_starts_that_stand_out_of_the_crowd_are_built_until_one_fits(monkeypatch
         built.append(float(phases[0]))
         return built[-1] > 0.665
 
-    monkeypatch.setattr(light, "_by_absences", lambda merged, groups: ["P 1"])
+    monkeypatch.setattr(light, "_by_statistics", lambda data, merged, groups: ["P 1"])
     monkeypatch.setattr(light, "_recycler", lambda *_: engine)
     monkeypatch.setattr(light, "_built", build)
     assert light.add_recycled({}, None, None, [], np.random.default_rng(0), lambda: None) == 25

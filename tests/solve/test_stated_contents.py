@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import gemmi
 import numpy as np
 import pytest
 from solve.synthetic import known, measured
@@ -97,6 +98,31 @@ def test_a_formula_is_of_any_part_of_the_crystal():
     assert stated.cost(np.array([8.0, 16.0])) == 1
     assert stated.departure(np.array([8.0, 16.0])) == 0
     assert stated.cost(np.array([12.0, 12.0])) == pytest.approx(1 + 0.5 * 4 / 24)  # four titaniums too many
+
+
+def test_hydrogen_is_counted_as_stated_though_no_model_holds_it():
+    counts = np.array([38.0, 4.0, 2.0])
+    cinchonine = Stated(("C", "N", "O"), (19.0, 2.0, 1.0), whole=True, per_cell=False, hydrogen=22.0)
+    assert cinchonine.hydrogen_in(counts) == 44
+    assert cinchonine.hydrogen_in(counts - [2, 0, 0]) == 44  # an atom that was not found
+    assert replace(cinchonine, per_cell=True, hydrogen=44.0).hydrogen_in(counts) == 44
+    assert Stated(("C",), (0.0,), whole=True).hydrogen_in(np.array([6.0])) == 0
+
+
+def test_formula_and_density_have_the_hydrogen_of_the_formula_that_was_given(tmp_path):
+    data = measured(known("rutile"), "Ti,O", 0.7, 0.9)
+    stated = replace(data, composition=(("Ti", 1.0), ("O", 2.0), ("H", 1.0)), per_cell=False)
+    found = _solved(stated, [], 0)
+    assert (found.figures["structure"], found.figures["formula"], found.figures["z"]) == ("solved", "HO2Ti", 2)
+    without = _solved(data, [], 0)
+    density = [
+        float(gemmi.cif.read_string(f.files["solution.cif"].decode()).sole_block()
+              .find_value("_exptl_crystal_density_diffrn"))
+        for f in (found, without)
+    ]  # fmt: skip
+    assert density[0] / density[1] == pytest.approx((79.866 + 1.008) / 79.866, rel=1e-3)
+    assert "SFAC H" in found.files["solution.res"].decode()
+    assert "SFAC H" not in without.files["solution.res"].decode()
 
 
 def test_a_phase_that_is_named_is_solved_with_its_own_elements_in_a_sample_of_more():

@@ -229,6 +229,11 @@ def test_verb_solves_the_merged_phases_of_a_run(solved, tiny, command, tmp_path)
     assert stats["structure"] == "solved"
     assert stats["cc_half"] == 0.9
     assert "phases/first/solution.cif" in json.loads((run / "run.json").read_text())["stages"]["solve"]["outputs"]
+    assert stats["restraints"] == 0
+    assert "first: solved" in command("solve", run, "--restraints").stdout
+    stats = json.loads((place / "stats.json").read_text())
+    assert stats["restraints"] > 0
+    assert (stats["structure"], stats["formula"]) == ("solved", "O2Ti")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from solve.synthetic import known, measured
 from stemtomo_dl.solve import solve
 from stemtomo_dl.solve.objections import possible_reasons
 from stemtomo_dl.solve.solution import _completeness, _missing
-from stemtomo_dl.solve.symmetry import compatible_groups, laue_rotations, merge, wilson_statistic
+from stemtomo_dl.solve.symmetry import compatible_groups, laue_rotations, merge
+from stemtomo_dl.solve.wilson import wilson_statistic
 
 CENTRINGS = {  # of a lattice, as a condition that its reflections meet
     "I": lambda h: h.sum(1) % 2 == 0,
