@@ -36,8 +36,10 @@ def reduce_series(
     center_px: Annotated[str, typer.Option(metavar="COLUMN,ROW", help="Where the beam is.")] = "",
 ) -> None:
     """One diffraction series to its lattice and intensities: crystal.json, DIR.hkl, .ins and .cif_pets."""
+    from stemtomo_dl.crystal.twin_law import twin_laws
     from stemtomo_dl.reduction import REDUCTION, open_any, reduce
     from stemtomo_dl.store.atomic import check_folder
+    from stemtomo_dl.store.reflections import read_crystals
 
     check_folder(output)
     given = {
@@ -54,6 +56,8 @@ def reduce_series(
         crystal = reduce(read, series, output, symbols, known, advance)
     values = " ".join(f"{v:.3f}" for v in crystal.cell)
     typer.echo(f"{crystal.lattice} {values}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
+    if law := twin_laws(read_crystals(output / "crystal.json")):
+        typer.echo(law)
 
 
 def _numbers(option: str, text: str, n: int) -> list[float] | None:

@@ -16,6 +16,7 @@ from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.crystal.siblings import attested
 from stemtomo_dl.crystal.stretch import with_one_cell
+from stemtomo_dl.crystal.twin_law import twin_laws
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.geometry import wavelength
 from stemtomo_dl.reduction import Indexed, SeriesSpots, extent, find_lattices, measure, not_enough
@@ -92,6 +93,7 @@ def index_particles(run: Run, key: str) -> list[str]:
     found = {k: found[k] for k in done if k in found}
     shared, found = _refine_shared({k: seen[k] for k in found}, found)
     notes = failed | {k: not_enough(seen[k].spots) for k in done if k not in found}
+    notes |= {k: law for k, crystals in found.items() if (law := twin_laws(crystals))}
     written = [files[k].spots for k in done]
     for k in tracks:
         written += _enter_crystals(run, files[k], found.get(k, []))

@@ -22,6 +22,7 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import REACH, indices, refine
 from stemtomo_dl.crystal.search import DISTANCE, chance, find_bases
 from stemtomo_dl.crystal.settings import changes
+from stemtomo_dl.crystal.twins import parted
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
@@ -67,11 +68,13 @@ def index(
     if there.sum() < least:
         return []
     found = _lattices(spots, there, stated, most, cell)
-    if found and found[0].indexed_fraction > _TRUSTED:
-        return found
-    others = [_lattices(spots, there, o, most, cell) for o in _other_axes(spots.some(there), stated)]
-    best = max(others, key=_telling)
-    return best if _telling(best) > _BETTER * _telling(found) else found
+    if not found or found[0].indexed_fraction <= _TRUSTED:
+        others = [_lattices(spots, there, o, most, cell) for o in _other_axes(spots.some(there), stated)]
+        best = max(others, key=_telling)
+        found = best if _telling(best) > _BETTER * _telling(found) else found
+    if cell is None:
+        found = [individual for crystal in found for individual in parted(spots, stated, crystal)]
+    return sorted(found, key=lambda c: -c.n_indexed)[:most]
 
 
 def index_as(

@@ -20,7 +20,7 @@ from stemtomo_dl.crystal.predict import predict, predicted_indices
 from stemtomo_dl.crystal.refine import indices
 from stemtomo_dl.records import DiffractionSeries
 
-_LEAST_SHARE = 0.6  # of the crystal's spots that another lattice must have
+_LEAST_SHARE = 0.6  # of the spots that are the crystal's alone: so many must another lattice have alone
 _MOST_SAME = 0.5  # of its spots' nodes that may be the crystal's
 
 
@@ -68,7 +68,7 @@ def places_of_others(
     for other in others:
         hkl, fits = indices(spots, geometry, other)
         same = np.linalg.norm(hkl @ other.ub.T - ours @ crystal.ub.T, axis=1) < spots.radius_px * geometry.pixel
-        few = (fits & ~mine).sum() < _LEAST_SHARE * mine.sum()
+        few = (fits & ~mine).sum() < _LEAST_SHARE * (mine & ~(fits & same)).sum()
         if few or same[fits].mean() > _MOST_SAME:
             continue
         shown, own = hkl[fits & (~mine | same)], geometry.of(other)

@@ -73,6 +73,18 @@ def changes(
     return sorted(found, key=lambda c: c.misfit)
 
 
+def rotations(basis: np.ndarray, slack: float = 1.0) -> list[np.ndarray]:
+    """Integer matrices (3, 3) by which rotations that a lattice (rows, Å, primitive) bears change its indices.
+
+    ``slack`` is what the tolerances of `changes` are multiplied by; the identity is among them.
+    """
+    short = reduced(basis)
+    there = np.rint(short @ np.linalg.inv(basis))
+    matrices, misfit = _alike(short, short)
+    back = np.rint(np.linalg.inv(there))
+    return [np.rint(back @ m @ there).astype(int) for m, e in zip(matrices, misfit, strict=True) if e <= slack]
+
+
 def _alike(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integer matrices (n, 3, 3) of determinant 1 that give ``theirs`` a metric like that of ``mine``; the misfits."""
     wanted = cell_of(mine)
