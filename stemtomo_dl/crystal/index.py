@@ -22,7 +22,7 @@ from stemtomo_dl.crystal.nouns import Crystal, Spots
 from stemtomo_dl.crystal.refine import REACH, indices, refine
 from stemtomo_dl.crystal.search import DISTANCE, chance, find_bases
 from stemtomo_dl.crystal.settings import changes
-from stemtomo_dl.crystal.twins import parted
+from stemtomo_dl.crystal.twins import individuals, parted
 from stemtomo_dl.records import Instrument
 
 _MOST_REFLECTIONS = 2000  # that a lattice is searched in: the strongest
@@ -34,6 +34,7 @@ _TAILS = 4.0  # how far along the beam a lattice's spots are taken away, in unit
 _ECHO_REACH, _ECHO = 0.04, 0.8  # 1/Å; share of a lattice's spots so near another's nodes, beyond which it is none
 _TRUSTED = 0.6  # share of the spots on the first lattice, beyond which no other axis is tried
 _BETTER = 1.5  # times as telling must a lattice about another axis be
+_WHOLE = 0.1  # by which what should be whole numbers may miss it
 _CANDIDATES = 4  # lattices that are refined before one is chosen
 # How far from a lattice's nodes its spots may be at first, 1/Å: of a small cell there are few, and from few spots axis
 # and centre are known badly before there is a lattice; but nodes are far apart.
@@ -72,8 +73,8 @@ def index(
         others = [_lattices(spots, there, o, most, cell) for o in _other_axes(spots.some(there), stated)]
         best = max(others, key=_telling)
         found = best if _telling(best) > _BETTER * _telling(found) else found
-    if cell is None:
-        found = [individual for crystal in found for individual in parted(spots, stated, crystal)]
+    told = [(crystal, parted(spots, stated, crystal)) for crystal in found]
+    found = [c for one, parts in told for c in (parts if cell is None or alike(parts[0].cell, cell) else [one])]
     return sorted(found, key=lambda c: -c.n_indexed)[:most]
 
 
@@ -197,13 +198,27 @@ def _best_of_cell(spots: Spots, geometry: Geometry, cell: np.ndarray) -> Crystal
         points = _points(spots, seen, geometry, crystal)
         primitive = settled(points, direct)
         lattice = lattice_of(cell, direct @ np.linalg.inv(primitive))
-        if lattice is None:  # a multiple of the known cell tells more: so this is another crystal
-            continue
+        if lattice is None:  # a multiple of the known cell tells more: so this is another crystal, or a twin
+            part = _individual(spots, geometry, primitive, direct)
+            lattice = None if part is None else lattice_of(cell, direct @ np.linalg.inv(part))
+            if part is None or lattice is None:
+                continue
+            primitive = part
         own = refine(spots, geometry, crystal.ub, lattice, crystal.center_shift_px)
         if own is not None:
             told.append((evidence(points, primitive), own))
     nats, best = max(told, key=lambda t: t[0], default=(0.0, None))
     return best if best is not None and nats >= _LEAST_OF_KNOWN and best.n_indexed >= LEAST_OF_CELL else None
+
+
+def _individual(spots: Spots, geometry: Geometry, common: np.ndarray, direct: np.ndarray) -> np.ndarray | None:
+    """The primitive basis of a twin's individual that has a conventional basis; None where ``common`` is no twin's."""
+    crystal = refine(spots, geometry, np.linalg.inv(common), "aP")
+    twin = None if crystal is None else individuals(spots, geometry, crystal)
+    if crystal is None or twin is None:
+        return None
+    reciprocal = (crystal.ub @ part for part in twin.parts)
+    return next((np.linalg.inv(r) for r in reciprocal if np.abs(direct @ r - np.rint(direct @ r)).max() < _WHOLE), None)
 
 
 def _settled(

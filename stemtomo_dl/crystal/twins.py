@@ -51,7 +51,7 @@ class Twin(NamedTuple):
 class Nodes(NamedTuple):
     """Nodes of a lattice that crossed the Ewald sphere within the detector, one of each Friedel pair."""
 
-    index: np.ndarray  # (n, 3) of the primitive lattice
+    hkl: np.ndarray  # (n, 3) of the primitive lattice
     seen: np.ndarray  # (n,) whether a spot lies there
     kind: np.ndarray  # (n,) of nodes that are alike in length and in how long they were near the sphere
 
@@ -181,10 +181,10 @@ def crossed(spots: Spots, geometry: Geometry, crystal: Crystal) -> Nodes:
     return Nodes(every[first], seen[name[first]], shell * _CROSSED + (count > np.median(count)))
 
 
-def _names(index: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, int]:
+def _names(hkl: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, int]:
     """One number for each Friedel pair of nodes (n, 3), and how many numbers there may be."""
     wide = 2 * most + 1
-    number = np.ravel_multi_index(tuple((index + most).T), tuple(wide))
+    number = np.ravel_multi_index(tuple((hkl + most).T), tuple(wide))
     return np.minimum(number, wide.prod() - 1 - number), int(wide.prod())
 
 
@@ -224,7 +224,7 @@ def _images(turns: list[np.ndarray], n: int, which: np.ndarray) -> list[list[int
 
 def _table(nodes: Nodes, n: int) -> np.ndarray:
     """How many nodes were seen, and how many were not, by residue mod n and kind: (n³, 2, kind)."""
-    residue = np.ravel_multi_index(tuple((nodes.index % n).T), (n, n, n))
+    residue = np.ravel_multi_index(tuple((nodes.hkl % n).T), (n, n, n))
     kinds = _SHELLS * _CROSSED
     flat = (residue * 2 + ~nodes.seen) * kinds + nodes.kind
     return np.bincount(flat, minlength=n**3 * 2 * kinds).reshape(n**3, 2, kinds)

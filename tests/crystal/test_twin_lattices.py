@@ -149,6 +149,15 @@ def test_a_twin_is_found_from_its_spots_alone():
     assert twin_law(*found).startswith("180° about [1 ")
 
 
+@pytest.mark.parametrize(("name", "letters"), [("monoclinic about a", "mP"), ("obverse and reverse", "hR")])
+def test_a_twin_is_found_with_its_cell_known(name, letters):
+    cell, axis, present, _, _ = TWINS[name]
+    one, two = twin(cell, axis)
+    found = index(drawn([(one, present, 0.7), (two, present, 0.55)]), STAGE.instrument, ALPHA, cell=cell)
+    assert [c.lattice for c in found] == [letters] * 2
+    assert all(any(is_rotated(c.ub, ub) for c in found) for ub in (one, two))
+
+
 def test_sublattices_are_as_many_as_hermite_normal_forms():
     assert [len(sublattices(n)) for n in (2, 3, 4, 5, 6)] == [7, 13, 35, 31, 91]
     assert all(abs(np.linalg.det(m)) == pytest.approx(6) for m in sublattices(6))
