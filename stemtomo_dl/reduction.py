@@ -18,6 +18,7 @@ from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
 from stemtomo_dl.crystal.joint import refine_jointly
 from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
+from stemtomo_dl.crystal.search import LONGEST_A
 from stemtomo_dl.crystal.spots import find_spots
 from stemtomo_dl.crystal.steady import RATE, steady_angles
 from stemtomo_dl.errors import InputError
@@ -31,6 +32,7 @@ from stemtomo_dl.store.results import read_series
 REDUCTION = 3  # steps of `reduce`
 _SHELL = 50  # reflections, in which I/σ is averaged
 _LEAST_I_OVER_SIGMA = 2.0  # of the outermost shell that counts
+_MANY_SPOTS = 60  # with which a lattice is found, as a rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,10 +159,13 @@ def reduce(
     Raises
     ------
     InputError
-        If the spots are not enough to tell a lattice, or no cell can have these values.
+        If the spots do not tell a lattice, no cell can have these values, or an axis is too long to be searched.
     """
+    given = "" if cell is None else f"--cell {','.join(f'{v:g}' for v in cell)}"
     if cell is not None and not is_cell(np.asarray(cell, "f8")):
-        raise InputError(f"--cell {','.join(f'{v:g}' for v in cell)}: no cell has these values; give Å and degrees")
+        raise InputError(f"{given}: no cell has these values; give Å and degrees")
+    if cell is not None and max(cell[:3]) > LONGEST_A:
+        raise InputError(f"{given}: axes are searched up to {LONGEST_A:g} Å; give a cell with shorter ones")
     seen, crystals = lattices_of(series, None if cell is None else np.asarray(cell, "f8"))
     if not crystals:
         which = "a lattice of this cell" if cell is not None else "a lattice"
@@ -186,7 +191,9 @@ def reduce(
 
 def not_enough(spots: Spots, which: str = "a lattice") -> str:
     """Why there is no lattice, in words."""
-    return f"its {len(spots)} spots are not enough to tell {which}"
+    if len(spots) < _MANY_SPOTS:
+        return f"its {len(spots)} spots are not enough to tell {which}"
+    return f"its {len(spots)} spots do not tell {which}; axes are searched up to {LONGEST_A:g} Å"
 
 
 def extent(reflections: Reflections, crystal: Crystal) -> Extent:

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import fft, ndimage
 
 _GRID = 192
-_LONGEST_A = 45.0
-_GRID_A = 2 * _LONGEST_A / _GRID  # of the grid of v
+LONGEST_A = 45.0  # of an axis that is searched
+_GRID_A = 2 * LONGEST_A / _GRID  # of the grid of v
 _LOOSE = 0.08  # relative, of a known length
 _SHORTEST_A = 2.3
 _PEAKS = 300  # that are refined
@@ -129,7 +129,7 @@ def peaks(q: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
 
     With ``lengths``, Å, of those vectors only that are about as long as one of them.
     """
-    step = 1 / (2 * _LONGEST_A)
+    step = 1 / (2 * LONGEST_A)
     near = q[np.abs(q).max(1) < (_GRID / 2 - 2) * step]
     cells = np.rint(near / step).astype(int) % _GRID
     density = np.zeros((_GRID,) * 3, np.float32)
@@ -140,7 +140,7 @@ def peaks(q: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
     i, j, k = np.nonzero(top & (total > 0.2 * len(near)))
     start = np.stack([axis[i], axis[j], fft.rfftfreq(_GRID, step)[k]], 1)
     length = np.linalg.norm(start, axis=1)
-    keep = (length > _SHORTEST_A) & (length < _LONGEST_A)
+    keep = (length > _SHORTEST_A) & (length < LONGEST_A)
     if lengths is not None:
         keep &= (np.abs(length[:, None] - lengths) < _GRID_A + _LOOSE * lengths).any(1)
     order = np.argsort(-total[i, j, k][keep])[:_PEAKS]

@@ -242,7 +242,8 @@ def _grown(table: np.ndarray, masks: np.ndarray, first: int, images: list[int]) 
         if told[best] < nats + _ADDED:
             break
         parts, union, nats = [*parts, left[best]], union | masks[left[best]], told[best]
-    if len(parts) < 2:
+    # many sublattices of a small index are left by atoms in special positions, too (A15)
+    if len(parts) < 2 or 2 * (len(parts) - 1) >= len(union) // masks[first].sum():
         return None
     times = masks[parts].sum(0)
     seen, unseen = table.sum(2).T

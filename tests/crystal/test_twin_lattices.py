@@ -21,7 +21,7 @@ CENTER = np.array([100.0, 101.0])
 TURN = Rotation.random(random_state=3).as_matrix()
 FCC, RUTILE = np.array([4.07, 4.07, 4.07, 90, 90, 90]), np.array([4.594, 4.594, 2.959, 90, 90, 90])
 ZIRCONIA, CORUNDUM = np.array([5.15, 5.21, 5.32, 90, 99.2, 90]), np.array([4.76, 4.76, 12.99, 90, 90, 120])
-PEROVSKITE = np.array([8.2, 8.26, 11.76, 90, 90, 90])
+PEROVSKITE, A15 = np.array([8.2, 8.26, 11.76, 90, 90, 90]), np.array([5.29, 5.29, 5.29, 90, 90, 90])
 
 
 def face_centred(hkl):
@@ -40,6 +40,13 @@ def screws(hkl):
     """P4₂/mnm: 0kl with k + l odd and h0l with h + l odd are absent."""
     even = hkl.sum(1) % 2 == 0
     return even | ((hkl[:, 0] != 0) & (hkl[:, 1] != 0))
+
+
+def a15(hkl):
+    """Nb3Sn: tin at 2a and niobium at 6c of Pm-3n; reflections to which they add up to little are not seen."""
+    tin, niobium = [[0, 0, 0], [2, 2, 2]], [[1, 0, 2], [3, 0, 2], [2, 1, 0], [2, 3, 0], [0, 2, 1], [0, 2, 3]]
+    waves = (z * np.exp(0.5j * np.pi * hkl @ np.transpose(at)).sum(1) for z, at in ((50, tin), (41, niobium)))
+    return np.abs(sum(waves)) > 41
 
 
 def everything(hkl):
@@ -132,6 +139,12 @@ def test_centring_glides_and_superlattices_are_no_twins(cell, present):
     doubled = np.linalg.inv(np.diag([1, 1, 2]) @ np.linalg.inv(ub))
     for basis in (ub, doubled):
         assert individuals(spots, STAGE, lattice(basis)) is None
+
+
+@pytest.mark.parametrize("reach", [1.2, 1.4])
+def test_nodes_that_atoms_in_special_positions_leave_empty_are_no_twin_s(reach):
+    ub = TURN @ reciprocal_basis(A15)
+    assert individuals(drawn([(ub, a15, 1.0)], reach=reach), STAGE, lattice(ub)) is None
 
 
 def test_two_thirds_of_empty_nodes_are_a_smaller_cell_and_another_crystal_s_nodes_are_no_twin_of_this():
