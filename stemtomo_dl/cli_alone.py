@@ -209,11 +209,15 @@ def link(
         float | None, typer.Option(metavar="DEG", help="From x toward y, where it is roughly known.")
     ] = None,
     step: Annotated[float | None, typer.Option(metavar="NM", min=1e-6, help="Scan step, for positions in nm.")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--tracks", metavar="FORM", help="For napari, ctc or geff too: in TRACKS_export."),
+    ] = None,
 ) -> None:
     """The tracker alone, on a masks file: who is who through the tilts."""
     from stemtomo_dl import known
 
-    tracks = known.link(masks, output, tilt_axis, step)
+    tracks = known.link(masks, output, tilt_axis, step, form)
     note = f" ({tracks.note})" if tracks.note else ""
     axis = (f"tilt axis {tracks.tilt_axis_deg:.2f}°" if tracks.rigid else "linked without geometry") + note
     typer.echo(f"{len(tracks.particle)} particles, {len(tracks.track)} sightings, {axis}: {output}")

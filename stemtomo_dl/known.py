@@ -28,6 +28,7 @@ from stemtomo_dl.store.fields import Field
 from stemtomo_dl.store.linked import read_linked
 from stemtomo_dl.store.prediction import write_prediction
 from stemtomo_dl.store.prompts import check_inside
+from stemtomo_dl.store.track_formats import WRITERS
 from stemtomo_dl.store.tracks import Tables, write_stage, write_tracks
 from stemtomo_dl.store.truth import read_truth
 from stemtomo_dl.track import track_masks
@@ -159,7 +160,13 @@ def predict(
     return total
 
 
-def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm: float | None = None) -> Tracks:
+def link(
+    masks: Path,
+    output: Path,
+    tilt_axis_deg: float | None = None,
+    step_nm: float | None = None,
+    form: str | None = None,
+) -> Tracks:
     """Link the outlines of a masks file, the project's or another program's; nothing is filled in.
 
     Parameters
@@ -172,6 +179,8 @@ def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm:
         Where it is roughly known.
     step_nm : float, optional
         Of the scan; without it positions in nm are NaN.
+    form : str, optional
+        napari, ctc or geff: the tracks for another program, too, in NAME_export beside the table.
 
     Raises
     ------
@@ -181,6 +190,8 @@ def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm:
     for option, value in (("--tilt-axis", tilt_axis_deg), ("--step", step_nm)):
         if value is not None and not np.abs(value) < _ABSURD:
             raise InputError(f"{option} {value:g}: give a number that can be")
+    if form is not None and form not in WRITERS:
+        raise InputError(f"--tracks {form}: no such form; choose one of {', '.join(WRITERS)}")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give -o the name of a table, such as {output / 'tracks.csv'}")
     check_folder(output.parent)
@@ -192,6 +203,8 @@ def link(masks: Path, output: Path, tilt_axis_deg: float | None = None, step_nm:
     tables = Tables.beside(output)
     write_stage(tables, tracks)
     write_tracks(tables, tracks)
+    if form is not None:
+        WRITERS[form](output.with_name(f"{output.stem}_export"), read, tracks)
     return tracks
 
 

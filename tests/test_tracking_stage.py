@@ -113,6 +113,15 @@ def test_link_alone_on_another_programs_masks(tmp_path, command):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
 
 
+def test_links_tracks_are_exported_beside_the_table(tmp_path):
+    foreign(tmp_path / "masks.h5")
+    with pytest.raises(InputError, match="choose one of napari, ctc"):
+        known.link(tmp_path / "masks.h5", tmp_path / "t.csv", 0.0, form="mamut")
+    tracks = known.link(tmp_path / "masks.h5", tmp_path / "t.csv", 0.0, form="ctc")
+    lines = (tmp_path / "t_export" / "ctc" / "res_track.txt").read_text().splitlines()
+    assert len(lines) >= len(tracks.particle)
+
+
 def test_link_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"absent\.h5: is missing"):
         known.link(tmp_path / "absent.h5", tmp_path / "t.csv")
