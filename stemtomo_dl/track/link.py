@@ -140,7 +140,7 @@ def _held_against(
     if linked is None:
         return _TOO_FEW, None
     index, fitted = linked
-    if _followed(plain) > _LONGER * _followed(index):
+    if _is_longer(plain, index):
         return "particles do not move as on one rigid stage: nearness alone follows them over longer stretches", None
     noise = smooth_noise(series, free)
     wrong = (
@@ -206,6 +206,15 @@ def _no_geometry(series: Series, alpha_deg: np.ndarray) -> str:
     return ""
 
 
+def _is_longer(plain: np.ndarray, rigid: np.ndarray) -> bool:
+    """Whether tracks by nearness are longer than those on a stage: as many of them, or all that last half of the tilts.
+
+    What a stage drops counts, but for the short pieces into which nearness links false outlines.
+    """
+    lasting = plain[(plain >= 0).sum(1) >= plain.shape[1] / 2]
+    return max(_followed(plain[: len(rigid)]), _followed(lasting)) > _LONGER * _followed(rigid)
+
+
 def _followed(index: np.ndarray) -> float:
     """Over how many sightings particles are followed: the sum of the tracks' squared lengths."""
     return float(((index >= 0).sum(1) ** 2).sum())
@@ -225,6 +234,13 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
     steps, noise = measure_steps(series, stretch, config.drift_reach_px)
     wander = 0.2 * noise + 0.05 * max(series.shape) * float(np.median(np.diff(series.alpha)))
     rules = Rules(noise, wander, gap=2, margin=3.0)
+
+    def with_rest(index: np.ndarray) -> np.ndarray:
+        """Tracks, and pieces of what is in none of them."""
+        rest = (series.rank >= 0) & (_labels(series, index) < 0)
+        found = table(series, link_nearest(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
+        return np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, piece)])
+
     label = link_nearest(series, series.rank >= 0, stretch, steps, rules, Likeness())
     likeness = learn_likeness(series, label)
     piece = int(np.clip(len(series.alpha) // 2, *_PIECE))
@@ -243,10 +259,11 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
         before, index = index, table(series, relink(series, index, fitted, likeness), len(index))
         if turn == _ROUNDS - 1 or (turn > 1 and (index != before).mean() < _STABLE):
             break
-        rest = (series.rank >= 0) & (_labels(series, index) < 0)
-        found = table(series, link_nearest(series, rest, stretch, steps, replace(rules, margin=1.0), likeness))
-        index = np.concatenate([index[(index >= 0).sum(1) >= 2], _longest(found, piece)])
+        index = with_rest(index)
         fitted = fit(series, index, fitted.model)
+    index = with_rest(index)
+    index = _joined(series, index, fit(series, index, fitted.model), piece)
+    fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
     if len(index) < _FEWEST_TRACKS:
         return None
