@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import log_ndtr
 
+from stemtomo_dl.track.evidence import Evidence
 from stemtomo_dl.track.predict import misplaced
 from stemtomo_dl.track.rigid import Fit
 from stemtomo_dl.track.series import Series
 
 _FARTHEST = 20.0  # squared Mahalanobis distance of points that may be one
 _EVIDENCE = 1.0  # log odds that a pair must have
+_SURE, _DOUBTED = 5.0, -2.0  # the same by mean places, of particles that move by themselves: joined, and looked at
 _MOST_PAIRS = 4_000_000  # looked at in a round
 
 
@@ -29,6 +31,7 @@ class _Points:
         self.partial_sum = (weight * np.where(index >= 0, series.partial[index], 0)).sum(1)
         self.narrow_sum = (weight * np.where(index >= 0, series.narrow[index], 0)).sum(1)
         self.label = np.arange(len(index))
+        self.evidence: Evidence | None = None
 
     def join(self, a: np.ndarray, b: np.ndarray) -> None:
         """Make one of each pair (a, b); every piece is in one pair at most."""
@@ -36,6 +39,8 @@ class _Points:
             values = getattr(self, name)
             values[a] = values[a] | values[b] if name == "seen" else values[a] + values[b]
             setattr(self, name, np.delete(values, b, 0))
+        if self.evidence:
+            self.evidence.join(a, b)
         new = np.arange(len(self.seen) + len(b))
         new[b] = a
         left = np.delete(np.arange(len(new)), b)
@@ -76,8 +81,17 @@ def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
     """
     points, model = _Points(series, index, fitted), fitted.model
     strangers = np.log((model.spread_px[1] * 3) * np.prod(series.shape)) - np.log(max(len(index), 1))
+    _join_all(points, strangers, _SURE if model.creep else _EVIDENCE)
+    if model.creep:  # mean places say too little of particles that move by themselves
+        points.evidence = Evidence(series, index, fitted, points.label)
+        _join_all(points, strangers, _EVIDENCE)
+    return points.label
+
+
+def _join_all(points: _Points, strangers: float, least: float) -> None:
+    """Join pairs that are each other's best and have such odds, in rounds, until there is none."""
     for _ in range(40):
-        a, b, odds = _pairs(points, strangers)
+        a, b, odds = _pairs(points, strangers, least)
         best = np.full(len(points.seen), -np.inf)
         np.maximum.at(best, a, odds)
         np.maximum.at(best, b, odds)
@@ -87,12 +101,11 @@ def stitch(series: Series, index: np.ndarray, fitted: Fit) -> np.ndarray:
         _, first = np.unique(np.stack([a, b], 1).ravel(), return_index=True)
         once = np.bincount(first // 2, minlength=len(a)) == 2
         if not once.any():
-            break
+            return
         points.join(a[once], b[once])
-    return points.label
 
 
-def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(points: _Points, strangers: float, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs that may be one particle, and their log odds."""
     model = points.model
     place, covariance, v, v_variance, time, partial, narrow = points.where()
@@ -111,13 +124,24 @@ def _pairs(points: _Points, strangers: float) -> tuple[np.ndarray, np.ndarray, n
     parts = _mahalanobis(difference, sigma_u, sigma_v, own + (partial[a] + partial[b]) / 2)
     variance = (np.trace(sigma_u, axis1=1, axis2=2) + sigma_v) / 3 + own
     odds = strangers - misplaced(*whole, *parts) - _room(difference, variance, narrow[a] + narrow[b])
-    good = np.flatnonzero((parts[0] < _FARTHEST) & (odds > _EVIDENCE))
-    bits = np.packbits(points.seen, axis=1)
-    a, b, odds = a[good], b[good], odds[good]
+    near = (parts[0] < _FARTHEST) & (odds > (_DOUBTED if points.evidence else least))
+    near &= _take_turns(points.seen, a, b, near)
+    if points.evidence:
+        good = np.flatnonzero(near)
+        density = points.evidence.density(a[good], b[good])
+        odds[good] = strangers - misplaced(np.zeros(len(good)), -density, parts[0][good], parts[1][good])
+        odds[good] -= _room(difference[good], variance[good], (narrow[a] + narrow[b])[good])
+    good = np.flatnonzero(near & (odds > least))
+    return a[good], b[good], odds[good]
+
+
+def _take_turns(seen: np.ndarray, a: np.ndarray, b: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Whether pairs are hardly ever seen at the same tilt, (pair) bool; False for those that are not asked for."""
+    bits, count, out = np.packbits(seen, axis=1), seen.sum(1), np.zeros(len(a), bool)
+    a, b = a[which], b[which]
     shared = np.bitwise_count(bits[a] & bits[b]).sum(1)
-    count = points.seen.sum(1)
-    apart = shared <= np.minimum(2, 0.05 * np.minimum(count[a], count[b]))
-    return a[apart], b[apart], odds[apart]
+    out[which] = shared <= np.minimum(2, 0.05 * np.minimum(count[a], count[b]))
+    return out
 
 
 def _room(difference: np.ndarray, variance: np.ndarray, width: np.ndarray) -> np.ndarray:
