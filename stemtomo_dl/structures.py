@@ -12,6 +12,7 @@ import numpy as np
 
 from stemtomo_dl.config import GUESS
 from stemtomo_dl.dynamical import project_of, write_project
+from stemtomo_dl.errors import InputError
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.export.structure import ccp4_map, formula, shelx_files
 from stemtomo_dl.phases import elements_of, known_phase, likeness_entry, merged_phases
@@ -77,6 +78,8 @@ def phase(
         If a file cannot be understood, or something is missing.
     """
     data = read_intensities(path, cell, space_group, elements)
+    if not (data.intensity > 0).any():
+        raise InputError(f"{path}: no intensity is above 0; give |F|² of a crystal that diffracts")
     with progress.stage("solve", most_starts(data)) as advance:
         found = _solved(data, known or [], seed, advance, restraints=restraints)
         if elements == GUESS:

@@ -8,10 +8,12 @@ _ANIONS = {"O": -2, "F": -1, "Cl": -1, "Br": -1, "I": -1, "S": -2, "Se": -2}  # 
 # least charge of cations in solids; textbook oxidation numbers. Elements that form cations as well as anions (C, N, P,
 # H …) or metals' own phases are left out, and nothing is said of what holds them.
 _LEAST = {
-    1: "Li Na K Rb Cs Ag Cu Tl",
-    2: "Be Mg Ca Sr Ba Zn Cd Hg Pb Sn Mn Fe Co Ni Ti V Cr Pd Pt Eu Yb",
-    3: "B Al Ga In Sc Y La Ce Pr Nd Sm Gd Tb Dy Ho Er Tm Lu Bi Sb Rh",
-    4: "Si Ge Zr Hf Th Ir Ru Os Re",
+    1: "Li Na K Rb Cs Ag Cu Tl Ga In",
+    # bonds between metals included, as in GeSe, GaSe, SmS or ZrS
+    2: "Be Mg Ca Sr Ba Zn Cd Hg Pb Sn Ge Mn Fe Co Ni Ti V Cr Pd Pt Ru Zr Hf Th "
+    "Sc Y La Ce Pr Nd Sm Eu Gd Tb Dy Ho Er Tm Yb Lu",
+    3: "B Al Bi Sb Rh Ir Os Re",
+    4: "Si",
 }
 _CHARGE = {e: charge for charge, elements in _LEAST.items() for e in elements.split()} | _ANIONS
 KNOWN_IN_SOLIDS = (*_CHARGE, "C", "N", "P")  # elements that solids commonly hold

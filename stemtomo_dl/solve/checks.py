@@ -12,6 +12,7 @@ from stemtomo_dl.solve.refine import Fit
 from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
+_SAME_A = 0.02  # Å, between images of one atom that are one
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
 _LEAST_U = 0.001  # Å²
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
@@ -71,13 +72,14 @@ def distances(fit: Fit, reach: float) -> list[Bond]:
             images = symmetry.rotations @ other + symmetry.shifts
             cells = np.floor(0.5 + site - images)[:, None] + steps
             vectors = (images[:, None] + cells - site).reshape(-1, 3) @ symmetry.direct.T
-            _, first = np.unique(np.round(vectors, 3), axis=0, return_index=True)  # special positions coincide
-            lengths = np.linalg.norm(vectors[first], axis=1)
-            for place, length in zip(first, lengths, strict=True):
-                if 0.01 < length <= reach:
-                    a, b, c = (round(x) for x in cells.reshape(-1, 3)[place].tolist())
-                    esd = float(np.hypot(sigma[i], sigma[j]))
-                    found.append(Bond(i, j, float(length), esd, int(place) // len(steps), (a, b, c)))
+            lengths = np.linalg.norm(vectors, axis=1)
+            near = np.flatnonzero((lengths > _SAME_A) & (lengths <= reach))
+            apart = np.linalg.norm(vectors[near, None] - vectors[None, near], axis=2)
+            first = near[~np.tril(apart < _SAME_A, -1).any(1)]  # on special positions images coincide
+            for place in first.tolist():
+                a, b, c = (round(x) for x in cells.reshape(-1, 3)[place].tolist())
+                esd = float(np.hypot(sigma[i], sigma[j]))
+                found.append(Bond(i, j, float(lengths[place]), esd, place // len(steps), (a, b, c)))
     return sorted(found, key=lambda b: b.length)
 
 

@@ -113,4 +113,4 @@ def flip(amplitudes: Amplitudes, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 def _skewness(density: np.ndarray) -> float:
     away = density - density.mean()
-    return float((away**3).mean() / (away**2).mean() ** 1.5)
+    return float((away**3).mean() / max(float((away**2).mean()), 1e-300) ** 1.5)

@@ -12,6 +12,7 @@ from stemtomo_dl.solve.restraints import Restraints
 
 U_RANGE = (0.0005, 0.25)  # Å²; displacements beyond are no atom's
 STRONG = 2.0  # σ(I); R1 is that of stronger reflections
+_RIDGE = 1e-12  # of the normal matrix' diagonal: where data tell nothing
 _SMALL = 1e-4  # of an esd; shifts below end a refinement
 WEIGHT = 0.1  # a of SHELX's weights
 
@@ -142,9 +143,10 @@ def refine(
         pull = _goof(w, data, linear) ** 2
         normal, gradient = _equations(w, pull, data, linear, restraints, state.model)
         cost = float((w * (data.fo2 - linear.predicted) ** 2).sum()) + pull * _strain(state.model, restraints)
+        size = _sizes(normal)
         for _ in range(6):
-            ridge = np.diag(np.diag(normal) * damping + 1e-12 * np.trace(normal))
-            step = np.linalg.lstsq(normal + ridge, gradient, rcond=None)[0]
+            ridge = (damping + _RIDGE) * np.eye(len(size))
+            step = np.linalg.lstsq(normal / np.outer(size, size) + ridge, gradient / size, rcond=None)[0] / size
             trial = _moved(state, step, extinction)
             there = float((w * (data.fo2 - _predict(trial, data, factors.of(trial.model))) ** 2).sum())
             if there + pull * _strain(trial.model, restraints) <= cost:
@@ -157,6 +159,12 @@ def refine(
         if shift < _SMALL:
             break
     return _figures(state, data, factors, extinction, weight, shift, restraints)
+
+
+def _sizes(normal: np.ndarray) -> np.ndarray:
+    """What makes the matrix's diagonal 1: the scale's share of it goes with the unit of the intensities."""
+    diagonal = np.diag(normal)
+    return np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
 
 
 def _equations(
@@ -247,7 +255,9 @@ def _figures(
     w = _weights(data, predicted, weight)
     chi2, goof = float((w * (data.fo2 - predicted) ** 2).sum()), _goof(w, data, linear)
     normal, _ = _equations(w, goof**2, data, linear, restraints, state.model)
-    variance = np.maximum(np.diag(np.linalg.pinv(normal, hermitian=True)), 0) * goof**2
+    size = _sizes(normal)
+    inverse = np.linalg.pinv(normal / np.outer(size, size), hermitian=True)
+    variance = np.maximum(np.diag(inverse), 0) * goof**2 / size**2
     off = restraints.departures(state.model) if restraints else np.zeros(0)
     site_esd, u_esd, at = np.zeros_like(state.model.sites), np.zeros(len(state.model.elements)), 1
     tensor_esd = np.zeros_like(state.model.tensors)

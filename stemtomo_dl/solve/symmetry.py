@@ -167,8 +167,8 @@ def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
 
     Noise and multiple scattering make even Friedel mates differ, so a class is held against two marks: their Rint, and
     the one that reflections of like resolution which have nothing to do with each other would have in that class. Data
-    that hold no equivalents in a class were merged in it. The lower class is the next highest in which equivalents
-    agree clearly better.
+    that hold no equivalents in a class were merged in it, or in another of as many operations (4/m and mmm): all of
+    these may be. The lower class is the next highest in which equivalents agree clearly better.
     """
     classes = {laue_rotations(g.operations()).tobytes(): laue_rotations(g.operations()) for g in groups}
     merged = [merge(data, r) for r in classes.values()]
@@ -181,8 +181,13 @@ def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
 
     fitting = [m for m in merged if m is lowest or fits(m)]
     fitting.sort(key=lambda m: (-len(m.rotations), np.nan_to_num(m.rint)))
-    sure = ground + _CLEARLY * (np.nan_to_num(fitting[0].rint) - ground)
-    return fitting[:1] + [m for m in fitting[1:] if np.nan_to_num(m.rint) < sure][:1]
+    first, *others = fitting
+    sure = ground + _CLEARLY * (np.nan_to_num(first.rint) - ground)
+    lower = [m for m in others if np.nan_to_num(m.rint) < sure][:1]
+    alike = [m for m in others if len(m.rotations) == len(first.rotations) and m.repeated < _REPEATED]
+    if first.repeated >= _REPEATED:
+        return [first, *lower]
+    return [first, *alike, *(m for m in lower if m not in alike)]
 
 
 def _strangers(data: Intensities, merged: Merged) -> float:

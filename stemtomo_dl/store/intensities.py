@@ -17,6 +17,7 @@ from stemtomo_dl.store.hklf4 import read_hklf4
 
 _LATTICE = {1: "P", 2: "I", 3: "R", 4: "F", 5: "A", 6: "B", 7: "C"}  # SHELX's LATT
 _PALETTE = ("O", "Si", "Ti", "Zr", "Pb")  # each stands for those of about its atomic number
+_FEWEST = 5  # reflections; gold has eight to 1 Å
 _WAVELENGTH = 0.0251  # Å, 200 kV, where no file says
 
 
@@ -53,7 +54,7 @@ def read_intensities(
         stated, table = _pets(path, text)
     else:
         stated, table = _ins(beside, ins), read_hklf4(path, text)
-    if len(table) < 10:
+    if len(table) < _FEWEST:
         raise InputError(f"{path}: holds {len(table)} reflections; give HKLF 4 (3I4,2F8) or .cif_pets")
     if cell is not None:
         stated["cell"] = _cell("--cell", re.split(r"[,\s]+", cell.strip()))
@@ -65,6 +66,10 @@ def read_intensities(
         stated["per_cell"] = False
     if not stated.get("composition"):
         raise InputError(f"{path}: the elements are not known; give --elements, as Ti,O, or guess")
+    if {e for e, _ in stated["composition"]} <= {"H", "D"}:
+        raise InputError(
+            f"{path}: hydrogen alone is stated, and is not looked for; give the other elements (--elements)"
+        )
     for element, _ in stated["composition"]:
         scattering_factor(element, np.zeros(1))
     operations = stated.get("operations")
@@ -74,6 +79,8 @@ def read_intensities(
     sigma, notes = np.where(table[:, 4] > 0, table[:, 4], stood_in), []
     if without := int((table[:, 4] <= 0).sum()):
         notes.append(f"{without} reflections have no σ above 0, and were given 0.1 |I| + 0.01 <|I|>")
+    if "wavelength" not in stated:
+        notes.append(f"no wavelength is stated: that of 200 kV, {_WAVELENGTH} Å, was taken")
     data = Intensities(
         name=path.stem,
         cell=stated["cell"],
@@ -93,7 +100,13 @@ def read_intensities(
         notes.append(
             "LATT without SYMM states no more than a lattice: the group was looked for (--space-group keeps one)"
         )
-    opened = space_group is None and (lattice_only or _holosymmetric(data))
+    holosymmetric = data.operations is not None and _holosymmetric(data)
+    if space_group is None and holosymmetric and not lattice_only:
+        notes.append(
+            "the stated group only names a Laue class, as files do before a group is known: it was looked for "
+            "(--space-group keeps one)"
+        )
+    opened = space_group is None and (lattice_only or data.operations is None or holosymmetric)
     return replace(data, operations=None if opened else data.operations, notes=tuple(notes))
 
 
@@ -174,7 +187,7 @@ def _instructions(path: Path, text: str) -> dict:
                 triplets.append("".join(words[1:]))
             case "SFAC":
                 short = not re.fullmatch(r"[-+.\d]+(?:[eE][-+]?\d+)?", words[2]) if len(words) > 2 else True
-                symbols += [w.capitalize() for w in (words[1:] if short else words[1:2])]
+                symbols += [re.sub(r"\d*[-+]$", "", w).capitalize() for w in (words[1:] if short else words[1:2])]
             case "UNIT":
                 counts = [float(w) for w in words[1:]]
                 counts = [] if set(counts) == {1.0} else counts  # a list of elements, as files that are not solved have

@@ -66,7 +66,7 @@ def test_deviations_of_nothing_are_replaced_and_that_is_said(tmp_path, sigma):
     data = read(tmp_path, lines(sigma=sigma))
     assert (data.sigma > 0).all()
     assert data.notes[0].startswith(f"{len(HKL)} reflections have no σ above 0")
-    assert not read(tmp_path, lines()).notes
+    assert not any("σ" in note for note in read(tmp_path, lines()).notes)
 
 
 @pytest.mark.parametrize(("value", "rows"), [("?", len(HKL) - 1), ("12x", None), ("inf", None)])
