@@ -102,24 +102,30 @@ def _shell_charts(phase: PhaseFigures) -> list[str]:
 
 def _reciprocal(folder: Path, f: dict[str, Any], damaged: list[str]) -> str:
     """The layers hk0, h0l and 0kl of the merged intensities with their equivalents, and all of them in space."""
-    merged = attempt(damaged, lambda: _merged(folder / "merged.hkl"))
-    if merged is None:
+    drawn = attempt(damaged, lambda: _drawn(_merged(folder / "merged.hkl"), f))
+    if drawn is None:
         return '<p class="warn">merged.hkl cannot be read, so its layers are not shown.</p>'
+    layers, view = drawn
+    figures = "".join(
+        f"<figure>{svg}<figcaption>{layer_name(axis)}</figcaption></figure>"
+        for svg, axis in zip(layers, (2, 1, 0), strict=True)
+    )
+    return f"""<div class="three">{figures}</div>
+<p class="note">Merged intensities with their equivalents, dots larger with the amplitude √I, over all nodes of the
+layer (grey). Nodes without a dot were not measured; rows of the smallest dots, weak among strong ones, are systematic
+absences.</p>
+<h4>In three dimensions</h4>{solid(view, "Merged intensities in reciprocal space")}"""
+
+
+def _drawn(merged: tuple[np.ndarray, np.ndarray], f: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The layers of merged intensities with their equivalents, and the view that turns."""
     hkl, intensity = merged
     rotations = np.array([o.rot for o in gemmi.SpaceGroup(f["laue_setting"]).operations().sym_ops]) // gemmi.Op.DEN
     images = np.concatenate([hkl @ r for r in (*rotations, *-rotations)])
     images, first = np.unique(images, axis=0, return_index=True)
     everywhere = images, intensity[first % len(hkl)]
     ub = np.array(gemmi.UnitCell(*f["cell"]).frac.mat.tolist()).T
-    figures = "".join(
-        f"<figure>{svg}<figcaption>{layer_name(axis)}</figcaption></figure>"
-        for svg, axis in zip(merged_layers(ub, f["lattice"], *everywhere), (2, 1, 0), strict=True)
-    )
-    return f"""<div class="three">{figures}</div>
-<p class="note">Merged intensities with their equivalents, dots larger with the amplitude √I, over all nodes of the
-layer (grey). Nodes without a dot were not measured; rows of the smallest dots, weak among strong ones, are systematic
-absences.</p>
-<h4>In three dimensions</h4>{solid(merged_view(ub, *everywhere), "Merged intensities in reciprocal space")}"""
+    return merged_layers(ub, f["lattice"], *everywhere), merged_view(ub, *everywhere)
 
 
 def _merged(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -100,13 +100,12 @@ def read_intensities(
         notes.append(
             "LATT without SYMM states no more than a lattice: the group was looked for (--space-group keeps one)"
         )
-    holosymmetric = data.operations is not None and _holosymmetric(data)
-    if space_group is None and holosymmetric and not lattice_only:
+    elif space_group is None and data.operations is not None and _holosymmetric(data):
         notes.append(
             "the stated group only names a Laue class, as files do before a group is known: it was looked for "
             "(--space-group keeps one)"
         )
-    opened = space_group is None and (lattice_only or data.operations is None or holosymmetric)
+    opened = space_group is None and (lattice_only or _holosymmetric(data))
     return replace(data, operations=None if opened else data.operations, notes=tuple(notes))
 
 

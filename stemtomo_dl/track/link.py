@@ -20,7 +20,7 @@ from stemtomo_dl.track.series import Series, arrange
 from stemtomo_dl.track.settle import axis_error, rigid_solution
 from stemtomo_dl.track.solution import Solution
 from stemtomo_dl.track.stitch import stitch
-from stemtomo_dl.track.survey import FEWEST_TOLD, Survey, affine_motion, smooth_noise, survey
+from stemtomo_dl.track.survey import Survey, affine_motion, smooth_noise, survey
 from stemtomo_dl.track.tracklets import Rules, link_nearest
 
 _ROUNDS, _STABLE = 4, 3e-4  # of linking anew, and the share of entries that may still change
@@ -37,8 +37,6 @@ _START_DEG = 7.5  # about the surveyed axis
 _STATED_DEG = 3.0  # standard error of a stated axis
 _RADIANS = 1.6  # degrees; a series within is hardly one
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
-
-
 _TOO_FEW = "too few particles could be followed to tell drift from tilt"
 
 
@@ -103,7 +101,7 @@ def link(
         note = "; ".join(filter(None, (note, f"{left} outlines at tilts without an angle are not linked")))
     if found is not None:
         return _labels(series, found.tracks), rigid_solution(series, *found, alpha_deg, note)
-    if len(series.alpha) >= FEWEST_TOLD and 0 < np.abs(series.alpha).max() < np.radians(_RADIANS):
+    if 0 < np.abs(series.alpha).max(initial=0) < np.radians(_RADIANS):
         note += "; angles are taken to be degrees: are these radians?"
     label = _labels(series, plain)
     return label, plain_solution(series, label, alpha_deg, tilt_axis_deg, noise, note)
@@ -143,9 +141,7 @@ def _held_against(
     if _is_longer(plain, index):
         return "particles do not move as on one rigid stage: nearness alone follows them over longer stretches", None
     noise = smooth_noise(series, free)
-    wrong = (
-        affine_motion(series, free, replace(fitted.model, noise_px=noise)) if len(series.alpha) >= FEWEST_TOLD else 0.0
-    )
+    wrong = affine_motion(series, free, replace(fitted.model, noise_px=noise))
     if wrong > _MOST_AFFINE * noise:
         return (
             f"particles do not move as on one rigid stage: {wrong:.1f} px of their motion go by their places, which "

@@ -14,7 +14,7 @@ from stemtomo_dl.track.series import Series
 _AXES = np.arange(-90.0, 90.0, 7.5)
 _SCALES = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.45, 1.7, 2.0, 2.4])  # of the tilt angles, besides 1
 _ENOUGH_TILTS = 100
-FEWEST_TOLD = 10  # tilts that tell wrong angles from a few wrong links
+_FEWEST_TOLD = 10  # tilts that tell wrong angles from a few wrong links
 _CLEARLY_LESS = 0.9  # a stage is another than the stated one where its misfit is less than this share of that one's
 _LEAST_NOISE_PX = 0.2
 OPEN = (
@@ -82,7 +82,7 @@ def survey(series: Series, index: np.ndarray, model: Model, stated_deg: float | 
     if abs(turn) > reach_deg:
         notes.append(f"the particles turn about an axis {abs(turn):.0f}° from the stated one: check tilt_axis_deg")
     scale = 1.0
-    if index.shape[1] >= FEWEST_TOLD:
+    if index.shape[1] >= _FEWEST_TOLD:
         scale = _scale(series, index, replace(trial, axis_deg=axis), cost)
     if scale != 1:
         notes.append(f"the particles move as if the tilt angles were {scale:.2f} times the stated ones: check them")
@@ -130,8 +130,10 @@ def affine_motion(series: Series, index: np.ndarray, model: Model) -> float:
     """Motion that goes by the particles' places and is not that of the rigid stage, rms px along each axis.
 
     At every tilt, what is left of the motion is fitted by a linear function of (U, V, Z): wrong angles, a wrong axis
-    or magnification leave much, particles' own motion only what chance does, which is taken off.
+    or magnification leave much, particles' own motion only what chance does, which is taken off. Few tilts tell none.
     """
+    if index.shape[1] < _FEWEST_TOLD:
+        return 0.0
     fitted = fit(series, index, replace(model, creep=0.0), 5)
     left, where = _left(series, index, fitted), np.column_stack([fitted.u[:, 0], fitted.v[:, 0], fitted.u[:, 1]])
     where = np.column_stack([np.ones(len(where)), (where - where.mean(0)) / (where.std(0) + 1e-9)])
