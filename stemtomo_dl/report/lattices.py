@@ -153,7 +153,7 @@ lattice; circles that are all beside the spots are a wrong one.</p>
 <div class="two"><figure>{misfit_chart(detail)}<figcaption>Rms distance of the spots from their nodes.</figcaption>
 </figure><figure>{indexed_chart(detail)}<figcaption>Spots at every tilt.</figcaption></figure></div>
 <h4>Layers through the origin</h4><div class="three">{layers}</div>
-<p class="note">Dots are {_drawn(detail)}, larger with the amplitude; grey dots are nodes, vermilion ones spots off the
+<p class="note">Dots, larger with the amplitude, are {_drawn(detail)}. Grey dots are nodes, vermilion ones spots off the
 lattice.</p>
 <h4>All layers, projected</h4><div class="three">{whole}</div>
 <h4>In three dimensions</h4>{solid(lattice_view(detail), f"Spots of particle {track} in reciprocal space")}
