@@ -159,7 +159,8 @@ def _solve_phase(
     """Solve one phase, on whatever process."""
     data = read_intensities(place / "merged.hkl", elements=elements)
     stats = read_stats(place)
-    data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"))
+    # Notes say what the reader made of a file from elsewhere; merged.ins names a Laue class because we wrote it so.
+    data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"), notes=())
     found = _solved(data, known, 0, mixed=mixed, restraints=restraints)
     if elements == GUESS:
         _tell_guessed(found)
