@@ -17,7 +17,7 @@ from stemtomo_dl.solve.trials import Trial, build_trial
 from stemtomo_dl.solve.wilson import centre_likelihood
 
 _LIGHTEST_HEAVY = 11  # atomic number from which flipping finds an atom by itself
-STARTS = 400  # of recycling, at most
+STARTS = 1200  # of recycling, at most
 _GROUPS = 3  # that are tried in turn
 _STANDS_OUT = 5.0  # standard deviations of the crowd above its median, from which a start is built
 _CROWD = 10  # starts that make one

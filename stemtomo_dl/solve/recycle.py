@@ -13,6 +13,7 @@ from scipy import fft
 
 from stemtomo_dl.scattering import scattering_factor
 from stemtomo_dl.solve.model import Symmetry
+from stemtomo_dl.solve.tops import apart, between_points, peaks
 
 _CYCLES = 60  # of one start
 _WHOLE = 4  # last cycles, in which no atom is left out
@@ -22,8 +23,6 @@ _SPACING = 0.3  # Å, of the map
 _APART = 1.0  # Å, between atoms
 _SHELLS = 12
 _MORE = 6  # peaks looked at, for each atom and place
-_NEIGHBOURS = sorted(np.argwhere(np.ones((3, 3, 3))) - 1, key=lambda s: int(np.abs(s).sum()))[1:]
-_HIGH = 0.15  # share of the map's points, among which peaks are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,29 +149,9 @@ class Recycler:
 
     def _peaks(self, density: np.ndarray) -> np.ndarray:
         """The highest peaks (atom, 3), no two of which are the same atom."""
-        top = self._tops(density)
-        height = density[tuple(top.T)]
-        place = top.astype(float)
-        for axis in range(3):
-            step = np.eye(3, dtype=int)[axis]
-            low, high = (density[tuple(((top + s * step) % self.shape).T)] for s in (-1, 1))
-            curve = low - 2 * height + high
-            place[:, axis] += np.where(curve < 0, 0.5 * (low - high) / np.where(curve < 0, curve, 1), 0)
-        sites = place / self.shape
-        kept: list[int] = []
-        images = np.einsum("oij,nj->noi", self.symmetry.rotations, sites) + self.symmetry.shifts
-        for i in range(len(sites)):
-            away = images[kept] - sites[i]
-            away -= np.round(away)
-            if not kept or (((away @ self.symmetry.direct.T) ** 2).sum(-1) > _APART**2).all():
-                kept.append(i)
-                if len(kept) == self.atoms:
-                    break
+        top, height = peaks(density)
+        order = np.argsort(-height, kind="stable")[: _MORE * len(self.symmetry.rotations) * self.atoms]
+        sites = between_points(density, top[order]) / self.shape
+        symmetry = self.symmetry
+        kept = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, _APART, self.atoms)
         return np.asarray(sites[kept] % 1)
-
-    def _tops(self, density: np.ndarray) -> np.ndarray:
-        """Points (peak, 3) that no neighbour exceeds, highest first; only among the highest of the map, to be quick."""
-        at = np.argwhere(density > np.quantile(density, 1 - _HIGH))
-        for step in _NEIGHBOURS:
-            at = at[density[tuple(at.T)] >= density[tuple(((at + step) % self.shape).T)]]
-        return at[np.argsort(-density[tuple(at.T)])][: 2 * _MORE * self.atoms]
