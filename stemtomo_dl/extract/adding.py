@@ -79,9 +79,10 @@ def _move(
 def _as_values(source: np.ndarray, ok: np.ndarray, out: np.ndarray) -> bool:
     gone, zero = 0, out.dtype.type(0)
     for x in range(len(out)):
-        finite = is_finite(source[x])
-        out[x] = source[x] if finite and ok[x] else zero
+        value, finite = source[x], is_finite(source[x])
         gone += not finite and ok[x] > 0
+        value = value if finite else source.dtype.type(0)
+        out[x] = value if ok[x] else zero  # fetched in any case, or the loop would not be vectorised
     return gone == 0
 
 
@@ -180,11 +181,15 @@ def add_gauge(
     patterns: np.ndarray, chosen: np.ndarray, good: np.ndarray, first: int, last: int, gauge: np.ndarray
 ) -> None:
     """Add some patterns to rows first … last − 1 of the sum and the sum of squares, on the detector's own grid."""
-    cols = patterns.shape[2]
     for i in chosen:
         for y in range(first, last):
-            line, ok, total, squares = patterns[i, y], good[y], gauge[0, y], gauge[1, y]
-            for x in range(cols):
-                value = np.float32(line[x]) if is_finite(line[x]) and ok[x] else np.float32(0)
-                total[x] += value
-                squares[x] += value * value
+            _add_with_squares(patterns[i, y], good[y], gauge[0, y], gauge[1, y])
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_with_squares(line: np.ndarray, ok: np.ndarray, total: np.ndarray, squares: np.ndarray) -> None:
+    for x in range(len(line)):
+        value = np.float32(line[x]) if is_finite(line[x]) else np.float32(0)
+        value = value if ok[x] else np.float32(0)
+        total[x] += value
+        squares[x] += value * value

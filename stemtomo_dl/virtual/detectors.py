@@ -213,13 +213,16 @@ def measure(
 def _scatter(values: np.ndarray, film: np.ndarray, dark: np.ndarray, top: np.ndarray, sums: np.ndarray) -> None:
     """Add a strip to the sum of squares and the product of `Totals.take`; its highest counts stay in ``top``."""
     zero: Any = np.float32(0)
-    squares = product = zero
+    squares, product, none = zero, zero, values.dtype.type(0)
     for x in range(len(values)):
-        seen = values[x] if dark[x] and is_finite(values[x]) else values.dtype.type(0)
+        # Fetched and put back whatever they are, or the loop would not be vectorised; nor would it with one number
+        # for the top.
+        value = values[x] if is_finite(values[x]) else none
+        seen = value if dark[x] else none
         rest = np.float32(seen) - film[x]
         squares += rest * rest
         product += rest * film[x]
-        top[x] = seen if seen > top[x] else top[x]  # not one number, or the loop would not be vectorised
+        top[x] = max(top[x], seen)
     sums[4] += squares
     sums[5] += product
 
