@@ -135,7 +135,7 @@ def collect(scan: Scan, todo: Plan, particles: int, bad: np.ndarray, config: Ext
     good = (~bad).astype(_strip_type(scan.dtype))
     sums = np.zeros((particles * KINDS, rows, cols), "f4")
     lost, squares = _lost(todo, particles, bad), np.zeros((particles, rows, cols), "f4")
-    gauge = np.zeros((2, rows, cols), "f4")
+    gauge = np.zeros((2, rows, cols))  # squares of a camera's offset would leave no digits for the scatter about it
     used = ((np.diff(todo.start) > 0) | todo.gauged).reshape(scan.shape[:2])
     index = np.arange(used.size).reshape(used.shape)
     tiles = [_around(t, used) for t in scan.tiles(int(config.block_mb * 2**20)) if used[t.window].any()]

@@ -17,13 +17,19 @@ _NEAR = np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2)  # a Gaussian's weights, pi
 _NEAR /= _NEAR.sum()
 _LEAST_NEAR = 1e-3  # of the weights, for a pixel to be filled
 _LEAST_GAUGE, _GAUGE_BINS, _DARK = 20, 12, 0.9  # the brightest tenth is the direct beam
+_FAR_BETTER = 0.5  # of the misfit, for a camera to have an offset
 
 
 class Camera(NamedTuple):
-    """Variance of a pixel's value n: ``gain`` · n + ``readout``, counts² per count and counts²."""
+    """Variance of a pixel's value n: ``gain`` · n + ``readout``, counts² per count and counts².
+
+    ``readout`` is the variance of a value of 0: below 0 where the camera adds an offset to all values. ``least`` is
+    that which even the darkest pixels have without a single count.
+    """
 
     gain: float
     readout: float
+    least: float = 0.0
 
 
 COUNTING = Camera(1.0, 0.0)
@@ -43,10 +49,21 @@ def camera_noise(sums: Sums, bad: np.ndarray) -> Camera:
     use = ~bad & (mean <= np.quantile(mean[~bad], _DARK))
     bins = [b for b in np.array_split(np.argsort(mean[use]), _GAUGE_BINS) if len(b)]
     m, v = (np.array([values[use][b].mean(dtype="f8") for b in bins]) for values in (mean, variance))
-    if not (m > 0).any() or not (v > 0).all():
-        return COUNTING
-    (gain, readout), _ = nnls(np.stack([m, np.ones_like(m)], 1) / v[:, None], np.ones(len(v)))
-    return Camera(float(gain), float(readout)) if gain > 0 else Camera(1.0, float(readout))
+    return _line(m, v) if (v > 0).all() else COUNTING
+
+
+def _line(mean: np.ndarray, variance: np.ndarray) -> Camera:
+    """The line through variances (n) against means, each known to the same share of itself.
+
+    It does not fall, and starts below 0 only where the fit is then far better: values with an offset.
+    """
+    design, ones = np.stack([mean, np.ones_like(mean)], 1) / variance[:, None], np.ones(len(mean))
+    (gain, readout), misfit = nnls(design, ones)
+    free = np.linalg.lstsq(design, ones, rcond=None)[0]
+    if free[0] > 0 and np.linalg.norm(design @ free - ones) < _FAR_BETTER * misfit:
+        gain, readout = free
+    least = max(float(readout + gain * min(mean.min(), 0.0)), 0.0)
+    return Camera(float(gain) if gain > 0 else 1.0, float(readout), least)
 
 
 class Pattern(NamedTuple):
@@ -85,8 +102,9 @@ def finish(
     known = 1 - lost / np.maximum(total, 1e-30).astype("f4")[:, None, None]
     measured = (known >= _LEAST_KNOWN) | (total == 0)[:, None, None]
     whole = np.where(measured, sums / np.maximum(known, _LEAST_KNOWN), 0)
-    variance = camera.gain * np.maximum(squares, floor[1]) / np.maximum(known[0], _LEAST_KNOWN) ** 2
-    variance += np.float32(camera.readout * floor[0])
+    there = np.maximum(known[0], _LEAST_KNOWN)
+    variance = camera.gain * squares + np.float32(camera.readout * floor[0]) * there
+    variance = np.maximum(variance, camera.gain * floor[1] + np.float32(camera.least * floor[0]) * there) / there**2
     both = measured.all(0)
     values, gaps = np.zeros(squares.shape, "f4"), np.zeros(squares.shape, bool)
     for kind in range(2 if total[1] else 1):

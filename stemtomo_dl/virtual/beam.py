@@ -45,7 +45,7 @@ def _boxes(image: np.ndarray, size: int) -> np.ndarray:
             source, sums, tops = image[y, left + d : right + d], total[y, left:right], top[y, left:right]
             for x in range(right - left):
                 sums[x] += source[x]
-                tops[x] = max(tops[x], source[x])  # a choice whether to store would not be vectorised
+                tops[x] = source[x] if source[x] > tops[x] else tops[x]
     out = np.empty((rows, cols))
     high = np.empty(cols)
     for y in range(rows):
@@ -53,7 +53,7 @@ def _boxes(image: np.ndarray, size: int) -> np.ndarray:
         for v in range(max(0, y - reach), min(rows, y + reach + 1)):
             for x in range(cols):
                 out[y, x] += total[v, x]
-                high[x] = max(high[x], top[v, x])
+                high[x] = top[v, x] if top[v, x] > high[x] else high[x]
         out[y] -= high
     return out
 

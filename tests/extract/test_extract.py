@@ -166,13 +166,13 @@ def test_a_sloping_support_is_taken_away():
     np.testing.assert_allclose(out.patterns[0], 50 * gaussian(7, 9), atol=2e-3)
 
 
-@pytest.mark.parametrize("gain", [1.0, 3.5])
-def test_variances_are_those_of_repeated_experiments(gain):
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (3.5, 0.0), (1.0, 100.0), (1.0, -3.0)])
+def test_variances_are_those_of_repeated_experiments(gain, offset):
     rng = np.random.default_rng(3)
     masks, a, b = two_particles()
     mean = film_and(a, b, 50 * gaussian(7, 9), 80 * gaussian(19, 20), 4 * gaussian(13, 15, width=6))
     beam = np.broadcast_to(CENTRE + (0.3, -0.4), (20, 24, 2))
-    runs = [extract((gain * rng.poisson(mean / gain)).astype("f4"), masks, beam=beam) for _ in range(60)]
+    runs = [extract((gain * rng.poisson(mean / gain) + offset).astype("f4"), masks, beam=beam) for _ in range(60)]
     spread = np.var([r.patterns for r in runs], axis=0, ddof=1)
     stated = np.mean([r.variance for r in runs], axis=0)
     bright = stated > np.median(stated)
