@@ -184,10 +184,15 @@ def _work(todo: Plan, probe: np.ndarray) -> _Work:
     order = np.argsort(todo.sums[entry], kind="stable")
     entry, pattern = entry[order], pattern[order]
     by = todo.displaced[entry]
-    least, span = by.min(0, initial=0), np.ptp(by, 0) + 1 if len(by) else np.ones(2, int)
-    key = (pattern * span[0] + by[:, 0] - least[0]) * span[1] + by[:, 1] - least[1]  # one number: sorted far sooner
+    key = _numbered(pattern, by)
     _, first, moved = np.unique(key, return_index=True, return_inverse=True)
     return _Work(pattern[first], by[first], moved.ravel(), todo.sums[entry], todo.coefficient[entry])
+
+
+def _numbered(first: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """One number for each (first, column, row), in their order, of displacements ``by`` (n, 2): sorted far sooner."""
+    least, span = by.min(0, initial=0), np.ptp(by, 0) + 1 if len(by) else np.ones(2, int)
+    return np.asarray((first * span[0] + by[:, 0] - least[0]) * span[1] + by[:, 1] - least[1])
 
 
 def _lost(todo: Plan, particles: int, bad: np.ndarray) -> np.ndarray:
@@ -196,8 +201,9 @@ def _lost(todo: Plan, particles: int, bad: np.ndarray) -> np.ndarray:
     lost = np.zeros((particles * 2, rows, cols), "f4")
     kind = todo.sums % KINDS
     own = kind < 2
-    group = np.column_stack([2 * (todo.sums // KINDS) + kind, todo.displaced.clip((-cols, -rows), (cols, rows))])[own]
-    apart, which = np.unique(group, axis=0, return_inverse=True)
+    goal, by = (2 * (todo.sums // KINDS) + kind)[own], todo.displaced.clip((-cols, -rows), (cols, rows))[own]
+    _, first, which = np.unique(_numbered(goal, by), return_index=True, return_inverse=True)
+    apart = np.column_stack([goal, by])[first]
     weight = np.bincount(which.ravel(), np.abs(todo.coefficient[own]), len(apart))
     dx, dy = np.abs(apart[:, 1:]).max(0, initial=0)
     gone = np.pad(bad, ((dy, dy), (dx, dx)), constant_values=True).astype("f4")
