@@ -10,7 +10,8 @@ import numpy as np
 from stemtomo_dl import __version__
 from stemtomo_dl.export.structure import cif_tensors, formula
 from stemtomo_dl.scattering import scattering_factor
-from stemtomo_dl.solve.checks import bonds, hand
+from stemtomo_dl.solve.checks import angles, bonds, hand
+from stemtomo_dl.solve.esds import cell_spread
 from stemtomo_dl.solve.model import Model
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.peaks import potential
@@ -35,7 +36,7 @@ def with_esd(value: float, esd: float, digits: int = 5) -> str:
 def cif_text(trial: Trial, data: Intensities) -> str:
     """CIF of a refined model, in a block named after ``data``."""
     block = gemmi.cif.Block(re.sub(r"\s+", "_", data.name) or "solution")
-    tags = _chemistry(trial) | _cell(trial, data) | _measured(trial, data) | _refined(trial)
+    tags = _chemistry(trial) | _cell(trial) | _measured(trial, data) | _refined(trial)
     for tag, value in tags.items():
         block.set_pair(tag, value if value in (_UNKNOWN, _NONE) else gemmi.cif.quote(value))
     _loops(block, trial)
@@ -63,17 +64,16 @@ def _chemistry(trial: Trial) -> dict[str, str]:
     }
 
 
-def _cell(trial: Trial, data: Intensities) -> dict[str, str]:
+def _cell(trial: Trial) -> dict[str, str]:
     """Cell with its esds, and space group."""
     symmetry = trial.fit.model.symmetry
     group = gemmi.find_spacegroup_by_ops(symmetry.operations)
     names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-    edges = zip(names, symmetry.cell.parameters, data.cell_esd, strict=True)
-    spread = np.linalg.norm([e / v for v, e in zip(symmetry.cell.parameters[:3], data.cell_esd[:3], strict=True)])
-    volume = symmetry.cell.volume
+    esds, of_volume = cell_spread(symmetry)
+    edges = zip(names, symmetry.cell.parameters, esds.tolist(), strict=True)
     return {
         **{f"_cell_{n}": with_esd(v, e, 4) for n, v, e in edges},
-        "_cell_volume": with_esd(volume, volume * float(spread), 3),
+        "_cell_volume": with_esd(symmetry.cell.volume, of_volume, 3),
         "_cell_measurement_temperature": _UNKNOWN,
         "_space_group_crystal_system": group.crystal_system_str() if group else _UNKNOWN,
         "_space_group_IT_number": str(group.number) if group else _UNKNOWN,
@@ -177,7 +177,21 @@ def _loops(block: gemmi.cif.Block, trial: Trial) -> None:
     loop = block.init_loop("_geom_bond_", columns)
     for b in bonds(trial.fit):
         loop.add_row([names[b.first], names[b.second], with_esd(b.length, b.esd, 3), b.symmetry, "yes"])
+    _angles(block, trial)
     _reflections(block, trial)
+
+
+def _angles(block: gemmi.cif.Block, trial: Trial) -> None:
+    """Angles of the bonds at each atom."""
+    names, found = trial.fit.model.labels, angles(trial.fit)
+    if not found:
+        return
+    labels = [f"atom_site_label_{i}" for i in (1, 2, 3)]
+    columns = [*labels, "site_symmetry_1", "site_symmetry_3", "", "publ_flag"]
+    loop = block.init_loop("_geom_angle", [f"_{c}" if c else "" for c in columns])
+    for a in found:
+        ends = names[a.first.second], names[a.first.first], names[a.second.second]
+        loop.add_row([*ends, a.first.symmetry, a.second.symmetry, with_esd(a.degrees, a.esd, 2), "yes"])
 
 
 def _reflections(block: gemmi.cif.Block, trial: Trial) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from stemtomo_dl.scattering import scattering_factor
+from stemtomo_dl.solve.esds import cell_spread
 from stemtomo_dl.solve.model import Model
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.peaks import potential
@@ -83,7 +84,7 @@ def shelx_files(trial: Trial, data: Intensities, name: str) -> dict[str, str]:
     head = [
         f"TITL {data.name}",
         f"CELL {data.wavelength:.5f} {cell}",
-        f"ZERR {z} {' '.join(f'{v:.4f}' for v in data.cell_esd)}",
+        f"ZERR {z} {' '.join(f'{v:.4f}' for v in cell_spread(model.symmetry)[0])}",
         f"LATT {centring if inverse else -centring}",
         *symm,
         *(sfac_line(e) for e in units),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import gemmi
 import numpy as np
 
+from stemtomo_dl.solve.esds import Spread
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.refine import Fit
 from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
 _SAME_A = 0.02  # Å, between images of one atom that are one
+_BRIDGE = 1.25  # times as far from each other as either is from an atom between them: such two only touch
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
 _LEAST_U = 0.001  # Å²
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
@@ -64,34 +67,68 @@ class Bond:
 def distances(fit: Fit, reach: float) -> list[Bond]:
     """All distances to ``reach`` Å, shortest first, each image of the second atom counted."""
     model, symmetry = fit.model, fit.model.symmetry
-    sigma = np.sqrt(((fit.site_esd @ symmetry.direct.T) ** 2).mean(1))  # Å along any one direction
+    spread = Spread(model, fit.site_covariance)
     steps = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 3)
     found = []
     for i, site in enumerate(model.sites):
         for j, other in enumerate(model.sites):
             images = symmetry.rotations @ other + symmetry.shifts
             cells = np.floor(0.5 + site - images)[:, None] + steps
-            vectors = (images[:, None] + cells - site).reshape(-1, 3) @ symmetry.direct.T
+            away = (images[:, None] + cells - site).reshape(-1, 3)
+            vectors = away @ symmetry.direct.T
             lengths = np.linalg.norm(vectors, axis=1)
             near = np.flatnonzero((lengths > _SAME_A) & (lengths <= reach))
             apart = np.linalg.norm(vectors[near, None] - vectors[None, near], axis=2)
             first = near[~np.tril(apart < _SAME_A, -1).any(1)]  # on special positions images coincide
-            for place in first.tolist():
+            esds = spread.of_lengths(i, j, away[first], first // len(steps))
+            for place, esd in zip(first.tolist(), esds.tolist(), strict=True):
                 a, b, c = (round(x) for x in cells.reshape(-1, 3)[place].tolist())
-                esd = float(np.hypot(sigma[i], sigma[j]))
                 found.append(Bond(i, j, float(lengths[place]), esd, place // len(steps), (a, b, c)))
     return sorted(found, key=lambda b: b.length)
 
 
-def bonds(fit: Fit) -> list[Bond]:
-    """Distances that the covalent radii allow as bonds, each pair of elements once."""
+def _bonded(fit: Fit) -> list[Bond]:
+    """Distances that the covalent radii allow as bonds, from each atom of the model."""
     radius = [gemmi.Element(e).covalent_r for e in fit.model.elements]
     reach = 2 * max(radius, default=1.0) + _BOND_A
-    return [
-        b
-        for b in distances(fit, reach)
-        if b.first <= b.second and b.length <= radius[b.first] + radius[b.second] + _BOND_A
-    ]
+    return [b for b in distances(fit, reach) if b.length <= radius[b.first] + radius[b.second] + _BOND_A]
+
+
+def bonds(fit: Fit) -> list[Bond]:
+    """Distances that the covalent radii allow as bonds, each pair of atoms of the model from one end."""
+    return [b for b in _bonded(fit) if b.first <= b.second]
+
+
+@dataclass(frozen=True)
+class Angle:
+    """An angle between two bonds of one atom: from its first to its second, both with that atom as their ``first``."""
+
+    first: Bond
+    second: Bond
+    degrees: float
+    esd: float  # degrees
+
+
+def angles(fit: Fit) -> list[Angle]:
+    """Angles between bonds at each atom of the model; two that a third bridges, as Ti–O–Ti, count as not bonded."""
+    model, spread, every = fit.model, Spread(fit.model, fit.site_covariance), _bonded(fit)
+    symmetry, found = model.symmetry, []
+    for atom, site in enumerate(model.sites):
+        own = [b for b in every if b.first == atom]
+        arms = [symmetry.rotations[b.operation] @ model.sites[b.second] - site for b in own]
+        arms = [a + symmetry.shifts[b.operation] + b.cell for a, b in zip(arms, own, strict=True)]
+        away = np.array(arms).reshape(-1, 3) @ symmetry.direct.T
+        legs = np.maximum(*np.broadcast_arrays(_length(away), _length(away[:, None] - away)))
+        direct = [k for k in range(len(own)) if _BRIDGE * legs[k].min() >= _length(away[k])]
+        for i, j in combinations(direct, 2):
+            ends = own[i].operation, own[j].operation
+            angle = spread.of_angles((own[i].second, atom, own[j].second), (arms[i], arms[j]), ends)
+            found.append(Angle(own[i], own[j], *angle))
+    return found
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(vectors, axis=-1))
 
 
 def valence(cation: str, anion: str, length: float) -> tuple[float, int] | None:

@@ -22,10 +22,15 @@ class Symmetry:
     operations : gemmi.GroupOps
     cell : tuple of float
         a, b, c in Å, α, β, γ in degrees.
+    cell_esd : tuple of float
+        Standard deviations of ``cell``.
     """
 
-    def __init__(self, operations: gemmi.GroupOps, cell: tuple[float, ...]) -> None:
+    def __init__(
+        self, operations: gemmi.GroupOps, cell: tuple[float, ...], cell_esd: tuple[float, ...] = (0.0,) * 6
+    ) -> None:
         self.operations = operations
+        self.cell_esd = cell_esd
         self.cell = gemmi.UnitCell(*cell)
         self.direct = np.array(self.cell.orth.mat.tolist())  # columns a, b, c
         self.reciprocal = np.array(self.cell.frac.mat.tolist())  # rows a*, b*, c*

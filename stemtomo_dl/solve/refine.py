@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stemtomo_dl.solve.esds import inverse_normal, spreads
 from stemtomo_dl.solve.model import Factors, Model, Symmetry
 from stemtomo_dl.solve.restraints import Restraints
 
@@ -58,8 +59,8 @@ class Fit:
     weight : float
         a in w = 1 / (σ² + (aP)²), P = (Fo² + 2 Fc²) / 3.
     n_parameters, n_strong : int
-    site_esd : (atom, 3) f8
-        Cell edges; 0 where symmetry fixes a coordinate.
+    site_covariance : (3 atom, 3 atom) f8
+        Of all coordinates, cell edges squared; 0 where symmetry fixes a coordinate.
     u_esd : (atom,) f8
         Å², of the equivalent isotropic displacement.
     tensor_esd : (atom, 3, 3) f8
@@ -83,12 +84,17 @@ class Fit:
     weight: float
     n_parameters: int
     n_strong: int
-    site_esd: np.ndarray
+    site_covariance: np.ndarray
     u_esd: np.ndarray
     tensor_esd: np.ndarray
     shift: float
     n_restraints: int
     restrained_goof: float
+
+    @property
+    def site_esd(self) -> np.ndarray:
+        """Standard deviations (atom, 3) of coordinates, cell edges; 0 where symmetry fixes one."""
+        return np.sqrt(np.diag(self.site_covariance)).reshape(-1, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,21 +261,9 @@ def _figures(
     w = _weights(data, predicted, weight)
     chi2, goof = float((w * (data.fo2 - predicted) ** 2).sum()), _goof(w, data, linear)
     normal, _ = _equations(w, goof**2, data, linear, restraints, state.model)
-    size = _sizes(normal)
-    inverse = np.linalg.pinv(normal / np.outer(size, size), hermitian=True)
-    variance = np.maximum(np.diag(inverse), 0) * goof**2 / size**2
+    covariance = inverse_normal(normal, _sizes(normal)) * goof**2
     off = restraints.departures(state.model) if restraints else np.zeros(0)
-    site_esd, u_esd, at = np.zeros_like(state.model.sites), np.zeros(len(state.model.elements)), 1
-    tensor_esd = np.zeros_like(state.model.tensors)
-    for atom in range(len(u_esd)):
-        basis = state.model.site_basis(atom)
-        site_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ basis**2)
-        at += len(basis)
-        basis = state.model.tensor_basis(atom)
-        tensor_esd[atom] = np.sqrt(np.tensordot(variance[at : at + len(basis)], basis**2, 1))
-        d = state.model.symmetry.direct
-        u_esd[atom] = np.sqrt(variance[at : at + len(basis)] @ (np.einsum("ij,kjl,il->k", d, basis, d) / 3) ** 2)
-        at += len(basis)
+    site_covariance, u_esd, tensor_esd = spreads(state.model, covariance)
     fo, fc = data.amplitude, np.sqrt(predicted)
     strong = data.fo2 > STRONG * data.sigma
     return Fit(
@@ -285,7 +279,7 @@ def _figures(
         weight=weight,
         n_parameters=len(linear.jacobian),
         n_strong=int(strong.sum()),
-        site_esd=site_esd,
+        site_covariance=site_covariance,
         u_esd=u_esd,
         tensor_esd=tensor_esd,
         shift=shift,

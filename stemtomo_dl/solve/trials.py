@@ -168,7 +168,7 @@ def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases:
     theta2 = 2 * np.arcsin(np.clip(data.wavelength * np.linalg.norm(merged.hkl @ data.reciprocal, axis=1) / 2, 0, 0.99))
     path = data.wavelength**3 / np.sin(theta2)
     reflections = Reflections(merged.hkl[allowed], merged.intensity[allowed], merged.sigma[allowed], path[allowed])
-    fit = build(Symmetry(operations, data.cell), reflections, phases[allowed], data.stated, data.d_min)
+    fit = build(Symmetry(operations, data.cell, data.cell_esd), reflections, phases[allowed], data.stated, data.d_min)
     if fit is None:
         return None
     return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit), data.stated)

@@ -131,12 +131,13 @@ def test_four_gaussians_follow_the_electron_factor(element):
 
 @pytest.fixture(scope="module")
 def solved():
-    return solve(measured(known("brookite"), "Ti,O", 0.8, 0.8), np.random.default_rng(0))
+    data = replace(measured(known("brookite"), "Ti,O", 0.8, 0.8), cell_esd=(0.0004, 0.0011, 0.0, 0.0, 0.05, 0.0))
+    return solve(data, np.random.default_rng(0))
 
 
 def test_cif_reads_back_with_the_same_structure_factors(solved):
     best = solved.best
-    text = cif_text(best, replace(solved.intensities, name="my phase", cell_esd=(0.0004, 0.0011, 0.0, 0.0, 0.0, 0.0)))
+    text = cif_text(best, replace(solved.intensities, name="my phase"))
     contents = read_contents("solution", text)
     assert len(contents.operations) == 8
     theirs, ours = np.abs(structure_factors(contents, best.data.hkl)), np.abs(best.fit.fc)
@@ -146,7 +147,11 @@ def test_cif_reads_back_with_the_same_structure_factors(solved):
     assert gemmi.cif.as_string(block.find_value("_chemical_formula_sum")) == "O2 Ti"
     assert int(block.find_value("_cell_formula_units_Z")) == 8
     assert block.find_value("_cell_length_b").endswith("(11)")
-    assert block.find_value("_cell_angle_beta") == "90"
+    assert block.find_value("_cell_angle_beta") == "90"  # the group fixes it, whatever its esd is said to be
+    a, b, _ = (gemmi.cif.as_number(block.find_value(f"_cell_length_{x}")) for x in "abc")
+    volume, esd = block.find_value("_cell_volume").rstrip(")").split("(")
+    told = int(esd) * 10.0 ** -len(volume.partition(".")[2])
+    assert told == pytest.approx(float(volume) * np.hypot(0.0004 / a, 0.0011 / b), rel=0.1)  # two digits
     assert block.find_value("_chemical_absolute_configuration") == "."
     assert 4.0 < float(block.find_value("_exptl_crystal_density_diffrn")) < 4.3  # brookite's is 4.13
     assert float(block.find_value("_refine_ls_shift/su_max")) < 0.05
@@ -166,6 +171,17 @@ def test_bonds_of_the_cif_are_those_of_its_atoms_and_symmetry_codes(solved):
         image = np.array(operations[int(number) - 1].apply_to_xyz(atoms[second])) + [int(c) - 5 for c in cells]
         away = cell.orthogonalize(gemmi.Fractional(*(image - atoms[first])))
         assert abs(away.length() - gemmi.cif.as_number(length)) < 0.01
+    columns = ["atom_site_label_1", "atom_site_label_2", "atom_site_label_3", "site_symmetry_1", "site_symmetry_3", ""]
+    angles = block.find("_geom_angle", [f"_{c}" if c else "" for c in columns])
+    assert sum(r[1] == "Ti1" for r in angles) == 15  # of six neighbours
+    for one, middle, other, first, second, angle in angles:
+        arms = []
+        for label, code in ((one, first), (other, second)):
+            number, _, cells = ("1_555" if code == "." else code).partition("_")
+            image = np.array(operations[int(number) - 1].apply_to_xyz(atoms[label])) + [int(c) - 5 for c in cells]
+            arms.append(np.array(cell.orthogonalize(gemmi.Fractional(*(image - atoms[middle]))).tolist()))
+        cosine = arms[0] @ arms[1] / np.linalg.norm(arms[0]) / np.linalg.norm(arms[1])
+        assert abs(np.degrees(np.arccos(cosine)) - gemmi.cif.as_number(angle)) < 0.3
 
 
 def test_a_mediocre_fit_needs_sane_chemistry(solved):

@@ -91,5 +91,5 @@ def test_images_on_special_positions_count_once_whatever_the_cell():
     for a in np.arange(4.50, 4.60, 0.001).round(3):
         symmetry = Symmetry(gemmi.SpaceGroup("P -3 m 1").operations(), (a, a, 6.98, 90, 90, 120))
         model = Model.of(symmetry, ("Pb", "I"), [(0, 0, 0), (1 / 3, 2 / 3, 0.265)], 0.006)
-        fit = SimpleNamespace(model=model, site_esd=np.zeros((2, 3)))
+        fit = SimpleNamespace(model=model, site_covariance=np.zeros((6, 6)))
         assert sum((b.first, b.second) == (0, 1) for b in distances(fit, 3.4)) == 6
