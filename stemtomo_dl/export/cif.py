@@ -20,6 +20,7 @@ from stemtomo_dl.solve.trials import Trial
 
 _PRECISE = 19  # an esd is written with two digits up to this
 _DALTON = 1.66053907  # g/cm³ of one dalton in 1 Å³
+_POTENTIAL = 2 * np.pi * 0.529177  # Å: h² / 2πm₀e in units of e / 4πε₀, which is 2πa₀
 _MAP_A = 0.2  # Å between the points of the difference map
 _SIX = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _UNKNOWN, _NONE = "?", "."  # no value, and no sense in one
@@ -93,10 +94,10 @@ def _measured(trial: Trial, data: Intensities) -> dict[str, str]:
     fraction = _fraction(trial, float(d.min()))
     tags = {
         "_diffrn_ambient_temperature": _UNKNOWN,
-        "_diffrn_source": "transmission electron microscope",
+        "_diffrn_source.device": "elect-micro",
         "_diffrn_radiation_probe": "electron",
-        "_diffrn_radiation_type": "electron",
         "_diffrn_radiation_wavelength": f"{data.wavelength:.5f}",
+        "_diffrn_measurement_device": "transmission electron microscope",
         "_diffrn_measurement_method": "3D electron diffraction, tilt series",
         "_diffrn_reflns_number": str(data.observations or len(merged.index)),
         "_diffrn_reflns_av_R_equivalents": _UNKNOWN if rint is None else f"{rint:.4f}",
@@ -130,12 +131,10 @@ def _fraction(trial: Trial, d_min: float) -> str:
 def _refined(trial: Trial) -> dict[str, str]:
     """Refinement and its figures."""
     fit, symmetry = trial.fit, trial.fit.model.symmetry
-    fo = trial.data.amplitude / np.sqrt(fit.scale)
-    rest = (fo - np.sqrt(fit.fc2 / fit.scale)) * np.exp(1j * np.angle(fit.fc))
-    difference = potential(symmetry, trial.data.hkl, rest, _MAP_A)
-    about = ["Electron scattering factors; kinematical intensities. Difference densities are of the potential."]
+    difference = residual_potential(trial)
     return {
-        "_refine_special_details": " ".join(about),
+        "_refine.diffraction_theory": "kinematical",
+        "_refine_special_details": "Electron scattering factors of neutral atoms at rest, in Å.",
         "_refine_ls_structure_factor_coef": "Fsqd",
         "_refine_ls_matrix_type": "full",
         "_refine_ls_weighting_scheme": "calc",
@@ -156,11 +155,22 @@ def _refined(trial: Trial) -> dict[str, str]:
         "_refine_ls_number_restraints": str(fit.n_restraints),
         "_refine_ls_restrained_S_all": f"{fit.restrained_goof:.3f}",
         "_refine_ls_shift/su_max": f"{fit.shift:.3f}",
-        "_refine_diff_density_max": f"{difference.max():.3f}",
-        "_refine_diff_density_min": f"{difference.min():.3f}",
-        "_refine_diff_density_rms": f"{difference.std():.3f}",
+        "_refine_diff.potential_max": f"{difference.max():.3f}",
+        "_refine_diff.potential_min": f"{difference.min():.3f}",
+        "_refine_diff.potential_RMS": f"{difference.std():.3f}",
         "_atom_sites_solution_primary": "dual" if trial.recycled else "iterative",
     }
+
+
+def residual_potential(trial: Trial) -> np.ndarray:
+    """Difference map (a, b, c) of the electrostatic potential over the whole cell, elementary charges per Å.
+
+    With f in Å the sum Σ (Fo − Fc) exp(−2πi h·x) / V is in 1/Å², and the potential is h² / 2πm₀e of it. The unit is
+    that of the CIF dictionary, 1 e/Å = e / 4πε₀Å = 14.40 V.
+    """
+    fit, fo = trial.fit, trial.data.amplitude / np.sqrt(trial.fit.scale)
+    rest = (fo - np.sqrt(fit.fc2 / fit.scale)) * np.exp(1j * np.angle(fit.fc))
+    return _POTENTIAL * potential(fit.model.symmetry, trial.data.hkl, rest, _MAP_A)
 
 
 def _loops(block: gemmi.cif.Block, trial: Trial) -> None:

@@ -155,6 +155,12 @@ def test_cif_reads_back_with_the_same_structure_factors(solved):
     assert block.find_value("_chemical_absolute_configuration") == "."
     assert 4.0 < float(block.find_value("_exptl_crystal_density_diffrn")) < 4.3  # brookite's is 4.13
     assert float(block.find_value("_refine_ls_shift/su_max")) < 0.05
+    assert block.find_value("_refine_diff_density_max") is None  # electrons see the potential
+    assert (
+        0
+        < float(block.find_value("_refine_diff.potential_RMS"))
+        < float(block.find_value("_refine_diff.potential_max"))
+    )
     assert "inversion centre" in gemmi.cif.as_string(block.find_value("_refine_ls_abs_structure_details"))
 
 
