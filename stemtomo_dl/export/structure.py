@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import gemmi
 import numpy as np
-from scipy.optimize import least_squares
 
-from stemtomo_dl.scattering import scattering_factor
+from stemtomo_dl.scattering import sfac_line
 from stemtomo_dl.solve.esds import cell_spread
 from stemtomo_dl.solve.model import Model
 from stemtomo_dl.solve.nouns import Intensities
@@ -37,32 +34,6 @@ def cif_tensors(model: Model) -> np.ndarray:
     """U (atom, 3, 3), Å², as CIFs and SHELX define it: M over the lengths of a*, b*, c*."""
     lengths = np.linalg.norm(model.symmetry.reciprocal, axis=1)
     return np.asarray(model.tensors / np.outer(lengths, lengths))
-
-
-@cache
-def four_gaussians(element: str) -> tuple[float, ...]:
-    """a1 b1 … a4 b4 c of Σ aᵢ exp(−bᵢ s²) + c, fitted to the electron scattering factor over 0 < s < 2 1/Å."""
-    s = np.linspace(0, 2, 201)
-    wanted = scattering_factor(element, s**2)
-
-    def misfit(p: np.ndarray) -> np.ndarray:
-        model = (p[0:8:2, None] * np.exp(-p[1:8:2, None] * s**2)).sum(0) + p[8]
-        return np.asarray((model - wanted) / wanted[0])
-
-    f0 = wanted[0] / 4
-    fit = least_squares(
-        misfit, [f0, 0.5, f0, 3, f0, 12, f0, 40, 0.0], bounds=([-50, 0.01] * 4 + [-1], [50, 300] * 4 + [1])
-    )
-    return tuple(float(v) for v in fit.x)
-
-
-def sfac_line(element: str) -> str:
-    """SHELX's long SFAC for electrons: four Gaussians and a constant, no dispersion or absorption."""
-    *pairs, c = four_gaussians(element)
-    found = gemmi.Element(element)
-    terms = [f"{v:.4f}" for v in pairs]
-    tail = f"{c:.4f} 0 0 0 {found.covalent_r:.2f} {found.weight:.3f}"
-    return f"SFAC {element.upper()} {' '.join(terms[:6])} =\n     {' '.join(terms[6:])} {tail}"
 
 
 def shelx_files(trial: Trial, data: Intensities, name: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from stemtomo_dl.crystal.phase import Phase, operator_text
 from stemtomo_dl.crystal.statistics import Shell
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.store.atomic import write_json, write_text
-from stemtomo_dl.store.reflections import write_hkl
+from stemtomo_dl.store.reflections import contents, write_hkl
 
 _LATT = {"P": 1, "I": 2, "R": 3, "F": 4, "A": 5, "B": 6, "C": 7}
 _DIGITS = 5
@@ -50,8 +50,7 @@ def _ins(phase: Phase, name: str, wavelength_a: float, elements: Sequence[str]) 
         lines.append(f"REM space groups that suit the absences: {'; '.join(likely)}")
     lines += [f"CELL {wavelength_a:.5f} {cell}", f"ZERR 1 {esd}", f"LATT {_LATT[phase.lattice[1]]}"]
     lines += [f"SYMM {triplet(r).upper()}" for r in proper_half(phase.laue.rotations)]
-    if elements:
-        lines += [f"SFAC {' '.join(elements)}", f"UNIT {' '.join('1' for _ in elements)}"]
+    lines += contents(elements)
     return "\n".join([*lines, "HKLF 4", "END"]) + "\n"
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from stemtomo_dl.config import GUESS
 from stemtomo_dl.crystal.bravais import cell_of
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.errors import InputError
+from stemtomo_dl.scattering import sfac_line
 from stemtomo_dl.store.atomic import write_json, write_text
 
 _HIGHEST = 9999.0  # F8.2 holds no more beside a sign
@@ -83,11 +85,17 @@ def write_hkl(path: Path, reflections: Reflections) -> None:
     write_text(path, "\n".join([*lines, f"{0:4d}{0:4d}{0:4d}{0:8.2f}{0:8.2f}"]) + "\n")
 
 
+def contents(elements: Sequence[str]) -> list[str]:
+    """SFAC and UNIT of a crystal of which no more than the elements is known; none where they are to be guessed."""
+    if not elements or list(elements) == [GUESS]:
+        return []
+    return [*map(sfac_line, elements), f"UNIT {' '.join('1' for _ in elements)}"]
+
+
 def write_ins(path: Path, title: str, crystal: Crystal, wavelength_a: float, elements: Sequence[str] = ()) -> None:
     """Write the head of a SHELX .ins: CELL with the electrons' wavelength, LATT, SFAC where elements are known."""
     cell = " ".join(f"{v:.4f}" for v in crystal.cell)
     lines = [f"TITL {title}", f"CELL {wavelength_a:.5f} {cell}", "ZERR 1 0 0 0 0 0 0"]
     lines.append(f"LATT {_LATT[crystal.lattice[1]]}")
-    if elements:
-        lines += [f"SFAC {' '.join(elements)}", f"UNIT {' '.join('1' for _ in elements)}"]
+    lines += contents(elements)
     write_text(path, "\n".join([*lines, "HKLF 4", "END"]) + "\n")

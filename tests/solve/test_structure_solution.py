@@ -11,8 +11,7 @@ import pytest
 from solve.synthetic import known, measured, number_of, worst_distance
 
 from stemtomo_dl.export.cif import cif_text, with_esd
-from stemtomo_dl.export.structure import ccp4_map, four_gaussians, shelx_files
-from stemtomo_dl.scattering import scattering_factor
+from stemtomo_dl.export.structure import ccp4_map, shelx_files
 from stemtomo_dl.simulate.cif import read_contents
 from stemtomo_dl.simulate.crystal import structure_factors
 from stemtomo_dl.solve import solve
@@ -118,15 +117,6 @@ def test_esds_are_written_as_in_cifs():
     assert with_esd(0.12894, 0.0004) == "0.1289(4)"
     assert with_esd(0.12894, 0.00123) == "0.1289(12)"
     assert with_esd(0.25, 0.0) == "0.25"
-
-
-@pytest.mark.parametrize("element", ["O", "Ti", "Cs", "Pb"])
-def test_four_gaussians_follow_the_electron_factor(element):
-    *pairs, c = four_gaussians(element)
-    s2 = np.linspace(0, 1.5, 50) ** 2
-    fitted = sum(a * np.exp(-b * s2) for a, b in zip(pairs[::2], pairs[1::2], strict=True)) + c
-    true = scattering_factor(element, s2)
-    assert np.abs(fitted - true).max() < 0.02 * true[0]
 
 
 @pytest.fixture(scope="module")
