@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stemtomo_dl.config import GUESS
+from stemtomo_dl.conventional import conventional
 from stemtomo_dl.dynamical import project_of, write_project
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.export.cif import cif_text
@@ -60,7 +61,7 @@ def phase(
     Parameters
     ----------
     path : Path
-        .hkl with its .ins, or .cif_pets.
+        .hkl with its .ins, or .cif_pets. A crystal in a reduced or primitive cell is solved in the conventional one.
     folder : Path
         For solution.cif, .res, .ins, .hkl, .ccp4 and stats.json; unsolved leaves stats.json alone.
     cell, space_group, elements : str or None
@@ -77,7 +78,8 @@ def phase(
     InputError
         If a file cannot be understood, or something is missing.
     """
-    data = read_intensities(path, cell, space_group, elements)
+    given = read_intensities(path, cell, space_group, elements)
+    data = conventional(given)
     if not (data.intensity > 0).any():
         raise InputError(f"{path}: no intensity is above 0; give |F|² of a crystal that diffracts")
     with progress.stage("solve", most_starts(data)) as advance:
@@ -85,7 +87,8 @@ def phase(
         if elements == GUESS:
             _tell_guessed(found)
         said = _write(folder, found)
-    return f"{said}: {folder / 'solution.cif'}" if said.startswith("solved") else said
+    told = f"{said}: {folder / 'solution.cif'}" if said.startswith("solved") else said
+    return told if data is given else f"{told}; {data.notes[-1]}"
 
 
 def solve_phases(run: Run, key: str) -> list[str]:

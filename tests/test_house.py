@@ -40,6 +40,7 @@ RANK = {
     "crystals": 9,
     "phases": 9,
     "dynamical": 9,
+    "conventional": 9,
     "interchange": 10,
     "freshness": 10,
     "known": 10,

@@ -11,6 +11,7 @@ import numpy as np
 from stemtomo_dl.scattering import scattering_factor
 
 U_START = 0.015  # Å²
+_EXACT = 1e-9  # of the metric tensor; what it departs by is rounding
 SNAP_A = 0.6  # an atom closer than this to its own image belongs on the special position between
 
 
@@ -21,7 +22,7 @@ class Symmetry:
     ----------
     operations : gemmi.GroupOps
     cell : tuple of float
-        a, b, c in Å, α, β, γ in degrees.
+        a, b, c in Å, α, β, γ in degrees, as measured: its metric tensor is averaged over the operations.
     cell_esd : tuple of float
         Standard deviations of ``cell``.
     """
@@ -31,10 +32,10 @@ class Symmetry:
     ) -> None:
         self.operations = operations
         self.cell_esd = cell_esd
-        self.cell = gemmi.UnitCell(*cell)
+        self.rotations = np.array([op.rot for op in operations]) // gemmi.Op.DEN
+        self.cell = _symmetric(gemmi.UnitCell(*cell), self.rotations)
         self.direct = np.array(self.cell.orth.mat.tolist())  # columns a, b, c
         self.reciprocal = np.array(self.cell.frac.mat.tolist())  # rows a*, b*, c*
-        self.rotations = np.array([op.rot for op in operations]) // gemmi.Op.DEN
         self.shifts = np.array([op.tran for op in operations]) / gemmi.Op.DEN
 
     @property
@@ -67,6 +68,19 @@ class Symmetry:
     def stabiliser(self, site: np.ndarray) -> np.ndarray:
         """Rotations (n, 3, 3) of the operations that leave a site where it is."""
         return np.asarray(self.rotations[self.images(site, site)[1] < 0.05])
+
+
+def _symmetric(cell: gemmi.UnitCell, rotations: np.ndarray) -> gemmi.UnitCell:
+    """The cell that rotations (operation, 3, 3) map onto itself, by the mean metric tensor over them."""
+    direct = np.array(cell.orth.mat.tolist())
+    metric = direct.T @ direct
+    mean = np.einsum("oji,jk,okl->il", rotations, metric, rotations) / len(rotations)
+    if np.abs(mean - metric).max() < _EXACT * metric.max():
+        return cell
+    lengths = np.sqrt(np.diag(mean))
+    angles = np.degrees(np.arccos(mean / np.outer(lengths, lengths)))
+    edges = *lengths.tolist(), *(float(angles[i]) for i in ((1, 2), (0, 2), (0, 1)))
+    return gemmi.UnitCell(*edges)
 
 
 @dataclass(frozen=True, eq=False)

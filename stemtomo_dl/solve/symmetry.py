@@ -139,18 +139,18 @@ def compatible_groups(data: Intensities) -> list[Any]:
         if (np.abs(np.swapaxes(r, 1, 2) @ data.metric @ r - data.metric) <= allowed).all():
             groups.append(group)
     points = [len(g.operations().cen_ops) for g in groups]
-    sure = [n * _has_centring(g, data) for g, n in zip(groups, points, strict=True)]
+    sure = [n * is_centred(g.operations(), data) for g, n in zip(groups, points, strict=True)]
     kept = [n > max(sure) or m == max(sure) for n, m in zip(points, sure, strict=True)]
     return [g for g, keep in zip(groups, kept, strict=True) if keep]
 
 
-def _has_centring(group: Any, data: Intensities) -> bool:
+def is_centred(operations: gemmi.GroupOps, data: Intensities) -> bool:
     """Whether the reflections that the centring of a group forbids are not in the data, or there is nothing in them.
 
     Scattering twice on a lattice leads to points of that lattice, so unlike those of screw axes and glide planes these
     reflections are as weak as noise is.
     """
-    forbidden = ~not_forbidden(group.operations(), data.hkl)
+    forbidden = ~not_forbidden(operations, data.hkl)
     if forbidden.sum() < _TELLING:
         return not forbidden.any()
     intensity, sigma = data.intensity[forbidden], data.sigma[forbidden]

@@ -1,5 +1,6 @@
 """Reflection files: SHELX's columns, wider ones with blanks between, and what cannot be either."""
 
+import gemmi
 import numpy as np
 import pytest
 
@@ -56,3 +57,13 @@ def test_cell_deviations_are_read_and_a_list_of_elements_is_no_composition(tmp_p
     data = read(tmp_path, [f"{h:4d}{k:4d}{m:4d}  100.00    5.00\n" for h, k, m in HKL], ins)
     assert data.cell_esd == (0.001, 0.002, 0.003, 0.0, 0.01, 0.0)
     assert data.composition == (("Ti", 0.0), ("O", 0.0))
+
+
+@pytest.mark.parametrize(("cell", "axes"), [("6.37,6.37,6.37,46.1,46.1,46.1", "R"), ("4.99,4.99,17.06,90,90,120", "H")])
+@pytest.mark.parametrize("group", ["R -3 c", "167"])
+def test_a_rhombohedral_group_is_taken_on_the_axes_of_the_cell(tmp_path, group, cell, axes):
+    path = tmp_path / "x.hkl"
+    path.write_text("".join(f"{h:4d}{0:4d}{0:4d}{9:8.2f}{1:8.2f}\n" for h in range(1, 9)))
+    read = read_intensities(path, cell, group, "Ca,C,O")
+    operations = gemmi.GroupOps([gemmi.Op(t) for t in read.operations])
+    assert gemmi.find_spacegroup_by_ops(operations).xhm() == f"R -3 c:{axes}"
