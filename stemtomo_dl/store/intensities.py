@@ -217,10 +217,8 @@ def _operations(path: Path, lattice: int, triplets: list[str]) -> tuple[str, ...
 
 
 def _group(symbol: str, cell: tuple[float, ...]) -> tuple[str, ...]:
-    found = gemmi.find_spacegroup_by_name(symbol, cell[3], cell[5])
-    if found is None and symbol.isdigit():
-        standard = gemmi.find_spacegroup_by_number(int(symbol))
-        found = standard and gemmi.find_spacegroup_by_name(standard.hm, cell[3], cell[5])  # of R, the axes of the cell
+    numbered = gemmi.find_spacegroup_by_number(int(symbol)) if symbol.isdigit() else None
+    found = gemmi.find_spacegroup_by_name(numbered.hm if numbered else symbol, cell[3], cell[5])  # of R, on these axes
     if found is None:
         raise InputError(f"--space-group '{symbol}' is unknown; give a symbol as P 21/c")
     if found.ext == "1":  # where an inversion centre is at the origin, phases are 0 or π
