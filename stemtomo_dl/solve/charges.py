@@ -33,3 +33,8 @@ def least_charge(counts: Mapping[str, float]) -> float | None:
     if not set(counts) <= set(_CHARGE) or not set(counts) & set(_ANIONS) or not set(counts) - set(_ANIONS):
         return None
     return float(sum(n * _CHARGE[e] for e, n in counts.items()))
+
+
+def charge_of_anion(element: str) -> int:
+    """Size of the charge of an element that is an anion where it is the most electronegative."""
+    return -_ANIONS[element]

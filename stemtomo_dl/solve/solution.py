@@ -11,6 +11,7 @@ import numpy as np
 
 from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
+from stemtomo_dl.solve.crowding import crowded
 from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
 from stemtomo_dl.solve.hidden import symmetry_beyond
@@ -210,6 +211,12 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     charge = least_charge({e: n for e, n in held.items() if n})
     if charge is not None and charge > 0:
         said.append("the model has too few anions to balance its charges")
+    if not data.guessed and (near := crowded(fit)):
+        atom, total, whole = near[0]
+        said.append(
+            f"bonds are far too short for these elements: valences of {fit.model.labels[atom]}'s sum to {total:.1f}, "
+            f"expected {whole}"
+        )
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")
