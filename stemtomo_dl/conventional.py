@@ -30,15 +30,15 @@ class Setting(NamedTuple):
     data : Intensities
     matrix : (3, 3) f8
         h' = matrix · h leads to them from those of the file.
-    lattice : str
-        Pearson's letters; empty of the file's own axes.
+    centring : str
+        Its letter; empty of the file's own axes, where nothing is said of it.
     rotations : (operation, 3, 3) int
         Of the highest Laue class that the intensities show in these axes; none where no table has such axes.
     """
 
     data: Intensities
     matrix: np.ndarray
-    lattice: str
+    centring: str
     rotations: np.ndarray
 
     @property
@@ -114,7 +114,7 @@ def _in(lattice: Lattice, data: Intensities, matrix: np.ndarray) -> Setting:
     )
     rotations = _laue(moved)
     esds = _changed_esds(data, moved.cell, matrix, rotations)
-    return Setting(replace(moved, cell_esd=esds), matrix, lattice.name, rotations)
+    return Setting(replace(moved, cell_esd=esds), matrix, lattice.name[1], rotations)
 
 
 def _changed_esds(
@@ -134,7 +134,7 @@ def _changed_esds(
 def _noted(best: Setting) -> Intensities:
     edges = " ".join(f"{v:.4g}" for v in best.data.cell)
     note = (
-        f"the cell that was given is not the conventional one of its lattice: solved in {edges} ({best.lattice}), with "
-        f"h,k,l = {operator_text(best.matrix)} of the indices given"
+        f"the cell that was given is not the conventional one of its lattice: solved in {edges} ({best.centring}), "
+        f"with h,k,l = {operator_text(best.matrix)} of the indices given"
     )
     return replace(best.data, notes=(*best.data.notes, note))

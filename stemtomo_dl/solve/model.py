@@ -78,7 +78,7 @@ def _symmetric(cell: gemmi.UnitCell, rotations: np.ndarray) -> gemmi.UnitCell:
     if np.abs(mean - metric).max() < _EXACT * metric.max():
         return cell
     lengths = np.sqrt(np.diag(mean))
-    angles = np.degrees(np.arccos(mean / np.outer(lengths, lengths)))
+    angles = np.degrees(np.arccos(np.clip(mean / np.outer(lengths, lengths), -1, 1)))
     edges = *lengths.tolist(), *(float(angles[i]) for i in ((1, 2), (0, 2), (0, 1)))
     return gemmi.UnitCell(*edges)
 
