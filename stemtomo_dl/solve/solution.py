@@ -114,7 +114,8 @@ def solve(
     sound = True
     while done < starts * (1 if sound else _MORE) and not (settled(found) and sound):
         for merged, grid in grids:
-            if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
+            tried = any(t.merged is merged for t in found.values())
+            if tried and any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
             factors, skewed = flip(grid, rng)
             skewness.append(skewed)
