@@ -10,7 +10,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.charges import least_charge
-from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
+from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings, without_anions
 from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
 from stemtomo_dl.solve.hidden import symmetry_beyond
@@ -211,6 +211,8 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     charge = least_charge({e: n for e, n in held.items() if n})
     if charge is not None and charge > 0:
         said.append("the model has too few anions to balance its charges")
+    elif charge is not None and not data.guessed and (lonely := without_anions(fit)):
+        said.append(f"{fit.model.labels[lonely[0]]} has no anion among its neighbours")
     expected, there = expected_atoms(data), float(fit.model.multiplicities.sum())
     if there < _SHARE * expected:
         said.append(f"the model has {there:.0f} atoms in the cell, of about {expected:.0f}")
