@@ -27,7 +27,17 @@ from stemtomo_dl.solve.symmetry import (
     merge,
     not_forbidden,
 )
-from stemtomo_dl.solve.trials import HOPEFUL, SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
+from stemtomo_dl.solve.trials import (
+    HOPEFUL,
+    SURE,
+    Trial,
+    add_trials,
+    finish,
+    in_order,
+    raise_class,
+    raise_symmetry,
+    settled,
+)
 from stemtomo_dl.solve.wilson import wilson_statistic
 
 STARTS = 12
@@ -121,6 +131,7 @@ def solve(
             skewness.append(skewed)
             add_trials(found, data, merged, groups, grid, factors, more=done > 0)
             raise_symmetry(found, data, merged, groups, grid)
+        raise_class(found, data, grids, groups)
         done += 1
         sound = _is_sound(data, found)
         advance()

@@ -147,6 +147,21 @@ def raise_symmetry(
         add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=best.fit.r1 < _DOUBTFUL)
 
 
+def raise_class(
+    found: dict[str, Trial], data: Intensities, grids: list[tuple[Merged, Amplitudes]], groups: list[Any]
+) -> None:
+    """Build in the higher Laue classes, too, from the phases of the best model, if it is of a lower one.
+
+    A model of few symmetries is found more easily, and shows the symmetry that it has besides.
+    """
+    best = in_order(list(found.values()))[0] if found else None
+    if best is None or best.r1_total > HOPEFUL:
+        return
+    for merged, grid in grids:
+        if len(merged.rotations) > len(best.merged.rotations):
+            add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=False)
+
+
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
     """Measured amplitudes (a, b, c // 2 + 1) with a model's phases, in P1.
 

@@ -12,10 +12,11 @@ from stemtomo_dl.errors import InputError
 from stemtomo_dl.simulate.crystal import structure_factors
 from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import distances
+from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.refine import Reflections, refine
-from stemtomo_dl.solve.symmetry import Candidate, compatible_groups, find_laue, laue_rotations, merge
-from stemtomo_dl.solve.trials import build_trial
+from stemtomo_dl.solve.symmetry import Candidate, compatible_groups, expand, find_laue, laue_rotations, merge
+from stemtomo_dl.solve.trials import build_trial, in_order, raise_class
 from stemtomo_dl.store.intensities import read_intensities
 
 
@@ -134,3 +135,23 @@ def test_what_telling_absences_forbid_does_not_count_in_r1():
     left = amplitude[~present[merged.index]].sum() / amplitude.sum()
     assert left > 0.02
     assert silent.r1_total - told.r1_total == pytest.approx(left, abs=1e-6)
+
+
+def test_a_model_of_a_lower_class_leads_to_the_higher():
+    """Rutile in P-1, where phases are easily found, shows its tetragonal group."""
+    contents = known("rutile")
+    data = measured(contents, "Ti,O", 0.7, 1.0, noise=0.1)
+    rotations = laue_rotations(contents.operations)
+    hkl, value = expand(merge(data, rotations), merge(data, rotations).intensity)
+    data = replace(data, hkl=hkl.astype("i4"), intensity=value, sigma=0.1 * np.abs(value) + 1e-3)
+    lower, higher = gemmi.SpaceGroup("P -1"), gemmi.SpaceGroup("P 42/m n m")
+    merged = [merge(data, laue_rotations(g.operations())) for g in (higher, lower)]
+    grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in merged]
+    present = ~np.asarray(contents.operations.systematic_absences(merged[1].hkl.astype("i4")), bool)
+    factors = np.ones(len(merged[1].hkl), complex)
+    factors[present] = structure_factors(contents, merged[1].hkl[present])
+    trial = build_trial(data, merged[1], Candidate(lower, 1.0, 1.0, 0.0, np.zeros(3)), np.angle(factors))
+    found = {"P -1": trial}
+    raise_class(found, data, grids, [higher, lower])
+    assert found["P 42/m n m"].fit.r1 < 0.1
+    assert in_order(list(found.values()))[0].candidate.group.xhm() == "P 42/m n m"
