@@ -20,8 +20,8 @@ from stemtomo_dl.phases import elements_of, known_phase, likeness_entry, merged_
 from stemtomo_dl.run import Progress, Run
 from stemtomo_dl.solve import Intensities, Solution, solve
 from stemtomo_dl.solve.checks import bonds, hand, warnings
+from stemtomo_dl.solve.identity import other_elements, with_contents
 from stemtomo_dl.solve.naming import Known, likenesses
-from stemtomo_dl.solve.nouns import HYDROGEN
 from stemtomo_dl.solve.restrained import restrained
 from stemtomo_dl.solve.rivals import rivals, strangers
 from stemtomo_dl.solve.solution import measured_rint, most_starts
@@ -39,6 +39,7 @@ _OF_A_MODEL = (
 _LISTS = ("space_group_trials", "likeness", "assignment", "bonds", "warnings")
 # of stats.json before a phase is tried, so that nothing of an earlier try stays
 _NOTHING: dict[str, Any] = {**dict.fromkeys((*_OF_A_TRY, *_OF_A_MODEL)), **{k: [] for k in _LISTS}}
+_BETTER = 0.85  # of R1, with elements that a candidate lacks, at which it is not that candidate
 _PAIR = 2  # elements; with no more than two, a phase of a mixture holds both
 _GUESSED = "elements are guessed: O, Si, Ti, Zr and Pb stand for all, and all may be lighter or heavier by one factor"
 _NO_ELEMENTS = "[sample] elements is not stated"
@@ -164,7 +165,7 @@ def _solve_phase(
     stats = read_stats(place)
     # Notes say what the reader made of a file from elsewhere; merged.ins names a Laue class because we wrote it so.
     data = replace(data, name=place.name, observations=stats.get("n_observations"), rint=stats.get("r_int"), notes=())
-    found = _solved(data, known, 0, mixed=mixed, restraints=restraints)
+    found = _solved(data, known, 0, mixed=mixed, sample=True, restraints=restraints)
     if elements == GUESS:
         _tell_guessed(found)
     if (wilson := stats.get("wilson_e2_minus_1")) is not None:  # of all observations, not of their means
@@ -188,18 +189,23 @@ def _solved(
     advance: Callable[[], None] = lambda: None,
     *,
     mixed: bool = False,
+    sample: bool = False,
     restraints: bool = False,
 ) -> Outcome:
     """Solve by what is known; ``mixed``: the elements are those of several phases, of which each may lack some.
 
-    Restraints come after it is solved, so that they do not help a wrong model.
+    ``sample``: they are those of a sample, which may hold more than the crystal does. Restraints come after it is
+    solved, so that they do not help a wrong model.
     """
     phases = [known_phase(p, data.d_min) for p in known]
-    data = _with_contents(data, phases)
-    solution = solve(data, np.random.default_rng(seed), advance)
-    if mixed and not solution.solved and not data.stated.counted and len(data.elements) > _PAIR:
+    held = with_contents(data, phases, sample=sample)
+    solution = solve(held, np.random.default_rng(seed), advance)
+    lacks = held.stated.counted and set(held.elements) < set(data.elements)
+    unsolved = mixed and not solution.solved and not held.stated.counted and len(data.elements) > _PAIR
+    if lacks or unsolved:
         fewer = solve(replace(data, whole=False), np.random.default_rng(seed), advance)
-        solution = fewer if fewer.solved else solution
+        better = solution.best and fewer.best and fewer.best.r1_total < _BETTER * solution.best.r1_total
+        solution = fewer if fewer.solved and (unsolved or better) else solution
     if restraints and solution.solved and solution.best is not None:
         solution = replace(solution, best=restrained(solution.best))
     best, files = solution.best, dict[str, bytes]()
@@ -213,16 +219,13 @@ def _solved(
     return Outcome(_stats(solution, phases), files)
 
 
-def _with_contents(data: Intensities, phases: list[Known]) -> Intensities:
-    """Intensities with the atoms in the cell of the phase that they are of, where nothing else is said of them."""
-    like = likenesses(data, phases)
-    if data.stated.counted or not like or not like[0].named:
-        return data
-    phase = next(p for p in phases if p.name == like[0].name)
-    if not {e for e, _ in phase.composition} - set(HYDROGEN) <= set(data.elements):
-        return data
-    cells = 1 / abs(np.linalg.det(like[0].turn))  # of the phase, in one of the crystal's
-    return replace(data, composition=tuple((e, n * cells) for e, n in phase.composition), per_cell=True)
+def _likeness_entries(solution: Solution, phases: list[Known]) -> list[dict[str, Any]]:
+    """How like the phases the crystal is; it is none that holds other elements than it."""
+    found = []
+    for like in likenesses(solution.intensities, phases):
+        others = other_elements(solution, next(p for p in phases if p.name == like.name))
+        found.append(likeness_entry(like) | {"named": like.named and not others, "other_elements": others})
+    return found
 
 
 def _write(folder: Path, found: Outcome) -> str:
@@ -279,7 +282,7 @@ def _stats(solution: Solution, known: list[Known]) -> dict[str, Any]:
             }
             for t in solution.trials
         ],
-        "likeness": [likeness_entry(n) for n in likenesses(data, known)],
+        "likeness": _likeness_entries(solution, known),
         "warnings": list(data.notes),
     }
     if best is None:

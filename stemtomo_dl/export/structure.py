@@ -36,18 +36,27 @@ def cif_tensors(model: Model) -> np.ndarray:
     return np.asarray(model.tensors / np.outer(lengths, lengths))
 
 
+def symmetry_lines(group: gemmi.GroupOps) -> list[str]:
+    """SHELX's LATT and SYMM: one operation of all that centring, and an inversion centre at the origin, make equal."""
+    lattice = {"P": 1, "I": 2, "R": 3, "F": 4, "A": 5, "B": 6, "C": 7}.get(group.find_centering(), 1)
+    turned = gemmi.Op("-x,-y,-z")
+    has_centre = turned in group
+    implied = [gemmi.Op("x,y,z"), *([turned] if has_centre else [])]
+    lines, seen = [], set[str]()
+    for op in [gemmi.Op("x,y,z"), *group.sym_ops]:
+        if op.triplet() in seen:
+            continue
+        if seen:
+            lines.append(f"SYMM {op.triplet().upper()}")
+        seen |= {(op * other).translated(c).wrap().triplet() for other in implied for c in group.cen_ops}
+    return [f"LATT {lattice if has_centre else -lattice}", *lines]
+
+
 def shelx_files(trial: Trial, data: Intensities, name: str) -> dict[str, str]:
     """NAME.res, NAME.ins (the same, to refine on) and NAME.hkl (HKLF 4)."""
     model = trial.fit.model
     group = model.symmetry.operations
     units, z = formula(trial)
-    centring = {"P": 1, "I": 2, "R": 3, "F": 4, "A": 5, "B": 6, "C": 7}.get(group.find_centering(), 1)
-    inverse = any(op.triplet() == "-x,-y,-z" for op in group.sym_ops)
-    symm, seen = [], {"x,y,z", "-x,-y,-z"} if inverse else {"x,y,z"}
-    for op in group.sym_ops:
-        if op.triplet() not in seen:
-            symm.append(f"SYMM {op.triplet().upper()}")
-            seen |= {op.triplet(), (op * gemmi.Op("-x,-y,-z")).wrap().triplet()} if inverse else {op.triplet()}
     cell = " ".join(f"{v:.4f}" for v in model.symmetry.cell.parameters)
     strongest = max(float(np.abs(trial.data.fo2).max()), 1e-30)
     factor = _LARGEST / strongest
@@ -56,8 +65,7 @@ def shelx_files(trial: Trial, data: Intensities, name: str) -> dict[str, str]:
         f"TITL {data.name}",
         f"CELL {data.wavelength:.5f} {cell}",
         f"ZERR {z} {' '.join(f'{v:.4f}' for v in cell_spread(model.symmetry)[0])}",
-        f"LATT {centring if inverse else -centring}",
-        *symm,
+        *symmetry_lines(group),
         *(sfac_line(e) for e in units),
         "UNIT " + " ".join(f"{n * z:g}" for n in units.values()),
         "L.S. 10",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_ANIONS = {"O": -2, "F": -1, "Cl": -1, "Br": -1, "I": -1, "S": -2, "Se": -2}  # where they are the most electronegative
+ANIONS = {"O": -2, "F": -1, "Cl": -1, "Br": -1, "I": -1, "S": -2, "Se": -2}  # where they are the most electronegative
 # least charge of cations in solids; textbook oxidation numbers. Elements that form cations as well as anions (C, N, P,
 # H …) or metals' own phases are left out, and nothing is said of what holds them.
 _LEAST = {
@@ -15,7 +15,7 @@ _LEAST = {
     3: "B Al Bi Sb Rh Ir Os Re",
     4: "Si",
 }
-_CHARGE = {e: charge for charge, elements in _LEAST.items() for e in elements.split()} | _ANIONS
+_CHARGE = {e: charge for charge, elements in _LEAST.items() for e in elements.split()} | ANIONS
 KNOWN_IN_SOLIDS = (*_CHARGE, "C", "N", "P")  # elements that solids commonly hold
 
 
@@ -30,7 +30,7 @@ def least_charge(counts: Mapping[str, float]) -> float | None:
     counts : mapping of str to float
         Atoms of each element, in any unit.
     """
-    if not set(counts) <= set(_CHARGE) or not set(counts) & set(_ANIONS) or not set(counts) - set(_ANIONS):
+    if not set(counts) <= set(_CHARGE) or not set(counts) & set(ANIONS) or not set(counts) - set(ANIONS):
         return None
     return float(sum(n * _CHARGE[e] for e, n in counts.items()))
 

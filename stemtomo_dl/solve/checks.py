@@ -9,6 +9,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.esds import Spread
+from stemtomo_dl.solve.charges import ANIONS
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.refine import Fit
 from stemtomo_dl.solve.stated import ALIKE
@@ -17,6 +18,7 @@ _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
 _SAME_A = 0.02  # Å, between images of one atom that are one
 _BRIDGE = 1.25  # times as far from each other as either is from an atom between them: such two only touch
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
+_FAR_A = 0.8  # Å longer than the covalent radii the nearest anion of a cation may be
 _LEAST_U = 0.001  # Å²
 _B = 0.37  # Å; Brown & Altermatt, Acta Cryst. B41 (1985) 244
 # R0 of bond valences, Å, with the valence of the cation; same source, and Brese & O'Keeffe, Acta Cryst. B47 (1991) 192
@@ -173,6 +175,22 @@ def overlaps(fit: Fit) -> list[Bond]:
         for b in distances(fit, 2 * max(radius, default=1.0))
         if b.first <= b.second and b.length < _CLOSE * (radius[b.first] + radius[b.second])
     ]
+
+
+def without_anions(fit: Fit) -> list[int]:
+    """Cations without any anion in reach, by their places in the model: in a salt there are none.
+
+    Only of models whose charges can balance (`charges.least_charge`): metals and subvalent compounds are no salts.
+    """
+    elements = fit.model.elements
+    radius = [gemmi.Element(e).covalent_r for e in elements]
+    near = distances(fit, 2 * max(radius, default=1.0) + _FAR_A)
+    held = {
+        b.first
+        for b in near
+        if elements[b.second] in ANIONS and b.length <= radius[b.first] + radius[b.second] + _FAR_A
+    }
+    return [i for i, e in enumerate(elements) if e not in ANIONS and i not in held]
 
 
 def missing_elements(fit: Fit, elements: tuple[str, ...]) -> list[str]:

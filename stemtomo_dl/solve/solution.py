@@ -10,7 +10,7 @@ import gemmi
 import numpy as np
 
 from stemtomo_dl.solve.charges import least_charge
-from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings
+from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings, without_anions
 from stemtomo_dl.solve.crowding import crowded
 from stemtomo_dl.solve.exchange import exchanged
 from stemtomo_dl.solve.flip import Amplitudes, flip
@@ -28,7 +28,17 @@ from stemtomo_dl.solve.symmetry import (
     merge,
     not_forbidden,
 )
-from stemtomo_dl.solve.trials import HOPEFUL, SURE, Trial, add_trials, finish, in_order, raise_symmetry, settled
+from stemtomo_dl.solve.trials import (
+    HOPEFUL,
+    SURE,
+    Trial,
+    add_trials,
+    finish,
+    in_order,
+    raise_class,
+    raise_symmetry,
+    settled,
+)
 from stemtomo_dl.solve.wilson import wilson_statistic
 
 STARTS = 12
@@ -115,12 +125,14 @@ def solve(
     sound = True
     while done < starts * (1 if sound else _MORE) and not (settled(found) and sound):
         for merged, grid in grids:
-            if any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
+            tried = any(t.merged is merged for t in found.values())
+            if tried and any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
             factors, skewed = flip(grid, rng)
             skewness.append(skewed)
             add_trials(found, data, merged, groups, grid, factors, more=done > 0)
             raise_symmetry(found, data, merged, groups, grid)
+        raise_class(found, data, grids, groups)
         done += 1
         sound = _is_sound(data, found)
         advance()
@@ -211,6 +223,8 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
     charge = least_charge({e: n for e, n in held.items() if n})
     if charge is not None and charge > 0:
         said.append("the model has too few anions to balance its charges")
+    elif charge is not None and not data.guessed and (lonely := without_anions(fit)):
+        said.append(f"{fit.model.labels[lonely[0]]} has no anion among its neighbours")
     if not data.guessed and (near := crowded(fit)):
         atom, total, whole = near[0]
         said.append(

@@ -16,7 +16,8 @@ from stemtomo_dl.solve.wilson import strangers
 _METRIC = 0.015  # by so much, of its size, symmetry may change the metric tensor of a measured cell
 _REPEATED = 0.1  # with fewer equivalents than this share of the reflections, data were merged already
 _TRUE = 0.45  # of the way from the Rint of Friedel mates to that of strangers; a true class stays below
-_CLEARLY = 0.7  # of what a class's Rint is above that of Friedel mates; a lower class below it is tried besides
+_CLEARLY = 0.7  # of what a class's R_meas is above that of Friedel mates; a lower class below it is tried besides
+_CHANCE = 0.9  # of R_meas of a class, what that of another must be below to be more than chance
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
 _NONE = 0.02  # of the mean intensity; no more is left where a lattice's centring forbids: scattering twice adds nothing
@@ -182,12 +183,23 @@ def find_laue(data: Intensities, groups: list[Any]) -> list[Merged]:
     fitting = [m for m in merged if m is lowest or fits(m)]
     fitting.sort(key=lambda m: (-len(m.rotations), np.nan_to_num(m.rint)))
     first, *others = fitting
-    sure = ground + _CLEARLY * (np.nan_to_num(first.rint) - ground)
-    lower = [m for m in others if np.nan_to_num(m.rint) < sure][:1]
+    least, own = _for_many(data, lowest) if lowest.repeated >= _REPEATED else 0.0, _for_many(data, first)
+    sure = min(least + _CLEARLY * (own - least), _CHANCE * own)
+    lower = [m for m in others if _for_many(data, m) < sure][:1]
     alike = [m for m in others if len(m.rotations) == len(first.rotations) and m.repeated < _REPEATED]
     if first.repeated >= _REPEATED:
         return [first, *lower]
     return [first, *alike, *(m for m in lower if m not in alike)]
+
+
+def _for_many(data: Intensities, merged: Merged) -> float:
+    """R_meas = Σ √(n/(n−1)) |I − ⟨I⟩| / ΣI, that few equivalents do not make small; 0 without any."""
+    counts = np.bincount(merged.index)
+    many = counts[merged.index] > 1
+    n = counts[merged.index][many]
+    mean = np.bincount(merged.index, data.intensity) / counts
+    away = np.sqrt(n / (n - 1)) * np.abs(data.intensity - mean[merged.index])[many]
+    return float(away.sum() / max(float(data.intensity[many].sum()), 1e-30))
 
 
 def _strangers(data: Intensities, merged: Merged) -> float:

@@ -27,6 +27,8 @@ _MORE = 4  # built besides from later starts: groups of which none was built yet
 _DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
 HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
+# log-likelihood of absences from which what is left there is scattering twice, which subgroups would fit as atoms
+_TELLING = 10.0
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
 
@@ -145,6 +147,21 @@ def raise_symmetry(
         add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=best.fit.r1 < _DOUBTFUL)
 
 
+def raise_class(
+    found: dict[str, Trial], data: Intensities, grids: list[tuple[Merged, Amplitudes]], groups: list[Any]
+) -> None:
+    """Build in the higher Laue classes, too, from the phases of the best model, if it is of a lower one.
+
+    A model of few symmetries is found more easily, and shows the symmetry that it has besides.
+    """
+    best = in_order(list(found.values()))[0] if found else None
+    if best is None or best.r1_total > HOPEFUL:
+        return
+    for merged, grid in grids:
+        if len(merged.rotations) > len(best.merged.rotations):
+            add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=False)
+
+
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
     """Measured amplitudes (a, b, c // 2 + 1) with a model's phases, in P1.
 
@@ -171,14 +188,17 @@ def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases:
     fit = build(Symmetry(operations, data.cell, data.cell_esd), reflections, phases[allowed], data.stated, data.d_min)
     if fit is None:
         return None
-    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, fit), data.stated)
+    counted = allowed | (candidate.absences < _TELLING)
+    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, counted, fit), data.stated)
 
 
-def _total(data: Intensities, merged: Merged, allowed: np.ndarray, fit: Fit) -> float:
+def _total(data: Intensities, merged: Merged, allowed: np.ndarray, counted: np.ndarray, fit: Fit) -> float:
+    """R1 of all reflections as they were measured, of those that are ``counted`` (reflection,)."""
     model = np.zeros(len(merged.hkl))
     model[allowed] = np.sqrt(fit.fc2)
     fo = np.sqrt(np.maximum(data.intensity, 0))
-    return float(np.abs(fo - model[merged.index]).sum() / max(float(fo.sum()), 1e-30))
+    off = np.abs(fo - model[merged.index])[counted[merged.index]]
+    return float(off.sum() / max(float(fo.sum()), 1e-30))
 
 
 def in_order(trials: list[Trial]) -> list[Trial]:

@@ -1,6 +1,7 @@
 """What speaks against a model whose R1 is low: displacements, bonds, elements; and which centring the data prove."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
@@ -10,7 +11,7 @@ from solve.synthetic import known, measured
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.simulate.cif import read_contents
 from stemtomo_dl.solve import solve
-from stemtomo_dl.solve.checks import bond_valences, is_off
+from stemtomo_dl.solve.checks import bond_valences, is_off, without_anions
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.objections import objections_to, possible_reasons
 from stemtomo_dl.solve.refine import Reflections, refine
@@ -135,3 +136,39 @@ def test_a_structure_that_hides_in_a_group_of_another_lattice_is_found():
     found = solve(data, np.random.default_rng(0))
     assert found.solved
     assert found.best.candidate.group.xhm() == "I -4 2 d"
+
+
+@pytest.mark.parametrize(
+    ("metal", "other", "lonely"),
+    [("Zn", "S", []), ("S", "Zn", []), ("Zn", "Cu", [0, 1])],
+)  # fmt: skip
+def test_a_cation_in_a_salt_has_an_anion_beside_it(metal, other, lonely):
+    """Sphalerite, either way round, and with a metal in the place of sulphur."""
+    symmetry = Symmetry(gemmi.SpaceGroup("F -4 3 m").operations(), (5.41, 5.41, 5.41, 90, 90, 90))
+    model = Model.of(symmetry, (metal, other), [(0, 0, 0), (0.25, 0.25, 0.25)], 0.006)
+    assert without_anions(SimpleNamespace(model=model, site_covariance=np.zeros((6, 6)))) == lonely
+
+
+@pytest.mark.parametrize("name", ["brookite", "cspbbr3", "zirconia", "kyanite"])
+def test_cations_of_known_structures_have_anions_beside_them(name):
+    contents = known(name)
+    symmetry = Symmetry(contents.operations, tuple(contents.cell.parameters))
+    elements = tuple(s.element.name for s in contents.sites)
+    model = Model.of(symmetry, elements, [np.array(s.fract.tolist()) for s in contents.sites], 0.006)
+    assert (
+        without_anions(SimpleNamespace(model=model, site_covariance=np.zeros((3 * len(elements), 3 * len(elements)))))
+        == []
+    )
+
+
+def test_a_model_with_such_a_cation_is_not_called_solved(teo2):
+    """Paratellurite of tin, then with its oxygen far off."""
+    data = measured(teo2, "Sn,O", 0.7, 0.8, noise=0.1)
+    right = as_solved(teo2, ("Sn", "O"), data)
+    said = "has no anion among its neighbours"
+    assert not any(said in d for d in _doubts(data, right, 1))
+    model = right.fit.model
+    far = Symmetry(teo2.operations, (20.0, 20.0, 30.0, 90, 90, 90))
+    apart = Model.of(far, model.elements, [model.sites[0], np.array([0.25, 0.1, 0.1])], 0.01)
+    lonely = replace(right, fit=replace(right.fit, model=apart))
+    assert any(said in d for d in _doubts(data, lonely, 1))

@@ -9,11 +9,14 @@ import pytest
 from solve.synthetic import known, measured
 
 from stemtomo_dl.errors import InputError
+from stemtomo_dl.simulate.crystal import structure_factors
 from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import distances
+from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.refine import Reflections, refine
-from stemtomo_dl.solve.symmetry import compatible_groups, find_laue, laue_rotations
+from stemtomo_dl.solve.symmetry import Candidate, compatible_groups, expand, find_laue, laue_rotations, merge
+from stemtomo_dl.solve.trials import build_trial, in_order, raise_class
 from stemtomo_dl.store.intensities import read_intensities
 
 
@@ -93,3 +96,62 @@ def test_images_on_special_positions_count_once_whatever_the_cell():
         model = Model.of(symmetry, ("Pb", "I"), [(0, 0, 0), (1 / 3, 2 / 3, 0.265)], 0.006)
         fit = SimpleNamespace(model=model, site_covariance=np.zeros((6, 6)))
         assert sum((b.first, b.second) == (0, 1) for b in distances(fit, 3.4)) == 6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_alone_opens_no_lower_class(seed):
+    """A part of the reflections, Friedel mates both: means of two lie nearer to both than means of sixteen do."""
+    sg = gemmi.SpaceGroup("P 4/m m m")
+    cell = gemmi.UnitCell(5.6, 5.6, 4.7, 90, 90, 90)
+    unique = np.array(gemmi.make_miller_array(cell, sg, 0.8), "i4")
+    rng = np.random.default_rng(seed)
+    images = np.unique(np.einsum("ni,oij->noj", unique, laue_rotations(sg.operations())).reshape(-1, 3), axis=0)
+    chosen = images[(images @ rng.normal(size=3) > 0) & (rng.random(len(images)) < 0.6)]
+    hkl = np.concatenate([chosen, -chosen]).astype("i4")
+    key = np.sort(np.abs(hkl[:, :2]), axis=1) @ (100, 1) + 10000 * np.abs(hkl[:, 2])
+    intensity = rng.exponential(100, key.max() + 1)[key] * rng.normal(1, 0.15, len(hkl))
+    data = replace(
+        measured(known("rutile"), "Ti,O", 1.0, 0.9),
+        cell=tuple(cell.parameters), hkl=hkl, intensity=intensity, sigma=0.15 * np.abs(intensity) + 1,
+    )  # fmt: skip
+    assert [len(m.rotations) for m in find_laue(data, compatible_groups(data))] == [16]
+
+
+def test_what_telling_absences_forbid_does_not_count_in_r1():
+    """Scattering twice leaves something there, which subgroups would fit with atoms."""
+    contents = known("brookite")
+    data = measured(contents, "Ti,O", 0.8, 1.0, noise=0.05)
+    data = replace(data, intensity=data.intensity + 0.02 * data.intensity.mean())
+    merged = merge(data, laue_rotations(contents.operations))
+    present = ~np.asarray(contents.operations.systematic_absences(merged.hkl.astype("i4")), bool)
+    factors = np.zeros(len(merged.hkl), complex)
+    factors[present] = structure_factors(contents, merged.hkl[present])
+    group = gemmi.find_spacegroup_by_ops(contents.operations)
+    told, silent = (
+        build_trial(data, merged, Candidate(group, 1.0, 1.0, absences, np.zeros(3)), np.angle(factors))
+        for absences in (50.0, 0.0)
+    )
+    amplitude = np.sqrt(np.maximum(data.intensity, 0))
+    left = amplitude[~present[merged.index]].sum() / amplitude.sum()
+    assert left > 0.02
+    assert silent.r1_total - told.r1_total == pytest.approx(left, abs=1e-6)
+
+
+def test_a_model_of_a_lower_class_leads_to_the_higher():
+    """Rutile in P-1, where phases are easily found, shows its tetragonal group."""
+    contents = known("rutile")
+    data = measured(contents, "Ti,O", 0.7, 1.0, noise=0.1)
+    rotations = laue_rotations(contents.operations)
+    hkl, value = expand(merge(data, rotations), merge(data, rotations).intensity)
+    data = replace(data, hkl=hkl.astype("i4"), intensity=value, sigma=0.1 * np.abs(value) + 1e-3)
+    lower, higher = gemmi.SpaceGroup("P -1"), gemmi.SpaceGroup("P 42/m n m")
+    merged = [merge(data, laue_rotations(g.operations())) for g in (higher, lower)]
+    grids = [(m, Amplitudes.on_grid(*expand(m, np.sqrt(np.maximum(m.intensity, 0))), data.reciprocal)) for m in merged]
+    present = ~np.asarray(contents.operations.systematic_absences(merged[1].hkl.astype("i4")), bool)
+    factors = np.ones(len(merged[1].hkl), complex)
+    factors[present] = structure_factors(contents, merged[1].hkl[present])
+    trial = build_trial(data, merged[1], Candidate(lower, 1.0, 1.0, 0.0, np.zeros(3)), np.angle(factors))
+    found = {"P -1": trial}
+    raise_class(found, data, grids, [higher, lower])
+    assert found["P 42/m n m"].fit.r1 < 0.1
+    assert in_order(list(found.values()))[0].candidate.group.xhm() == "P 42/m n m"
