@@ -12,7 +12,7 @@ import numpy as np
 
 from stemtomo_dl.crystal.goniometer import Geometry, placed
 from stemtomo_dl.crystal.index import LEAST_OF_CELL, index_as
-from stemtomo_dl.crystal.joint import refine_jointly, with_camera_length
+from stemtomo_dl.crystal.joint import refine_jointly, with_camera_length, with_free_cells
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
 from stemtomo_dl.crystal.siblings import attested
 from stemtomo_dl.crystal.stretch import with_one_cell
@@ -141,6 +141,7 @@ def _refine_shared(
     spots = [placed(s.spots, np.searchsorted(tilts, s.tilt), len(tilts)) for s in seen.values()]
     geometry, first = with_one_cell(spots, *refine_jointly(spots, [found[k][0] for k in seen], start))
     geometry, first = with_camera_length(spots, geometry, first)
+    first = with_free_cells(spots, geometry, first)
     others = {k: [c.rescaled(geometry.scale) for c in found[k][1:]] for k in seen}
     return SharedGeometry(tilts, geometry), {k: [c, *others[k]] for k, c in zip(seen, first, strict=True)}
 

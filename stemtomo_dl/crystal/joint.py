@@ -114,6 +114,26 @@ def with_camera_length(
     return geometry, [scored(s, geometry, c) for s, c in zip(spots, them, strict=True)]
 
 
+def with_free_cells(spots: Sequence[Spots], geometry: Geometry, crystals: Sequence[Crystal]) -> list[Crystal]:
+    """Crystals with the cells that they have without the metric of their lattice's system.
+
+    What the camera and the stage are is told by all crystals and kept, so that a cell is free to be what it is: one whose
+    angle is .3° off 90° has the metric of a higher system within what a crystal alone tells, and only its intensities
+    may later say that it is of a lower one.
+
+    Parameters
+    ----------
+    spots, geometry, crystals
+        As jointly refined.
+    """
+    held, out = Held(axis_deg=0.0), []
+    for some, crystal in zip(spots, crystals, strict=True):
+        loose = replace(crystal, lattice="a" + crystal.lattice[1])
+        _, (free,) = _round([some], geometry, [loose], held, _reach(geometry))
+        out.append(replace(crystal, free_cell=free.cell, free_cell_esd=free.cell_esd))
+    return out
+
+
 def camera_line(scale: float, told: float | None, esd: float | None) -> str:
     """What the curvature of the Ewald sphere says of the reciprocal pixel, in words; empty where it was not asked."""
     if told is None or esd is None:
