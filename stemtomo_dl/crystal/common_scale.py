@@ -90,7 +90,7 @@ def obtuse(placed: Sequence[Placed], laue: LaueClass) -> list[Placed]:
 
 
 def _told(placed: Placed, laue: LaueClass) -> tuple[np.ndarray, np.ndarray | None]:
-    """A crystal's cell (6,) and its standard deviations: where its Laue class is lower than its metric, the free one."""
+    """A crystal's cell (6,) and its standard deviations: the free one where the Laue class is lower than the metric."""
     crystal = placed.member.crystal
     lower = lattice_of_class(laue, crystal.lattice) != crystal.lattice
     if lower and crystal.free_cell is not None:

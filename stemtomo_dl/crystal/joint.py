@@ -117,9 +117,8 @@ def with_camera_length(
 def with_free_cells(spots: Sequence[Spots], geometry: Geometry, crystals: Sequence[Crystal]) -> list[Crystal]:
     """Crystals with the cells that they have without the metric of their lattice's system.
 
-    What the camera and the stage are is told by all crystals and kept, so that a cell is free to be what it is: one whose
-    angle is .3° off 90° has the metric of a higher system within what a crystal alone tells, and only its intensities
-    may later say that it is of a lower one.
+    Camera and stage are kept as all crystals tell them, so that a cell is free to be what it is: an angle of 90.3° is a
+    right one within what a crystal alone tells, and only its intensities may say later that it need not be.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Crystal(Record):
         """The same seen by a camera of another scale."""
         lengths = np.repeat([self.scale / scale, 1.0], 3)
         names = ("cell", "cell_esd", "free_cell", "free_cell_esd")
-        cells = {n: None if getattr(self, n) is None else getattr(self, n) * lengths for n in names}
+        cells: dict[str, Any] = {n: None if getattr(self, n) is None else getattr(self, n) * lengths for n in names}
         return replace(self, ub=self.ub * (scale / self.scale), scale=scale, **cells)
 
 
