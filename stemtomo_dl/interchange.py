@@ -75,8 +75,8 @@ def _with(geometry: Geometry | None, series: DiffractionSeries) -> DiffractionSe
     if geometry is None:
         return series
     axis = geometry.instrument.tilt_axis_deg + geometry.instrument.rotation_deg
-    known = replace(series.instrument, tilt_axis_deg=axis, pixel_inv_angstrom=geometry.pixel)
-    return replace(series, instrument=known)
+    pixel = series.instrument.pixel_inv_angstrom * geometry.scale
+    return replace(series, instrument=replace(series.instrument, tilt_axis_deg=axis, pixel_inv_angstrom=pixel))
 
 
 def _tracks(run: Run, asked: Sequence[int] | None) -> list[int]:
