@@ -41,6 +41,6 @@ def test_spots_of_one_coset_have_the_cell_of_their_siblings_about_the_right_cent
     (small, *_) = index(astray_by, STATED.instrument, ALPHA, most=1)
     assert np.prod(small.cell[:3]) == pytest.approx(np.prod(CELL[:3]) / 2, rel=0.02)  # what a particle alone tells
     again = index_as(replace(astray_by, center_px=spots.center_px), STATED.instrument, ALPHA, [crystal((0, 0))])
-    # of a lattice with an axis along the tilt's, an ellipse is hardly told from the cell: 1 %; the error was a factor of two
+    # of a lattice with an axis along the tilt's, an ellipse is hardly told from the cell
     assert np.sort(again.cell[:3]) == pytest.approx(np.sort(CELL[:3]), rel=0.02)
     assert again.n_indexed >= 0.95 * small.n_indexed
