@@ -53,9 +53,10 @@ def reduce_series(
     read = open_any(series, tilts, {k: v for k, v in given.items() if v is not None})
     symbols = [e.strip() for e in elements.split(",") if e.strip()]
     with progress() as shown, shown.stage("reduce", REDUCTION) as advance:
-        crystal = reduce(read, series, output, symbols, known, advance)
+        crystal, camera = reduce(read, series, output, symbols, known, advance)
     values = " ".join(f"{v:.3f}" for v in crystal.cell)
     typer.echo(f"{crystal.lattice} {values}, {crystal.indexed_fraction:.0%} of the spots indexed: {output}")
+    typer.echo(camera)
     if law := twin_laws(read_crystals(output / "crystal.json")):
         typer.echo(law)
 

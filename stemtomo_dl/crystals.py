@@ -12,9 +12,9 @@ import numpy as np
 
 from stemtomo_dl.crystal.goniometer import Geometry, placed
 from stemtomo_dl.crystal.index import LEAST_OF_CELL, index_as
-from stemtomo_dl.crystal.joint import refine_jointly
+from stemtomo_dl.crystal.joint import refine_jointly, with_camera_length, with_free_cells
 from stemtomo_dl.crystal.nouns import Crystal, Reflections
-from stemtomo_dl.crystal.siblings import attested
+from stemtomo_dl.crystal.siblings import astray, attested
 from stemtomo_dl.crystal.stretch import with_one_cell
 from stemtomo_dl.crystal.twin_law import twin_laws
 from stemtomo_dl.errors import InputError
@@ -36,6 +36,7 @@ from stemtomo_dl.store.reflections import (
 from stemtomo_dl.store.shared_geometry import SharedGeometry
 
 _MANY = 10  # particles of few spots: less is done before other processes have started
+_AS_WELL = 0.95  # of the spots that a lattice explained
 _HEAVY_BYTES = 24 << 20  # of all series together: less is done before other processes have started
 
 
@@ -91,6 +92,7 @@ def index_particles(run: Run, key: str) -> list[str]:
     found = {k: crystals for k, crystals in found.items() if crystals}
     found |= _by_siblings(run, key, {k: seen[k] for k in done if k not in found}, [c[0] for c in found.values()])
     found = {k: found[k] for k in done if k in found}
+    found |= _recentred(run, key, seen, found)
     shared, found = _refine_shared({k: seen[k] for k in found}, found)
     notes = failed | {k: not_enough(seen[k].spots) for k in done if k not in found}
     notes |= {k: law for k, crystals in found.items() if (law := twin_laws(crystals))}
@@ -127,6 +129,22 @@ def _by_siblings(
     return {k: crystals for k, crystals in told.items() if crystals}
 
 
+def _recentred(
+    run: Run, key: str, seen: Mapping[int, SeriesSpots], found: Mapping[int, list[Crystal]]
+) -> dict[int, list[Crystal]]:
+    """Particles that have the beam elsewhere than most, where another's lattice fits as well about the others' beam."""
+    middle, tracks = astray({k: crystals[0] for k, crystals in found.items()})
+    left = {
+        k: replace(seen[k], spots=replace(seen[k].spots, center_px=seen[k].spots.center_px + middle)) for k in tracks
+    }
+    again = _by_siblings(run, key, left, [crystals[0] for k, crystals in found.items() if k not in tracks])
+    return {
+        k: [replace(one, center_shift_px=one.center_shift_px + middle)]
+        for k, (one,) in again.items()
+        if one.n_indexed >= _AS_WELL * found[k][0].n_indexed
+    }
+
+
 def _refine_shared(
     seen: Mapping[int, SeriesSpots], found: Mapping[int, list[Crystal]]
 ) -> tuple[SharedGeometry | None, dict[int, list[Crystal]]]:
@@ -140,7 +158,10 @@ def _refine_shared(
     start = Geometry(next(iter(seen.values())).instrument, alpha)
     spots = [placed(s.spots, np.searchsorted(tilts, s.tilt), len(tilts)) for s in seen.values()]
     geometry, first = with_one_cell(spots, *refine_jointly(spots, [found[k][0] for k in seen], start))
-    return SharedGeometry(tilts, geometry), {k: [c, *found[k][1:]] for k, c in zip(seen, first, strict=True)}
+    geometry, first = with_camera_length(spots, geometry, first)
+    first = with_free_cells(spots, geometry, first)
+    others = {k: [c.rescaled(geometry.scale) for c in found[k][1:]] for k in seen}
+    return SharedGeometry(tilts, geometry), {k: [c, *others[k]] for k, c in zip(seen, first, strict=True)}
 
 
 def _enter_crystals(run: Run, files: Files, crystals: list[Crystal]) -> list[str]:

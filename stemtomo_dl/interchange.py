@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.export import FORMATS, Files
 from stemtomo_dl.records import DiffractionSeries
@@ -22,8 +23,8 @@ from stemtomo_dl.store.track_formats import WRITERS
 def export_particles(folder: Path, formats: Sequence[str], particles: Sequence[int] | None, progress: Progress) -> int:
     """Write the series of particles in the formats of other programs, beside series.h5; how many particles.
 
-    Where the run has been indexed, they state the tilt axis that all crystals together have refined: series.h5 has the
-    tracker's, which outlines tell less well.
+    Where the run has been indexed, they state the tilt axis and the reciprocal pixel that all crystals together have
+    refined: series.h5 has the tracker's axis, which outlines tell less well.
 
     Parameters
     ----------
@@ -45,11 +46,11 @@ def export_particles(folder: Path, formats: Sequence[str], particles: Sequence[i
         raise InputError(f"--formats: {what}; choose from {', '.join(FORMATS)}")
     with reopen(folder, progress) as run:
         tracks = _tracks(run, particles)
-        axis = _refined_axis(run)
+        refined = _refined(run)
         began = time.perf_counter()
         with progress.stage("export", len(tracks) * len(formats)) as advance:
             for track in tracks:
-                series = _with_axis(results.read_series(folder / results.series_name(track)), axis)
+                series = _with(refined, results.read_series(folder / results.series_name(track)))
                 for name in formats:
                     place = f"{results.series_name(track).rpartition('/')[0]}/{name}"
                     files: Files = FORMATS[name](series, f"p{track:04d}")
@@ -60,21 +61,22 @@ def export_particles(folder: Path, formats: Sequence[str], particles: Sequence[i
     return len(tracks)
 
 
-def _refined_axis(run: Run) -> float | None:
-    """Tilt axis on the detector, degrees, that all crystals together have refined; None: nothing is indexed."""
+def _refined(run: Run) -> Geometry | None:
+    """The geometry that all crystals together have refined; None: nothing is indexed."""
     entry = run.ledger.book.get("indexing", {}).get("geometry")
     lattices = [o for o in run.ledger.outputs("index") if o.endswith("/crystal.json")]
     if not entry or not any((run.folder / o).exists() for o in lattices):
         return None
-    instrument = SharedGeometry.of(entry).geometry.instrument
-    return instrument.tilt_axis_deg + instrument.rotation_deg
+    return SharedGeometry.of(entry).geometry
 
 
-def _with_axis(series: DiffractionSeries, axis_deg: float | None) -> DiffractionSeries:
-    """A series from its file, where its axis is that on the detector, with another axis; None: as it is."""
-    if axis_deg is None:
+def _with(geometry: Geometry | None, series: DiffractionSeries) -> DiffractionSeries:
+    """A series from its file, where its axis is that on the detector, with axis and pixel of a geometry, if any."""
+    if geometry is None:
         return series
-    return replace(series, instrument=replace(series.instrument, tilt_axis_deg=axis_deg))
+    axis = geometry.instrument.tilt_axis_deg + geometry.instrument.rotation_deg
+    pixel = series.instrument.pixel_inv_angstrom * geometry.scale
+    return replace(series, instrument=replace(series.instrument, tilt_axis_deg=axis, pixel_inv_angstrom=pixel))
 
 
 def _tracks(run: Run, asked: Sequence[int] | None) -> list[int]:

@@ -16,7 +16,7 @@ from stemtomo_dl.crystal.cells import is_cell
 from stemtomo_dl.crystal.goniometer import Geometry
 from stemtomo_dl.crystal.index import index
 from stemtomo_dl.crystal.integrate import integrate
-from stemtomo_dl.crystal.joint import refine_jointly
+from stemtomo_dl.crystal.joint import camera_line, refine_jointly, with_camera_length
 from stemtomo_dl.crystal.nouns import Crystal, Reflections, Spots
 from stemtomo_dl.crystal.search import LONGEST_A
 from stemtomo_dl.crystal.spots import find_spots
@@ -134,7 +134,7 @@ def reduce(
     elements: Sequence[str] = (),
     cell: Sequence[float] | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> Crystal:
+) -> tuple[Crystal, str]:
     """Index and integrate a series; crystal.json, NAME.hkl, .ins and .cif_pets are written to a folder.
 
     Parameters
@@ -153,8 +153,8 @@ def reduce(
 
     Returns
     -------
-    Crystal
-        The lattice with most spots.
+    Crystal, str
+        The lattice with most spots, and what is told of the camera length, in words.
 
     Raises
     ------
@@ -175,18 +175,20 @@ def reduce(
     advance()
     stated = Geometry(seen.instrument, seen.alpha_deg)
     rate = 0.0 if np.array_equal(seen.alpha_deg, series.alpha_deg) else RATE
-    geometry, (first,) = refine_jointly([seen.spots], crystals[:1], stated, rate=rate)
+    spots = [seen.spots]
+    geometry, (first,) = with_camera_length(spots, *refine_jointly(spots, crystals[:1], stated, rate=rate), rate=rate)
+    others = [c.rescaled(geometry.scale) for c in crystals[1:]]
     advance()
-    reflections = integrate(series, seen.spots, geometry, first, crystals[1:])
+    reflections = integrate(series, seen.spots, geometry, first, others)
     advance()
     name = folder.resolve().name
-    write_crystals(folder / "crystal.json", [first, *crystals[1:]])
+    write_crystals(folder / "crystal.json", [first, *others])
     write_hkl(folder / f"{name}.hkl", reflections)
     voltage = seen.instrument.voltage_kv
     write_ins(folder / f"{name}.ins", name, first, wavelength(voltage), elements)
     if reflections.frames is not None:
         write_cif_pets(folder / f"{name}.cif_pets", first, reflections.frames, voltage, seen.spots.radius_px)
-    return first
+    return first, camera_line(geometry.scale, geometry.curvature_scale, geometry.curvature_esd)
 
 
 def not_enough(spots: Spots, which: str = "a lattice") -> str:

@@ -29,7 +29,9 @@ _HELD_SLOPE = 5.0  # spots that say: no slope
 _SMALL = 1e-4  # of an unknown's unit: for differences
 _PER_CRYSTAL = 11  # unknowns: three angles, six of the cell, two of the centre
 _PER_TILT = 5
-_SHARED = 5
+_SHARED = 6
+_SCALE = 5  # place of the camera length among the unknowns
+_BLOCKS = 10  # of neighbouring tilts, whose errors are not independent
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Held:
     elevation_deg: float = 0.0
     ellipse: float = 0.0
     rate: float = 0.0  # of the tilt, relative: true steps over stated ones
+    scale: float = 0.0  # of the camera length, relative
     tilt_turn_rad: float = 0.0
     tilt_shift_px: float = 0.0
     turn_rad: float = 0.1
@@ -124,6 +127,7 @@ def adjust(
     for _ in range(_STEPS):
         now, them = _made(geometry, crystals, p, held)
         gradient, normal = np.zeros(len(p)), sparse.csr_matrix((len(p), len(p)))
+        parts = list[tuple[np.ndarray, sparse.csr_matrix, np.ndarray]]()
         for k, (some, index, crystal) in enumerate(zip(spots, hkl, them, strict=True)):
             first = _SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * k
             j, r = _linear(some, index, now, crystal, held, first, len(p))
@@ -132,14 +136,18 @@ def adjust(
             j = sparse.diags(weight * robust) @ j
             gradient += j.T @ (r * robust)
             normal = normal + j.T @ j
+            parts.append((some.frame, j, r * robust))
         active = np.flatnonzero(normal.diagonal() > 0)
-        factor = linalg.cho_factor(normal[active][:, active].toarray() + np.diag(hold[active]), lower=True)
+        matrix = normal[active][:, active].toarray() + np.diag(hold[active])
+        factor = linalg.cho_factor(matrix, lower=True)
         p[active] -= linalg.cho_solve(factor, (gradient + hold * (p - rest))[active])
         if held.tilt_turn_rad:
             hold[turns] = hold_of_turns(normal, turns, (p - rest)[turns], hold[turns])
     new, them = _made(geometry, crystals, p, held)
     place = np.full(len(p), -1)
     place[active] = np.arange(len(active))
+    if held.scale:
+        new = replace(new, curvature_esd=held.scale * _scale_esd(parts, matrix, active, n_tilts))
     firsts = _SHARED + _PER_TILT * n_tilts + _PER_CRYSTAL * np.arange(len(them)) + 3
     return new, [
         replace(c, cell_esd=_cell_esd(c, factor, place[f : f + 6], held)) for c, f in zip(them, firsts, strict=True)
@@ -156,6 +164,37 @@ def _cell_esd(crystal: Crystal, factor: tuple[np.ndarray, bool], place: np.ndarr
     covariance = rows @ linalg.cho_solve(factor, rows.T)
     slope = np.stack([(_moved_cell(crystal, _unit(6, int(k)), held) - crystal.cell) / _SMALL for k in free], 1)
     return np.sqrt(np.einsum("ij,jk,ik->i", slope, covariance, slope))
+
+
+def _scale_esd(
+    parts: Sequence[tuple[np.ndarray, sparse.csr_matrix, np.ndarray]], normal: np.ndarray, active: np.ndarray, n: int
+) -> float:
+    """Standard deviation of the camera's scale, in units of its hold.
+
+    What the spots' scatter leaves open, and how much blocks of neighbouring tilts change it when they are left out (the
+    jackknife: Tukey 1958, Ann. Math. Stat. 29, 614; one step each), added in squares: a goniometer's errors last for
+    several tilts, a reflection is seen in several, and either alone is below the errors that are met.
+
+    Parameters
+    ----------
+    parts : sequence of (frame, derivatives, misfits)
+        Of every crystal, weighted.
+    normal : (unknown, unknown) array
+        Of the ``active`` unknowns, with what holds them.
+    n : int
+        Tilts.
+    """
+    scale, moved = int(np.searchsorted(active, _SCALE)), []
+    for b in range(_BLOCKS):
+        left, pull = normal.copy(), np.zeros(len(active))
+        for frame, j, r in parts:
+            out = np.repeat(frame * _BLOCKS // n == b, 3)
+            own = j[out][:, active]
+            left -= (own.T @ own).toarray()
+            pull += own.T @ r[out]
+        moved.append(linalg.solve(left, pull, assume_a="pos")[scale])
+    alone = linalg.solve(normal, np.eye(len(active))[scale], assume_a="pos")[scale]
+    return float(np.sqrt(alone + (_BLOCKS - 1) / _BLOCKS * np.square(moved).sum()))
 
 
 def _rest(geometry: Geometry, held: Held, size: int) -> np.ndarray:
@@ -182,6 +221,7 @@ def _made(geometry: Geometry, crystals: Sequence[Crystal], p: np.ndarray, held: 
         elevation_deg=float(geometry.elevation_deg + held.elevation_deg * p[1]),
         ellipse=(float(geometry.ellipse[0] + held.ellipse * p[2]), float(geometry.ellipse[1] + held.ellipse * p[3])),
         alpha_deg=geometry.alpha_deg + held.rate * p[4] * (geometry.alpha_deg - geometry.alpha_deg.mean()),
+        scale=geometry.scale + float(held.scale * p[_SCALE]),
     )
     if held.tilt_turn_rad:
         old = np.zeros((n, 3)) if geometry.turn_rad is None else geometry.turn_rad
@@ -217,7 +257,10 @@ def _moved_cell(crystal: Crystal, p: np.ndarray, held: Held) -> np.ndarray:
 def _linear(
     spots: Spots, hkl: np.ndarray, geometry: Geometry, crystal: Crystal, held: Held, first: int, size: int
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Derivatives (3 spots, unknowns) of the misfits by the unknowns, and the misfits (spot, 3)."""
+    """Derivatives (3 spots, unknowns) of the misfits by the unknowns, and the misfits (spot, 3).
+
+    Both over the camera's scale: by itself a smaller one makes all misfits smaller, however wrong it is.
+    """
     r = misfit(spots, hkl, geometry, crystal)
     here = geometry.of(crystal)
     turns = here.turns()[spots.frame]
@@ -226,13 +269,13 @@ def _linear(
     g = np.einsum("nij,nj->ni", turns, hkl @ crystal.ub.T) + r[:, 2:] * [0.0, 0.0, 1.0]
     in_sample = np.einsum("nji,nj->ni", turns, g)
     hkl = in_sample @ np.linalg.inv(crystal.ub).T
-    at = misfit(spots, hkl, geometry, crystal)
+    at = misfit(spots, hkl, geometry, crystal) / geometry.scale
     tilt = _SHARED + _PER_TILT * spots.frame
     blocks: list[tuple[np.ndarray, np.ndarray | int]] = []
-    for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse", "rate")):
+    for k, name in enumerate(("axis_deg", "elevation_deg", "ellipse", "ellipse", "rate", "scale")):
         if getattr(held, name):
             moved, it = _made(geometry, [crystal], _unit(_SHARED + _PER_TILT * len(geometry.alpha_deg) + 11, k), held)
-            blocks.append(((misfit(spots, hkl, moved, it[0]) - at) / _SMALL, k))
+            blocks.append(((misfit(spots, hkl, moved, it[0]) / moved.scale - at) / _SMALL, k))
     for k in range(3):
         if held.tilt_turn_rad:
             blocks.append((_moved(here, g, held.tilt_turn_rad * np.cross(np.eye(3)[k], g)), tilt + k))
@@ -247,7 +290,7 @@ def _linear(
     blocks += [(_moved(here, g, np.einsum("nij,nj->ni", turns, c)), first + k) for k, c in enumerate(changes)]
     for k in range(2):
         step = rotate_in_plane(np.linalg.solve(here.bend, np.eye(2)[k]) * here.pixel, -here.instrument.rotation_deg)
-        d = np.broadcast_to(np.append(-step, 0.0), r.shape)
+        d = np.broadcast_to(np.append(-step / here.scale, 0.0), r.shape)
         blocks += [(held.shift_px * d, first + 9 + k), (held.tilt_shift_px * d, tilt + 3 + k)]
     value = np.stack([b for b, _ in blocks], -1)  # spot, 3, block
     column = np.stack([np.broadcast_to(c, len(r)) for _, c in blocks], -1)
@@ -255,15 +298,15 @@ def _linear(
     row = np.broadcast_to(np.arange(3 * len(r)).reshape(-1, 3, 1), value.shape)
     keep = value.ravel() != 0
     flat = value.ravel()[keep], (row.ravel()[keep], column.ravel()[keep])
-    return sparse.csr_matrix(flat, shape=(3 * len(r), size)), r
+    return sparse.csr_matrix(flat, shape=(3 * len(r), size)), r / here.scale
 
 
 def _moved(geometry: Geometry, g: np.ndarray, dg: np.ndarray) -> np.ndarray:
-    """How misfits change when lab vectors g change by dg."""
+    """How misfits, over the camera's scale, change when lab vectors g change by dg."""
     k = 1 / geometry.wavelength_a
     along = np.sqrt(np.maximum(k * k - (g[:, :2] ** 2).sum(1), 1e-12))
     ds = -(g[:, :2] * dg[:, :2]).sum(1) / along - dg[:, 2]
-    return np.concatenate([-dg[:, :2], ds[:, None]], 1)
+    return np.concatenate([-dg[:, :2], ds[:, None]], 1) / geometry.scale
 
 
 def _unit(n: int, k: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from stemtomo_dl.crystal import scale
 from stemtomo_dl.crystal.ambiguity import Aligned
 from stemtomo_dl.crystal.error_shells import interpolated, shell_factors
-from stemtomo_dl.crystal.laue import LaueClass, unique_codes, unpacked
+from stemtomo_dl.crystal.laue import LaueClass, lattice_of_class, unique_codes, unpacked
 from stemtomo_dl.crystal.phase import Joined, Member
 from stemtomo_dl.crystal.settings import changed_cell, direct_basis, reindexed
 
@@ -63,7 +63,7 @@ def _mean_cell(placed: Sequence[Placed], laue: LaueClass) -> tuple[np.ndarray, n
     The larger of what the cells' own deviations and their scatter tell, NaN where neither does.
     """
     crystals = [p.member.crystal for p in placed]
-    cells = np.array([_symmetric(changed_cell(p.member.crystal.cell, p.matrix), laue) for p in placed])
+    cells = np.array([_symmetric(changed_cell(_told(p, laue)[0], p.matrix), laue) for p in placed])
     weight = np.array([max(c.n_indexed, 1) / max(c.rms_inv_angstrom, 1e-4) ** 2 for c in crystals])
     share = weight / weight.sum()
     mean = share @ cells
@@ -76,17 +76,38 @@ def _mean_cell(placed: Sequence[Placed], laue: LaueClass) -> tuple[np.ndarray, n
     return mean, np.fmax(own, spread)
 
 
+def obtuse(placed: Sequence[Placed], laue: LaueClass) -> list[Placed]:
+    """The same in the setting whose oblique angle is not below 90°, where a monoclinic class leaves one.
+
+    Particles of a higher metric may all be brought into either.
+    """
+    angles = _mean_cell(placed, laue)[0][3:]
+    off = angles - 90
+    if laue.name != "2/m" or off.min() > -_ROUNDING:
+        return list(placed)
+    turn = np.diag([-1.0, 1.0, -1.0] if np.argmin(off) == 0 else [1.0, -1.0, -1.0])
+    return [p._replace(matrix=turn @ p.matrix) for p in placed]
+
+
+def _told(placed: Placed, laue: LaueClass) -> tuple[np.ndarray, np.ndarray | None]:
+    """A crystal's cell (6,) and its standard deviations: the free one where the Laue class is lower than the metric."""
+    crystal = placed.member.crystal
+    lower = lattice_of_class(laue, crystal.lattice) != crystal.lattice
+    if lower and crystal.free_cell is not None:
+        return crystal.free_cell, crystal.free_cell_esd
+    return crystal.cell, crystal.cell_esd
+
+
 def _own_esd(placed: Placed, laue: LaueClass) -> np.ndarray:
     """Standard deviations (6,) of a crystal's cell in the common setting; its parameters' correlations are left out."""
-    crystal = placed.member.crystal
-    if crystal.cell_esd is None:
+    own, esd = _told(placed, laue)
+    if esd is None:
         return np.full(6, np.nan)
 
     def there(cell: np.ndarray) -> np.ndarray:
         return _symmetric(changed_cell(cell, placed.matrix), laue)
 
-    steps = np.diag(crystal.cell_esd)
-    variance = sum(((there(crystal.cell + d) - there(crystal.cell - d)) / 2) ** 2 for d in steps)
+    variance = sum(((there(own + d) - there(own - d)) / 2) ** 2 for d in np.diag(esd))
     return np.asarray(np.where(variance < _ROUNDING**2, 0.0, np.sqrt(variance)))
 
 

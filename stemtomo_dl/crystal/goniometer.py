@@ -25,6 +25,8 @@ class Geometry(Record):
     alpha_deg: np.ndarray = array("f8", "frame", "deg")
     elevation_deg: float = 0.0  # of the tilt axis above the image plane, toward +z
     scale: float = 1.0  # true 1/Å per pixel over the stated one
+    curvature_scale: float | None = None  # as the Ewald sphere's curvature alone tells it; None: not asked
+    curvature_esd: float | None = None
     ellipse: tuple[float, float] = (
         0.0,
         0.0,

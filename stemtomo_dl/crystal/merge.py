@@ -21,7 +21,7 @@ from stemtomo_dl.crystal.ambiguity import (
     tabulated,
     turned,
 )
-from stemtomo_dl.crystal.common_scale import Placed, Scaled, joined, on_one_scale
+from stemtomo_dl.crystal.common_scale import Placed, Scaled, joined, obtuse, on_one_scale
 from stemtomo_dl.crystal.laue import (
     ClassTest,
     LaueClass,
@@ -135,7 +135,7 @@ def _phase(cluster: _Cluster, rng: np.random.Generator) -> Phase:
     matrices = [o[a.choice].matrix for o, a in zip(options, aligned, strict=True)]
     kept = [n for n, a in enumerate(aligned) if a.agrees]
     turn = _standard_turn([turned(amplitudes[n], matrices[n]) for n in kept], laue, cluster.lattice)
-    placed = [Placed(cluster.members[n], turn.T @ matrices[n], aligned[n]) for n in kept]
+    placed = obtuse([Placed(cluster.members[n], turn.T @ matrices[n], aligned[n]) for n in kept], laue)
     while True:
         scaled = on_one_scale(placed, laue, rng)
         worst = int(np.argmax(np.nan_to_num(scaled.misfits)))

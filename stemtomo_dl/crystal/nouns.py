@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,16 @@ class Crystal(Record):
     cell: np.ndarray = array("f8", "6", "Å, deg")
     center_shift_px: np.ndarray = array("f8", "2", "px (column, row), to be added to the spots' centres")
     cell_esd: np.ndarray | None = array("f8", "6", "Å, deg, but for the camera length", optional=True)
+    scale: float = 1.0  # true 1/Å per pixel over the stated one, in which the cell is
+    free_cell: np.ndarray | None = array("f8", "6", "Å, deg, without the metric of the lattice's system", optional=True)
+    free_cell_esd: np.ndarray | None = array("f8", "6", "Å, deg", optional=True)
+
+    def rescaled(self, scale: float) -> Crystal:
+        """The same seen by a camera of another scale."""
+        lengths = np.repeat([self.scale / scale, 1.0], 3)
+        names = ("cell", "cell_esd", "free_cell", "free_cell_esd")
+        cells: dict[str, Any] = {n: None if getattr(self, n) is None else getattr(self, n) * lengths for n in names}
+        return replace(self, ub=self.ub * (scale / self.scale), scale=scale, **cells)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from stemtomo_dl.crystal.joint import camera_line
 from stemtomo_dl.report.facts import Facts
 from stemtomo_dl.report.merged import outcome
 from stemtomo_dl.report.text import escape, fixed, number, plural
@@ -74,6 +75,8 @@ def geometry_text(facts: Facts) -> list[tuple[str, str]]:
         ("Reciprocal pixel by the lattices", f"{number(g.pixel, 5)} 1/Å ({fixed(100 * (g.scale - 1), 2)} %)"),
         ("Elliptical distortion", f"{fixed(100 * long, 2)} % along {number(along, 0)}°"),
     ]
+    if told := camera_line(g.scale, g.curvature_scale, g.curvature_esd):
+        lines.append(("Camera length", told))
     if g.turn_rad is not None:
         rms = np.degrees(np.sqrt((g.turn_rad**2).sum(1).mean()))
         lines.append(("Orientation errors of the tilts", f"{fixed(float(rms), 3)}° rms"))

@@ -37,4 +37,4 @@ def least_charge(counts: Mapping[str, float]) -> float | None:
 
 def charge_of_anion(element: str) -> int:
     """Size of the charge of an element that is an anion where it is the most electronegative."""
-    return -_ANIONS[element]
+    return -ANIONS[element]

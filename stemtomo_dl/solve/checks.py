@@ -8,8 +8,8 @@ from itertools import combinations
 import gemmi
 import numpy as np
 
-from stemtomo_dl.solve.esds import Spread
 from stemtomo_dl.solve.charges import ANIONS
+from stemtomo_dl.solve.esds import Spread
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.refine import Fit
 from stemtomo_dl.solve.stated import ALIKE

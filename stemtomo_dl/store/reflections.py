@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 def crystal_of(entry: dict[str, Any]) -> Crystal:
-    """The crystal of an entry; what it lacks and null are NaN.
+    """The crystal of an entry; what it lacks is as by default, else NaN, which null is too.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def crystal_of(entry: dict[str, Any]) -> Crystal:
     ub = np.array(entry["ub"], "f8")
     known: dict[str, Any] = {}
     for f in fields(Crystal):
-        value = entry.get(f.name, np.nan)
+        value = entry.get(f.name, np.nan if f.default is MISSING else f.default)
         if f.metadata.get("optional") and entry.get(f.name) is None:
             continue
         known[f.name] = (
