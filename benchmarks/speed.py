@@ -1,14 +1,15 @@
 """How fast the stages that read raw scans are, against merely reading the same file, plain NumPy and other programs.
 
-    python benchmarks/speed.py [GB] [--detector PX] [--dtype u2] [--formats npy,mib,…] [--peers PYTHON]
+    python benchmarks/speed.py [GB] [--detector PX] [--dtype u2] [--formats npy,mib,…] [--peers PYTHON] [--cold]
 
 Writes one scan with 50 particles in each format in turn to a temporary folder, and times on it, round by round so
 that all see the same load of the machine: `read`, which only reads and decodes the file once, in the plainest way
 its library has; our pass for virtual images; our pass for extraction, its sums alone and with all that makes patterns
 of them, which does not grow with the scan; and plain NumPy.
 With the interpreter of an environment that has LiberTEM and py4DSTEM (they may want another NumPy than ours), also
-`speed_peers.py` there. Files are read from the page cache: disks are slower than any of this. Wall times are the
-least of the rounds; so are processor times, which a busy machine falsifies less.
+`speed_peers.py` there. Files are read from the page cache, which most disks are slower than; with --cold from the disk,
+as those of a series are, which are more than memory holds. Wall times are the least of the rounds; so are processor
+times, which a busy machine falsifies less.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -30,7 +32,7 @@ import numpy as np
 from stemtomo_dl.config import ExtractConfig, ImagesConfig
 from stemtomo_dl.extract import combine, extract_tilt
 from stemtomo_dl.extract.collect import collect, gauge_probes, plan
-from stemtomo_dl.records import Instrument, Masks
+from stemtomo_dl.records import Instrument, Masks, Scan
 from stemtomo_dl.store.scans.open import open_scan
 from stemtomo_dl.store.scans.write import write_scan
 from stemtomo_dl.virtual import virtual_images
@@ -114,7 +116,6 @@ def numpy_plainly(path: Path, labels: np.ndarray, detectors: np.ndarray) -> None
 def ours(path: Path, outlines: np.ndarray, px: int) -> dict[str, Callable[[], object]]:
     """Our two passes."""
     rows = outlines.shape[1]
-    scan = open_scan(path, None, (rows, COLUMNS))
     instrument = Instrument(200, 0.8, 2.56 / px, 2.0, 0.0)
     bad = np.zeros((px, px), bool)
     bad[3, 5] = bad[px // 3] = True
@@ -125,18 +126,32 @@ def ours(path: Path, outlines: np.ndarray, px: int) -> dict[str, Callable[[], ob
     beam = px / 2 + np.stack([x / COLUMNS, y / rows], -1)
     centre = np.full(2, px / 2)
     todo = plan(wanted, beam, centre, gauge_probes(wanted))
+
+    def scan() -> Scan:
+        return open_scan(path, None, (rows, COLUMNS))  # anew: pages that stay mapped stay in the cache
+
     return {
-        "images": lambda: virtual_images(scan, instrument, bad, ImagesConfig()),
-        "extraction, its sums alone": lambda: collect(scan, todo, PARTICLES, bad, ExtractConfig()),
-        "extraction": lambda: extract_tilt(scan, everyone, wanted, beam, bad, centre, instrument, ExtractConfig()),
+        "images": lambda: virtual_images(scan(), instrument, bad, ImagesConfig()),
+        "extraction, its sums alone": lambda: collect(scan(), todo, PARTICLES, bad, ExtractConfig()),
+        "extraction": lambda: extract_tilt(scan(), everyone, wanted, beam, bad, centre, instrument, ExtractConfig()),
     }
 
 
-def timed(work: dict[str, Callable[[], object]]) -> dict[str, tuple[float, float]]:
-    """Least wall and processor seconds of each, over ROUNDS after one that compiles and fills caches."""
+def forget(path: Path) -> None:
+    """Take the file out of the page cache (Linux)."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+
+
+def timed(work: dict[str, Callable[[], object]], cold: Path | None) -> dict[str, tuple[float, float]]:
+    """Least wall and processor seconds of each, over ROUNDS after one that compiles and fills caches, but for `cold`."""
     least = dict.fromkeys(work, (np.inf, np.inf))
     for n in range(ROUNDS + 1):
         for name, f in work.items():
+            if cold:
+                forget(cold)
             wall, cpu = time.perf_counter(), time.process_time()
             f()
             spent = time.perf_counter() - wall, time.process_time() - cpu
@@ -145,10 +160,10 @@ def timed(work: dict[str, Callable[[], object]]) -> dict[str, tuple[float, float
     return least
 
 
-def peers(python: str, path: Path, folder: Path) -> dict[str, tuple[float, float]]:
+def peers(python: str, path: Path, folder: Path, cold: bool) -> dict[str, tuple[float, float]]:
     """What `speed_peers.py` measures; programs that are absent or fail say so on stderr."""
     script = Path(__file__).with_name("speed_peers.py")
-    command = [python, str(script), str(path), str(folder), str(ROUNDS)]
+    command = [python, str(script), str(path), str(folder), str(ROUNDS), *(["cold"] if cold else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {name: tuple(spent) for name, spent in json.loads(done.stdout.splitlines()[-1]).items()}
 
@@ -162,6 +177,7 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--folder", help="where the files are written, for a while")
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter that has LiberTEM and py4DSTEM")
+    parser.add_argument("--cold", action="store_true", help="from the disk, not the page cache (Linux)")
     options = parser.parse_args()
     px, itemsize = options.detector, np.dtype(options.dtype).itemsize
     rows = max(32, round(options.gigabytes * 1e9 / (COLUMNS * px**2 * itemsize)))
@@ -185,10 +201,11 @@ def main() -> None:
                     "read": functools.partial(read_plainly, path),
                     **ours(path, outlines, px),
                     "NumPy, images and sums": functools.partial(numpy_plainly, path, labels, detectors),
-                }
+                },
+                path if options.cold else None,
             )
             if options.peers:
-                found |= peers(options.peers, path, folder)
+                found |= peers(options.peers, path, folder, options.cold)
             for what, (wall, cpu) in found.items():
                 times = f"{wall / found['read'][0]:8.2f}{cpu:8.3f}{cpu / found['read'][1]:8.2f}"
                 print(f"{kind:11}{what:28}{wall:8.3f}{size / wall:8.2f}{times}", flush=True)

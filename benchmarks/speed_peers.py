@@ -1,6 +1,6 @@
 """LiberTEM and py4DSTEM on the scan that `speed.py` has written, run by it with the interpreter that has them.
 
-    PYTHON benchmarks/speed_peers.py SCAN FOLDER ROUNDS
+    PYTHON benchmarks/speed_peers.py SCAN FOLDER ROUNDS [cold]
 
 FOLDER holds labels.npy (y, x) and detectors.npy (detector, qy, qx). Prints one line of JSON: least wall and
 processor seconds, workers included, by what was done. Needs neither our package nor its environment.
@@ -9,6 +9,7 @@ processor seconds, workers included, by what was done. Needs neither our package
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -101,10 +102,14 @@ def processor_seconds() -> float:
     return float(sum(sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True))))
 
 
-def timed(f: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Least wall and processor seconds, after one round that compiles and fills caches."""
+def timed(f: Callable[[], object], rounds: int, cold: Path | None) -> tuple[float, float]:
+    """Least wall and processor seconds, after one round that compiles and fills caches, but for `cold`."""
     spent = []
     for _ in range(rounds + 1):
+        if cold:
+            handle = os.open(cold, os.O_RDONLY)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
         wall, cpu = time.perf_counter(), processor_seconds()
         f()
         spent.append((time.perf_counter() - wall, processor_seconds() - cpu))
@@ -114,12 +119,13 @@ def timed(f: Callable[[], object], rounds: int) -> tuple[float, float]:
 def main() -> None:
     """Measure each program that is there."""
     path, folder, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    cold = path if sys.argv[4:] == ["cold"] else None
     labels, detectors = np.load(folder / "labels.npy"), np.load(folder / "detectors.npy")
     found = {}
     for program in (libertem, py4dstem):
         try:
             for name, f in program(path, labels, detectors).items():
-                found[name] = timed(f, rounds)
+                found[name] = timed(f, rounds, cold)
         except Exception as e:  # a program that is absent, or cannot read this format, must not end the table
             print(f"{program.__name__}: {type(e).__name__}: {str(e).splitlines()[:1]}", file=sys.stderr)
     print(json.dumps(found))
