@@ -146,7 +146,7 @@ def forget(path: Path) -> None:
 
 
 def timed(work: dict[str, Callable[[], object]], cold: Path | None) -> dict[str, tuple[float, float]]:
-    """Least wall and processor seconds of each, over ROUNDS after one that compiles and fills caches, but for `cold`."""
+    """Least wall and processor seconds of each, over ROUNDS after one that compiles; not cached where `cold`."""
     least = dict.fromkeys(work, (np.inf, np.inf))
     for n in range(ROUNDS + 1):
         for name, f in work.items():

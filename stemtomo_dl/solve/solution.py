@@ -35,6 +35,7 @@ from stemtomo_dl.solve.trials import (
     add_trials,
     finish,
     in_order,
+    more_symmetric,
     raise_class,
     raise_symmetry,
     settled,
@@ -142,6 +143,9 @@ def solve(
         done += add_recycled(found, data, classes[0], groups, rng, advance)
     ordered = in_order(list(found.values()))
     best = finish(exchanged(ordered[0])) if ordered else None
+    if best and (simpler := more_symmetric(best, ordered[1:], data)):
+        ordered.sort(key=lambda t: t is not simpler)
+        best = finish(exchanged(simpler))
     doubts = _doubts(data, best, done)
     solved = not doubts
     merged = best.merged if best else classes[0]

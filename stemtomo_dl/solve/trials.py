@@ -26,6 +26,7 @@ _GROUPS = 5  # space groups of which models are built, from one set of phases
 _MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
 _DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
+_NEARLY = 1.4  # and by this one as long as weights and extinction are not refined: that may go either way by a quarter
 HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 # log-likelihood of absences from which what is left there is scattering twice, which subgroups would fit as atoms
 _TELLING = 10.0
@@ -188,13 +189,13 @@ def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases:
     fit = build(Symmetry(operations, data.cell, data.cell_esd), reflections, phases[allowed], data.stated, data.d_min)
     if fit is None:
         return None
+    return Trial(candidate, merged, reflections, fit, _total(data, merged, candidate, fit), data.stated)
+
+
+def _total(data: Intensities, merged: Merged, candidate: Candidate, fit: Fit) -> float:
+    """R1 of all reflections as they were measured."""
+    model, allowed = np.zeros(len(merged.hkl)), ~absences(candidate.group.operations(), merged.hkl)
     counted = allowed | (candidate.absences < _TELLING)
-    return Trial(candidate, merged, reflections, fit, _total(data, merged, allowed, counted, fit), data.stated)
-
-
-def _total(data: Intensities, merged: Merged, allowed: np.ndarray, counted: np.ndarray, fit: Fit) -> float:
-    """R1 of all reflections as they were measured, of those that are ``counted`` (reflection,)."""
-    model = np.zeros(len(merged.hkl))
     model[allowed] = np.sqrt(fit.fc2)
     fo = np.sqrt(np.maximum(data.intensity, 0))
     off = np.abs(fo - model[merged.index])[counted[merged.index]]
@@ -227,6 +228,21 @@ def finish(trial: Trial) -> Trial:
         if sound and penalised(trial_fit, data) < penalised(fit, data) - _WORTH:
             fit = trial_fit
     return replace(trial, fit=fit)
+
+
+def more_symmetric(best: Trial, others: list[Trial], data: Intensities) -> Trial | None:
+    """The trial with most symmetry of those that fit about as well as the finished one when refined in the same way.
+
+    What scattering twice changes is taken up by extinction, and without it as well by a group of fewer symmetries.
+    """
+    limit = _ALIKE * _total(data, best.merged, best.candidate, best.fit)
+    rivals = [t for t in others if t.order > best.order and t.misfit <= _NEARLY * best.misfit and t.fit.r1 < HOPEFUL]
+    for trial in sorted(rivals, key=lambda t: (-t.order, t.misfit)):
+        model = replace(trial.fit.model, anisotropic=best.fit.model.anisotropic)
+        fit = refine(model, trial.data, cycles=25, extinction=best.fit.extinction > 0, weight=best.fit.weight)
+        if _total(data, trial.merged, trial.candidate, fit) <= limit:
+            return trial
+    return None
 
 
 def refined_as(trial: Trial, model: Model, cycles: int = 8) -> Fit:
