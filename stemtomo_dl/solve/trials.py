@@ -10,6 +10,7 @@ import numpy as np
 from stemtomo_dl.solve.build import build, penalised
 from stemtomo_dl.solve.checks import overlaps, stands_still
 from stemtomo_dl.solve.flip import Amplitudes
+from stemtomo_dl.solve.lift import lifted
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
@@ -94,12 +95,14 @@ def add_trials(
     factors: np.ndarray,
     *,
     more: bool = False,
+    of: Trial | None = None,
     counts: bool = True,
 ) -> None:
     """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group.
 
     ``more``: where no model fits well yet, in groups besides that suit it less, and of which none was built.
-    ``counts``: the phases are those of a start, not of a model, which would confirm itself.
+    ``of``: the phases are those of this trial, whose atoms are symmetrised, too, in groups of more symmetry.
+    ``counts``: whether finding a model again confirms it; one's own phases do not where it fits badly.
     """
     ranked = rank(merged, groups, grid, factors, centre_likelihood(merged, data.reciprocal))
     more = more and min((t.fit.r1 for t in found.values()), default=np.inf) >= _DOUBTFUL
@@ -110,9 +113,11 @@ def add_trials(
         fitting = [t.order for t in found.values() if t.misfit <= limit and t.fit.r1 < HOPEFUL]
         if name in found and order < max(fitting, default=0):
             continue  # it was given its chance, and more symmetry does
-        trial = build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))
-        if trial:
-            found[name] = _better(trial, found.get(name), counts)
+        built = [build_trial(data, merged, candidate, symmetrise(candidate, merged, factors, grid.shape))]
+        if of and order > of.order:
+            built.append(_lift(data, merged, candidate, of))
+        if made := [t for t in built if t]:
+            found[name] = _better(min(made, key=lambda t: t.misfit), found.get(name), counts)
 
 
 def _better(new: Trial, old: Trial | None, counts: bool) -> Trial:
@@ -145,7 +150,7 @@ def raise_symmetry(
         if best.merged is not merged or best.r1_total > HOPEFUL or name in seen:
             return
         seen.add(name)
-        add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=best.fit.r1 < _DOUBTFUL)
+        add_trials(found, data, merged, groups, grid, phased_by(best, grid), of=best, counts=best.fit.r1 < _DOUBTFUL)
 
 
 def raise_class(
@@ -160,7 +165,7 @@ def raise_class(
         return
     for merged, grid in grids:
         if len(merged.rotations) > len(best.merged.rotations):
-            add_trials(found, data, merged, groups, grid, phased_by(best, grid), counts=False)
+            add_trials(found, data, merged, groups, grid, phased_by(best, grid), of=best, counts=False)
 
 
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
@@ -181,14 +186,31 @@ def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:
 
 def build_trial(data: Intensities, merged: Merged, candidate: Candidate, phases: np.ndarray) -> Trial | None:
     """Build a model in a candidate group from the phases (reflection,), rad, of the merged reflections."""
-    operations = candidate.group.operations()
-    allowed = ~absences(operations, merged.hkl)
+    reflections, allowed = _allowed(data, merged, candidate)
+    symmetry = Symmetry(candidate.group.operations(), data.cell, data.cell_esd)
+    fit = build(symmetry, reflections, phases[allowed], data.stated, data.d_min)
+    return _as_trial(data, merged, candidate, reflections, fit) if fit else None
+
+
+def _lift(data: Intensities, merged: Merged, candidate: Candidate, trial: Trial) -> Trial | None:
+    """The atoms of a trial under the operations of a candidate that was found in its phases."""
+    symmetry = Symmetry(candidate.group.operations(), data.cell, data.cell_esd)
+    model = lifted(trial.fit.model, symmetry, candidate.origin)
+    if model is None:
+        return None
+    reflections, _ = _allowed(data, merged, candidate)
+    return _as_trial(data, merged, candidate, reflections, refine(model, reflections, cycles=10))
+
+
+def _allowed(data: Intensities, merged: Merged, candidate: Candidate) -> tuple[Reflections, np.ndarray]:
+    """Merged reflections that a group does not forbid, and which (reflection,) these are."""
+    allowed = ~absences(candidate.group.operations(), merged.hkl)
     theta2 = 2 * np.arcsin(np.clip(data.wavelength * np.linalg.norm(merged.hkl @ data.reciprocal, axis=1) / 2, 0, 0.99))
     path = data.wavelength**3 / np.sin(theta2)
-    reflections = Reflections(merged.hkl[allowed], merged.intensity[allowed], merged.sigma[allowed], path[allowed])
-    fit = build(Symmetry(operations, data.cell, data.cell_esd), reflections, phases[allowed], data.stated, data.d_min)
-    if fit is None:
-        return None
+    return Reflections(merged.hkl[allowed], merged.intensity[allowed], merged.sigma[allowed], path[allowed]), allowed
+
+
+def _as_trial(data: Intensities, merged: Merged, candidate: Candidate, reflections: Reflections, fit: Fit) -> Trial:
     return Trial(candidate, merged, reflections, fit, _total(data, merged, candidate, fit), data.stated)
 
 
