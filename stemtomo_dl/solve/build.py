@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import gemmi
 import numpy as np
@@ -179,17 +179,28 @@ def _pruned(fit: Fit, data: Reflections) -> Fit:
 
 
 def _swapped(fit: Fit, data: Reflections, stated: Stated) -> Fit:
-    """Try every other element on every atom, displacements refined; keep what fits better."""
+    """Try every other element on every atom, and elements in each other's places, displacements refined; keep the best.
+
+    Where two sublattices differ little, as zinc blende's, elements change places or not at all: halfway fits worse.
+    """
     if len(fit.model.elements) > _MOST_SWAPPED:
         return fit
     for atom in range(len(fit.model.elements)):
         for element in stated.elements:
-            named = list(fit.model.elements)
-            if element != named[atom]:
-                named[atom] = element
-                trial = refine(replace(fit.model, elements=tuple(named)), data, cycles=8)
-                fit = min(fit, trial, key=lambda f: f.r1_all * _cost(f.model, stated))
+            named = fit.model.elements
+            fit = _better(fit, (*named[:atom], element, *named[atom + 1 :]), data, stated)
+    for first, second in combinations(stated.elements, 2):
+        other = {first: second, second: first}
+        fit = _better(fit, tuple(other.get(e, e) for e in fit.model.elements), data, stated)
     return fit
+
+
+def _better(fit: Fit, named: tuple[str, ...], data: Reflections, stated: Stated) -> Fit:
+    """A fit, or that with other elements if it is better."""
+    if named == fit.model.elements:
+        return fit
+    trial = refine(replace(fit.model, elements=named), data, cycles=8)
+    return min(fit, trial, key=lambda f: f.r1_all * _cost(f.model, stated))
 
 
 def _cost(model: Model, stated: Stated) -> float:

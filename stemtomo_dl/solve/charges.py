@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+import gemmi
+import numpy as np
+
+from stemtomo_dl.solve.stated import ALIKE
 
 ANIONS = {"O": -2, "F": -1, "Cl": -1, "Br": -1, "I": -1, "S": -2, "Se": -2}  # where they are the most electronegative
 # least charge of cations in solids; textbook oxidation numbers. Elements that form cations as well as anions (C, N, P,
@@ -19,7 +24,7 @@ _CHARGE = {e: charge for charge, elements in _LEAST.items() for e in elements.sp
 KNOWN_IN_SOLIDS = (*_CHARGE, "C", "N", "P")  # elements that solids commonly hold
 
 
-def least_charge(counts: Mapping[str, float]) -> float | None:
+def least_charge(counts: Mapping[str, float], stated: Collection[str] = ()) -> float | None:
     """Sum of the charges of a cell's contents, each cation at the least that it has in solids; None if not told.
 
     Above 0 there are too few anions, or cations that are none: no hydrogen that was not found, and no other oxidation
@@ -29,10 +34,24 @@ def least_charge(counts: Mapping[str, float]) -> float | None:
     ----------
     counts : mapping of str to float
         Atoms of each element, in any unit.
+    stated : collection of str
+        Elements that may be there. One that scatters alike may stand for an atom's, as Al for Si in feldspars.
     """
+    counts = _at_least(counts, stated)
     if not set(counts) <= set(_CHARGE) or not set(counts) & set(ANIONS) or not set(counts) - set(ANIONS):
         return None
     return float(sum(n * _CHARGE[e] for e, n in counts.items()))
+
+
+def _at_least(counts: Mapping[str, float], stated: Collection[str]) -> dict[str, float]:
+    """The counts with each element replaced by that of least charge which scatters like it, not told before others."""
+    out: dict[str, float] = {}
+    for element, n in counts.items():
+        number = gemmi.Element(element).atomic_number
+        like = {e for e in stated if abs(gemmi.Element(e).atomic_number - number) <= ALIKE} | {element}
+        least = min(like, key=lambda e: (_CHARGE.get(e, -np.inf), e != element))
+        out[least] = out.get(least, 0.0) + n
+    return out
 
 
 def charge_of_anion(element: str) -> int:

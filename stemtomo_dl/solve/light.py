@@ -9,16 +9,18 @@ from typing import Any
 import gemmi
 import numpy as np
 
+from stemtomo_dl.solve.candidates import Candidate, absence_likelihood, absences, are_present
 from stemtomo_dl.solve.model import Symmetry
 from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.recycle import Normalised, Recycler
-from stemtomo_dl.solve.symmetry import Candidate, Merged, absence_likelihood, absences, laue_rotations
+from stemtomo_dl.solve.symmetry import Merged, laue_rotations
 from stemtomo_dl.solve.trials import Trial, build_trial
 from stemtomo_dl.solve.wilson import centre_likelihood
 
 _LIGHTEST_HEAVY = 11  # atomic number from which flipping finds an atom by itself
 STARTS = 1200  # of recycling, at most
 _GROUPS = 3  # that are tried in turn
+_GOOD = 0.9  # merit of a start that is tried whatever the crowd is like
 _STANDS_OUT = 5.0  # standard deviations of the crowd above its median, from which a start is built
 _CROWD = 10  # starts that make one
 _ONWARDS = 3  # times that a start which stands out is recycled on
@@ -77,11 +79,14 @@ def add_recycled(
 
 
 def _crowd(merits: list[float]) -> float:
-    """Merit above which a start is none of the crowd: median and median deviation do not heed the few good ones."""
+    """Merit above which a start is none of the crowd: median and median deviation do not heed the few good ones.
+
+    Of a few atoms a good part of the starts are good.
+    """
     if len(merits) < _CROWD:
         return np.inf
     middle = float(np.median(merits))
-    return middle + _STANDS_OUT * 1.4826 * float(np.median(np.abs(np.array(merits) - middle)))
+    return min(_GOOD, middle + _STANDS_OUT * 1.4826 * float(np.median(np.abs(np.array(merits) - middle))))
 
 
 def _built(
@@ -114,9 +119,7 @@ def _recycler(data: Intensities, merged: Merged, candidate: Candidate) -> Recycl
     allowed = ~absences(operations, merged.hkl)
     amplitude = np.sqrt(np.maximum(merged.intensity[allowed], 0))
     composition = tuple((e, n) for e, n in data.composition if e in data.elements)
-    order = len(symmetry.rotations)
-    atoms = max(1, round(expected_atoms(data) / order))
-    return Recycler(Normalised.of(symmetry, merged.hkl[allowed], amplitude, composition), atoms)
+    return Recycler(Normalised.of(symmetry, merged.hkl[allowed], amplitude, composition), expected_atoms(data))
 
 
 def _by_statistics(data: Intensities, merged: Merged, groups: list[Any]) -> list[Candidate]:
@@ -127,6 +130,8 @@ def _by_statistics(data: Intensities, merged: Merged, groups: list[Any]) -> list
         if not np.array_equal(laue_rotations(operations), merged.rotations):
             continue
         absent = absences(operations, merged.hkl)
+        if are_present(merged, absent):
+            continue
         likelihood = absence_likelihood(merged, absent) if absent.any() else 0.0
         statistics = centre if operations.is_centrosymmetric() else -centre
         found.append(Candidate(group, 0.0, 0.0, likelihood, np.zeros(3), statistics))

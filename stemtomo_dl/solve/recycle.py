@@ -78,13 +78,14 @@ class Recycler:
     Parameters
     ----------
     data : Normalised
-    atoms : int
-        Of the asymmetric unit, hydrogen left out.
+    atoms : float
+        In the cell, roughly; hydrogen left out.
     """
 
-    def __init__(self, data: Normalised, atoms: int) -> None:
+    def __init__(self, data: Normalised, atoms: float) -> None:
         symmetry = data.symmetry
         self.symmetry, self.e, self.atoms = symmetry, data.e, atoms
+        self.general = max(1, round(atoms / len(symmetry.rotations)))
         self.turned = np.array([data.hkl @ r for r in symmetry.rotations])
         self.highest = np.abs(self.turned).max((0, 1))
         self.waves = np.exp(2j * np.pi * np.array([data.hkl @ t for t in symmetry.shifts]))
@@ -106,14 +107,16 @@ class Recycler:
         recycling with random omission (Sheldrick et al., International Tables F (2012) 413; Burla et al., Acta Cryst.
         A58 (2002) 456 for weights of this kind). The merit is the correlation of |E| with |Ec|.
         """
-        sites = rng.random((self.atoms, 3)) if phases is None else self._sites(phases)
+        sites, weight = (
+            (rng.random((self.general, 3)), np.ones(self.general)) if phases is None else self._sites(phases)
+        )
         best = np.zeros(len(self.e)), -1.0
         for cycle in range(_CYCLES):
             whole = cycle == 0 or cycle >= _CYCLES - _WHOLE
             keep = np.ones(len(sites), bool) if whole else rng.random(len(sites)) >= _OMITTED
             if not keep.any():
-                return best
-            calculated = self._factors(sites[keep])
+                keep[rng.integers(len(sites))] = True  # of few atoms often none would be left
+            calculated = self._factors(sites[keep], weight[keep])
             measured = calculated[: len(self.e)]
             size = np.abs(measured)
             if cycle >= _CYCLES - _WHOLE:
@@ -121,25 +124,28 @@ class Recycler:
             scale = (self.e @ size) / (size @ size)
             value = _FILLED * scale * calculated
             value[: len(self.e)] = self.e * np.tanh(scale * size * self.e) * np.exp(1j * np.angle(measured))
-            sites = self._peaks(self._map(value))
+            sites, weight = self._peaks(self._map(value))
             if not len(sites):
                 return best
         return best
 
-    def _sites(self, phases: np.ndarray) -> np.ndarray:
-        """Peaks of the map of |E| with phases (measured,), rad."""
+    def _sites(self, phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Peaks, and what an image of each counts, of the map of |E| with phases (measured,), rad."""
         value = np.zeros(len(self.turned[0]), complex)
         value[: len(self.e)] = self.e * np.exp(1j * phases)
         return self._peaks(self._map(value))
 
-    def _factors(self, sites: np.ndarray) -> np.ndarray:
-        """Structure factors (reflection,) of equal point atoms; exp 2πi h·x is looked up axis by axis."""
+    def _factors(self, sites: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Structure factors (reflection,) of point atoms of which each image counts ``weight`` (atom,).
+
+        exp 2πi h·x is looked up axis by axis.
+        """
         x, y, z = (
             np.exp(2j * np.pi * np.multiply.outer(np.arange(-n, n + 1), place)).astype(np.complex64)
             for n, place in zip(self.highest, sites.T, strict=True)
         )
         h, k, m = np.moveaxis(self.turned + self.highest, -1, 0)
-        return np.asarray((np.einsum("ona,ona,ona->on", x[h], y[k], z[m]) * self.waves).sum(0))
+        return np.asarray((np.einsum("ona,ona,ona->on", x[h] * weight.astype("f4"), y[k], z[m]) * self.waves).sum(0))
 
     def _map(self, value: np.ndarray) -> np.ndarray:
         half = np.zeros((*self.shape[:2], self.shape[2] // 2 + 1), complex)
@@ -147,11 +153,13 @@ class Recycler:
         half[self.place] = np.where(self.mates, wave.conj(), wave) * self.factor
         return np.asarray(fft.irfftn(half.conj(), self.shape))
 
-    def _peaks(self, density: np.ndarray) -> np.ndarray:
-        """The highest peaks (atom, 3), no two of which are the same atom."""
+    def _peaks(self, density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The highest peaks (atom, 3), no two the same atom, and 1 over how many images of each (atom,) are one."""
         top, height = peaks(density)
-        order = np.argsort(-height, kind="stable")[: _MORE * len(self.symmetry.rotations) * self.atoms]
+        order = np.argsort(-height, kind="stable")[: _MORE * len(self.symmetry.rotations) * self.general]
         sites = between_points(density, top[order]) / self.shape
         symmetry = self.symmetry
-        kept = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, _APART, self.atoms)
-        return np.asarray(sites[kept] % 1)
+        kept, orders = apart(
+            sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, _APART, self.atoms
+        )
+        return np.asarray(sites[kept] % 1), 1 / orders

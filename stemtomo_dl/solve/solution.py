@@ -34,6 +34,7 @@ from stemtomo_dl.solve.trials import (
     Trial,
     add_trials,
     finish,
+    fits_well,
     in_order,
     more_symmetric,
     raise_class,
@@ -131,7 +132,7 @@ def solve(
                 continue  # a higher class does
             factors, skewed = flip(grid, rng)
             skewness.append(skewed)
-            add_trials(found, data, merged, groups, grid, factors, more=done > 0)
+            add_trials(found, data, merged, groups, grid, factors, more=done > 0 and not fits_well(found))
             raise_symmetry(found, data, merged, groups, grid)
         raise_class(found, data, grids, groups)
         done += 1
@@ -139,7 +140,7 @@ def solve(
         advance()
         if done == _FLIPS and light:
             break
-    if light and not settled(found):
+    if light and not (settled(found) and sound):
         done += add_recycled(found, data, classes[0], groups, rng, advance)
     ordered = in_order(list(found.values()))
     best = finish(exchanged(ordered[0])) if ordered else None
@@ -169,7 +170,7 @@ def solve(
 def _is_sound(data: Intensities, found: dict[str, Trial]) -> bool:
     """Whether nothing is said against the best model, if there is one that fits."""
     best = next(iter(in_order(list(found.values()))), None)
-    return best is None or best.fit.r1 >= HOPEFUL or not _doubts(data, best, 0)
+    return best is None or best.fit.r1 >= HOPEFUL or not _doubts(data, exchanged(best), 0)
 
 
 class _Group:
@@ -224,7 +225,7 @@ def _doubts(data: Intensities, best: Trial | None, starts: int) -> tuple[str, ..
         told = "; ".join(f"{e} {there:.0f}, expected {known:.0f}" for e, there, known in numbers)
         said.append(f"the model has other atoms than are said to be in the cell ({told})")
     held = dict(zip(data.stated.elements, best.counts, strict=True))
-    charge = least_charge({e: n for e, n in held.items() if n})
+    charge = least_charge({e: n for e, n in held.items() if n}, data.stated.elements)
     if charge is not None and charge > 0:
         said.append("the model has too few anions to balance its charges")
     elif charge is not None and not data.guessed and (lonely := without_anions(fit)):

@@ -62,9 +62,9 @@ def between_points(density: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def apart(
-    sites: np.ndarray, rotations: np.ndarray, shifts: np.ndarray, direct: np.ndarray, least: float, most: int
-) -> np.ndarray:
-    """Sites that are the first of those that symmetry or nearness makes the same, (site) i8; no more than ``most``.
+    sites: np.ndarray, rotations: np.ndarray, shifts: np.ndarray, direct: np.ndarray, least: float, atoms: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sites that are the first of those that symmetry or nearness makes the same, as many as fill the cell best.
 
     Parameters
     ----------
@@ -75,26 +75,41 @@ def apart(
     direct : (3, 3) f8 array
         Fractional to Cartesian, Å.
     least : float
-        Å, between a site and any image of one kept before.
-    most : int
+        Å, between a site and any image of one kept before; closer images of one site are one atom.
+    atoms : float
+        In the cell.
+
+    Returns
+    -------
+    kept : (site) i8 array
+    orders : (site) i8 array
+        Images of each that are one atom.
     """
-    kept, n = np.empty(most, np.int64), 0
+    most = len(sites)
+    kept, orders, n = np.empty(most, np.int64), np.empty(most, np.int64), 0
     images = np.empty((most, len(rotations), 3))
+    there = 0.0
     for i in range(len(sites)):
-        if not _is_near(sites[i], images[:n], direct, least * least):
-            for o in range(len(rotations)):
-                for a in range(3):
-                    images[n, o, a] = (rotations[o, a] * sites[i]).sum() + shifts[o, a]
+        if _near(sites[i], images[:n], direct, least * least, True):
+            continue
+        for o in range(len(rotations)):
+            for a in range(3):
+                images[n, o, a] = (rotations[o, a] * sites[i]).sum() + shifts[o, a]
+        orders[n] = max(1, _near(sites[i], images[n : n + 1], direct, least * least, False))
+        places = len(rotations) / orders[n]
+        if there + places / 2 < atoms:
             kept[n] = i
+            there += places
             n += 1
-            if n == most:
-                break
-    return kept[:n]
+        elif there > atoms / 2:  # before that, it is a place too general to be filled: atoms lie on special ones
+            break
+    return kept[:n], orders[:n]
 
 
 @njit(cache=True, nogil=True)
-def _is_near(site: np.ndarray, images: np.ndarray, direct: np.ndarray, least2: float) -> bool:
-    away = np.empty(3)
+def _near(site: np.ndarray, images: np.ndarray, direct: np.ndarray, least2: float, any_does: bool) -> int:
+    """How many images (atom, operation, 3) are near a site; no more than one is looked for where ``any_does``."""
+    away, found = np.empty(3), 0
     for m in range(images.shape[0]):
         for o in range(images.shape[1]):
             for a in range(3):
@@ -104,5 +119,7 @@ def _is_near(site: np.ndarray, images: np.ndarray, direct: np.ndarray, least2: f
             for a in range(3):
                 squared += (direct[a, 0] * away[0] + direct[a, 1] * away[1] + direct[a, 2] * away[2]) ** 2
             if squared <= least2:
-                return True
-    return False
+                found += 1
+                if any_does:
+                    return found
+    return found

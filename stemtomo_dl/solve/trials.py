@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stemtomo_dl.solve.build import build, penalised
+from stemtomo_dl.solve.candidates import Candidate, absences, rank, symmetrise
 from stemtomo_dl.solve.checks import overlaps, stands_still
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.lift import lifted
@@ -16,7 +17,7 @@ from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
 from stemtomo_dl.solve.restraints import Restraints
 from stemtomo_dl.solve.stated import Stated
-from stemtomo_dl.solve.symmetry import Candidate, Merged, absences, rank, symmetrise
+from stemtomo_dl.solve.symmetry import Merged
 from stemtomo_dl.solve.wilson import centre_likelihood
 
 SURE = 0.12  # R1 at which one start is enough
@@ -24,7 +25,7 @@ _AGAIN = 3  # starts that have to lead to the same model otherwise
 _SPEAKING = 0.05  # of R1, what absences are worth between groups of as much symmetry
 _SAME = 0.03  # relative difference of R1 up to which models are the same
 _GROUPS = 5  # space groups of which models are built, from one set of phases
-_MORE = 4  # built besides from later starts: groups of which none was built yet, for phases may hide the true one
+_MORE = 4  # built besides from later starts: those that were built least often, for phases may hide the true one
 _DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
 _NEARLY = 1.4  # and by this one as long as weights and extinction are not refined: that may go either way by a quarter
@@ -51,6 +52,8 @@ class Trial:
         What the structure is said to hold.
     times : int
         Starts that led to it.
+    built : int
+        Sets of phases from which models were built in its group.
     recycled : bool
         Whether its phases came of dual-space recycling rather than of charge flipping.
     correlation : float or None
@@ -66,6 +69,7 @@ class Trial:
     r1_total: float
     stated: Stated
     times: int = 1
+    built: int = 1
     recycled: bool = False
     correlation: float | None = None
     restraints: Restraints | None = None
@@ -96,17 +100,16 @@ def add_trials(
     *,
     more: bool = False,
     of: Trial | None = None,
-    counts: bool = True,
 ) -> None:
     """Build models from one set of phases in the groups that suit it, and keep in ``found`` the best of each group.
 
-    ``more``: where no model fits well yet, in groups besides that suit it less, and of which none was built.
-    ``of``: the phases are those of this trial, whose atoms are symmetrised, too, in groups of more symmetry.
-    ``counts``: whether finding a model again confirms it; one's own phases do not where it fits badly.
+    ``more``: in groups besides that suit it less, those first in which models were built least often.
+    ``of``: the phases are those of this trial, whose atoms are symmetrised, too, in groups of more symmetry; a model
+    that is found in its own phases is not confirmed by that.
     """
     ranked = rank(merged, groups, grid, factors, centre_likelihood(merged, data.reciprocal))
-    more = more and min((t.fit.r1 for t in found.values()), default=np.inf) >= _DOUBTFUL
-    further = [c for c in ranked[_GROUPS:] if c.group.xhm() not in found]
+    often = {name: t.built for name, t in found.items()}
+    further = sorted(ranked[_GROUPS:], key=lambda c: often.get(c.group.xhm(), 0))
     for candidate in ranked[:_GROUPS] + further[: _MORE * more]:
         name, order = candidate.group.xhm(), len(candidate.group.operations())
         limit = _ALIKE * min((t.misfit for t in found.values()), default=np.inf)
@@ -117,15 +120,22 @@ def add_trials(
         if of and order > of.order:
             built.append(_lift(data, merged, candidate, of))
         if made := [t for t in built if t]:
-            found[name] = _better(min(made, key=lambda t: t.misfit), found.get(name), counts)
+            found[name] = _better(min(made, key=lambda t: t.misfit), found.get(name), of is None)
 
 
-def _better(new: Trial, old: Trial | None, counts: bool) -> Trial:
+def _better(new: Trial, old: Trial | None, confirms: bool) -> Trial:
     """The better of two trials of a group, with the number of starts that led to it."""
-    if old is None or new.misfit < (1 - _SAME) * old.misfit:
+    if old is None:
         return new
-    times = old.times + (counts and new.misfit < (1 + _SAME) * old.misfit)
-    return replace(min(new, old, key=lambda t: t.misfit), times=times)
+    if new.misfit < (1 - _SAME) * old.misfit:
+        return replace(new, built=old.built + 1)
+    times = old.times + (confirms and new.misfit < (1 + _SAME) * old.misfit)
+    return replace(min(new, old, key=lambda t: t.misfit), times=times, built=old.built + 1)
+
+
+def fits_well(found: dict[str, Trial]) -> bool:
+    """Whether some model does, so that groups which suit the phases less are none."""
+    return min((t.fit.r1 for t in found.values()), default=np.inf) < _DOUBTFUL
 
 
 def settled(found: dict[str, Trial]) -> bool:
@@ -150,7 +160,7 @@ def raise_symmetry(
         if best.merged is not merged or best.r1_total > HOPEFUL or name in seen:
             return
         seen.add(name)
-        add_trials(found, data, merged, groups, grid, phased_by(best, grid), of=best, counts=best.fit.r1 < _DOUBTFUL)
+        add_trials(found, data, merged, groups, grid, phased_by(best, grid), of=best)
 
 
 def raise_class(
@@ -165,7 +175,7 @@ def raise_class(
         return
     for merged, grid in grids:
         if len(merged.rotations) > len(best.merged.rotations):
-            add_trials(found, data, merged, groups, grid, phased_by(best, grid), of=best, counts=False)
+            add_trials(found, data, merged, groups, grid, phased_by(best, grid), of=best)
 
 
 def phased_by(trial: Trial, grid: Amplitudes) -> np.ndarray:

@@ -11,13 +11,14 @@ from solve.synthetic import known, measured
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.simulate.cif import read_contents
 from stemtomo_dl.solve import solve
+from stemtomo_dl.solve.candidates import Candidate
 from stemtomo_dl.solve.checks import bond_valences, is_off, without_anions
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.objections import objections_to, possible_reasons
 from stemtomo_dl.solve.refine import Reflections, refine
 from stemtomo_dl.solve.rivals import rivals, strangers
 from stemtomo_dl.solve.solution import _doubts
-from stemtomo_dl.solve.symmetry import Candidate, compatible_groups, find_laue, laue_rotations, merge
+from stemtomo_dl.solve.symmetry import compatible_groups, find_laue, laue_rotations, merge
 from stemtomo_dl.solve.trials import Trial
 
 TEO2 = """data_teo2

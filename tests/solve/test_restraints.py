@@ -9,11 +9,12 @@ from solve.synthetic import known, measured
 
 from stemtomo_dl.export.cif import cif_text
 from stemtomo_dl.simulate.cif import read_contents
+from stemtomo_dl.solve.candidates import Candidate
 from stemtomo_dl.solve.checks import bonds
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.refine import Reflections, refine
 from stemtomo_dl.solve.restrained import restrained, restraints_of
-from stemtomo_dl.solve.symmetry import Candidate, laue_rotations, merge
+from stemtomo_dl.solve.symmetry import laue_rotations, merge
 from stemtomo_dl.solve.trials import Trial
 from stemtomo_dl.structures import _solved
 

@@ -59,6 +59,14 @@ def test_least_charge_of_a_cell(counts, told):
     assert least_charge(counts) == told
 
 
+def test_an_element_may_stand_for_one_that_scatters_alike():
+    assert least_charge({"K": 1, "Si": 4, "O": 8}) == 1
+    assert least_charge({"K": 1, "Si": 4, "O": 8}, ("K", "Si", "O")) == 1
+    assert least_charge({"K": 1, "Si": 4, "O": 8}, ("K", "Al", "Si", "O")) == -3  # all of it Al, at the least
+    assert least_charge({"Cu": 2, "Fe": 1, "S": 1}, ("Cu", "Fe", "S")) == 2
+    assert least_charge({"Si": 1, "O": 2}, ("Al", "P", "Si", "O")) is None  # of phosphorus nothing is told
+
+
 def cif_pets(tmp_path, extra: str):
     lines = ["data_a", *(f"_cell_{t} {v}" for t, v in zip(
         ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"),

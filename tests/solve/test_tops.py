@@ -42,7 +42,17 @@ def test_the_first_of_sites_that_are_one_atom_is_kept():
         if all(symmetry.apart(site, sites[j]) > 1.0 for j in kept):
             kept.append(i)
     assert len(kept) < 60
-    found = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, 1.0, 60)
+    found, orders = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, 1.0, 120)
     assert found.tolist() == kept
-    found = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, 1.0, 5)
+    assert (orders == 1).all()
+    found, _ = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, 1.0, 10.4)
     assert found.tolist() == kept[:5]
+
+
+def test_sites_on_elements_of_symmetry_fill_the_cell_as_they_are():
+    """Hexamine: 8 N on threefold axes and 12 C on mirrors, of 20 atoms; a general site is none of them."""
+    symmetry = Symmetry(gemmi.SpaceGroup("I -4 3 m").operations(), (7.0, 7.0, 7.0, 90.0, 90.0, 90.0))
+    sites = np.array([[0.3, 0.17, 0.42], [0.123, 0.123, 0.123], [0.238, 0.0, 0.0], [0.5, 0.5, 0.5], [0.4, 0.2, 0.1]])
+    kept, orders = apart(sites, symmetry.rotations.astype(float), symmetry.shifts, symmetry.direct, 1.0, 19.0)
+    assert kept.tolist() == [1, 2]
+    assert orders.tolist() == [6, 4]

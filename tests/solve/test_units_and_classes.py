@@ -10,12 +10,13 @@ from solve.synthetic import known, measured
 
 from stemtomo_dl.errors import InputError
 from stemtomo_dl.simulate.crystal import structure_factors
+from stemtomo_dl.solve.candidates import Candidate
 from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import distances
 from stemtomo_dl.solve.flip import Amplitudes
 from stemtomo_dl.solve.model import Model, Symmetry
 from stemtomo_dl.solve.refine import Reflections, refine
-from stemtomo_dl.solve.symmetry import Candidate, compatible_groups, expand, find_laue, laue_rotations, merge
+from stemtomo_dl.solve.symmetry import compatible_groups, expand, find_laue, laue_rotations, merge
 from stemtomo_dl.solve.trials import build_trial, in_order, raise_class
 from stemtomo_dl.store.intensities import read_intensities
 

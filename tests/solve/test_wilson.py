@@ -8,7 +8,8 @@ import pytest
 from solve.synthetic import measured
 
 from stemtomo_dl.simulate.cif import read_contents
-from stemtomo_dl.solve.symmetry import Candidate, laue_rotations, merge
+from stemtomo_dl.solve.candidates import Candidate
+from stemtomo_dl.solve.symmetry import laue_rotations, merge
 from stemtomo_dl.solve.wilson import centre_likelihood, shells_of, strangers
 
 
