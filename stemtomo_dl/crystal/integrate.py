@@ -22,7 +22,7 @@ from stemtomo_dl.crystal.overlap import Places, places_of_others
 from stemtomo_dl.crystal.passages import Passages, completed, fitted, passages, summed, with_model_error
 from stemtomo_dl.crystal.predict import Predicted, predict, predicted_indices, turning_axes
 from stemtomo_dl.crystal.refine import indices
-from stemtomo_dl.crystal.rocking import Rocking, fit_rocking, orientation_error
+from stemtomo_dl.crystal.rocking import Doubt, Rocking, doubt_of, fit_rocking
 from stemtomo_dl.records import DiffractionSeries
 
 _REACH = 5.0  # widths of the first guess from the sphere that are measured
@@ -33,6 +33,7 @@ _LEAST_WIDTH = 0.0012  # 1/Å, of the first guess
 _LEAST_SUMMED = 0.6  # of the passages that can be fitted
 _BETWEEN = 0.5  # of the indices: where no reflection is
 _MOST_EMPTY, _LEAST_EMPTY = 4000, 50  # disks without reflection
+_MORE, _FALSE = 1.3, 0.1  # times R_int of Friedel mates, and above that: equivalents that are none
 _OUTLIER = 9.0  # χ² beyond which an empty disk is not empty
 
 
@@ -63,21 +64,22 @@ def integrate(
     upon = places_of_others(series, spots, stated, crystal, others, _SEEN * guess.sigma)
     hkl = predicted_indices(series, geometry, crystal)
     at, sums = _measured(series, spots, fits, geometry, crystal, hkl, guess, upon)
-    group, n = equivalents(hkl, crystal.lattice), len(series.patterns)
+    n = len(series.patterns)
     if not len(at.row):
         none, frames = np.zeros(0), _frames(at, sums, hkl, guess, np.zeros((n, 2)), geometry)
         return Reflections(np.zeros((0, 3), "i4"), none, none, none, np.zeros(0, "i4"), frames)
     least = geometry.instrument.convergence_mrad * 1e-3 / 2  # rms of a filled cone along g
+    group = _equals(at, sums, hkl, crystal.lattice, guess, least, geometry.alpha_deg)
     rocking, by, moved = guess, np.zeros((n, 2)), at
     for _ in range(_ROUNDS):
         rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
         by = frame_rotations(at, sums, group[at.row], rocking, by)
         moved = at.turned(by)
     rocking = fit_rocking(moved, sums, group[at.row], rocking, least)
-    turn = orientation_error(moved, sums, rocking, group[at.row])
+    doubt = doubt_of(moved, sums, rocking, group[at.row])
     order, passage = passages(moved, geometry.alpha_deg)
     moved, sums = moved.some(order), sums.some(order)
-    total, fit = summed(moved, sums, passage, rocking), fitted(moved, sums, passage, rocking, turn)
+    total, fit = summed(moved, sums, passage, rocking), fitted(moved, sums, passage, rocking, doubt)
     method = _better(total, fit, group)
     made = fit if method == "fit" else completed(total, fit)
     frames = _frames(moved, sums, hkl, rocking, by, geometry)
@@ -121,6 +123,23 @@ def _first_guess(spots: Spots, hkl: np.ndarray, fits: np.ndarray, geometry: Geom
     keep = np.abs(s) < 3 * np.sqrt(np.average(s**2, weights=weight))
     a, b = np.polyfit(length[keep] ** 2, s[keep] ** 2, 1, w=np.sqrt(weight[keep]))
     return Rocking(float(max(np.sqrt(max(b, 0)), _LEAST_WIDTH)), float(max(np.sqrt(max(a, 0)), least)))
+
+
+def _equals(
+    at: Predicted, sums: Sums, hkl: np.ndarray, lattice: str, guess: Rocking, least: float, alpha_deg: np.ndarray
+) -> np.ndarray:
+    """Numbers (reflection,) that reflections of one intensity share.
+
+    Those that the lattice makes equivalent, unless they disagree where Friedel mates agree: the metric of a crystal may
+    be higher than its symmetry, as of a monoclinic one with β = 90°.
+    """
+    group, mates = equivalents(hkl, lattice), equivalents(hkl, "aP")
+    rocking = fit_rocking(at, sums, mates[at.row], guess, least)
+    order, passage = passages(at, alpha_deg)
+    fit = fitted(at.some(order), sums.some(order), passage, rocking, Doubt())
+    row, intensity = fit.row[fit.keep], fit.intensity[fit.keep]
+    apart, together = disagreement(mates[row], intensity), disagreement(group[row], intensity)
+    return mates if np.isfinite(together) and together > _MORE * apart + _FALSE else group
 
 
 def _better(total: Passages, fit: Passages, group: np.ndarray) -> str:

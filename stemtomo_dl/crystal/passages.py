@@ -13,7 +13,7 @@ import numpy as np
 
 from stemtomo_dl.crystal.disks import Sums
 from stemtomo_dl.crystal.predict import Predicted
-from stemtomo_dl.crystal.rocking import Rocking, variance
+from stemtomo_dl.crystal.rocking import Doubt, Rocking, variance
 
 _GAP = 3  # tilt angles without a measurement that part two passages
 _SIDES = 1.5  # widths on both sides of the sphere that a sum must reach
@@ -70,23 +70,22 @@ def summed(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking) -> 
     return _made(at, passage, total, np.bincount(p, weight**2 * counts[order], n) / norm**2, keep)
 
 
-def fitted(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking, turn: float) -> Passages:
+def fitted(at: Predicted, sums: Sums, passage: np.ndarray, rocking: Rocking, doubt: Doubt) -> Passages:
     """Rocking curves fitted to passages that come near enough to the sphere: I = Σ w P I / Σ w P².
 
-    Weights are those of the intensity that is found, so that a count that is low by chance weighs no more; ``turn``
-    is how well orientations are known, radians.
+    Weights are those of the intensity that is found, so that a count that is low by chance weighs no more.
     """
     peak, n = rocking.peak(at.length), int(passage.max(initial=-1)) + 1
     profile = np.maximum(rocking.at(at.s, at.length), _LEAST_SHARE * peak)
     total = np.full(n, np.maximum(np.median(sums.net / profile), 0) if len(profile) else 0.0)
     for _ in range(3):
-        spread = variance(at, sums, rocking, total[passage], turn)
+        spread = variance(at, sums, rocking, total[passage], doubt)
         norm = np.maximum(np.bincount(passage, profile**2 / spread, n), 1e-300)
         total = np.bincount(passage, profile * sums.net / spread, n) / norm
     seen = np.bincount(passage, (profile / peak) ** 2, n)
-    relative = (rocking.slope(at.s, at.length) / profile * np.linalg.norm(at.turning, axis=1) * turn) ** 2
-    doubt = 1 / np.maximum(np.bincount(passage, 1 / np.maximum(relative, 1e-6), n), 1e-12)
-    return _made(at, passage, total, 1 / norm, (seen > _LEAST_PROFILE) & (doubt < _MOST_DOUBT**2))
+    shaky = (rocking.slope(at.s, at.length) / profile * np.linalg.norm(at.turning, axis=1) * doubt.turn) ** 2
+    unknown = 1 / np.maximum(np.bincount(passage, 1 / np.maximum(shaky, 1e-6), n), 1e-12)
+    return _made(at, passage, total, 1 / norm, (seen > _LEAST_PROFILE) & (unknown < _MOST_DOUBT**2))
 
 
 def completed(total: Passages, fit: Passages) -> Passages:

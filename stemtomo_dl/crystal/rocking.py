@@ -13,6 +13,7 @@ for what it makes of the few that are seen on its flanks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.optimize import minimize
@@ -25,11 +26,12 @@ _CONTRAST = (0.03, 0.3)  # of the peak: what no width explains, least and most
 _STRONG, _NEAR = 10.0, 2.0  # standard deviations of the noise, widths from the sphere: what contrast is learned from
 _LEAST_OTHERS, _LEAST_STRONG = 0.5, 20  # share of a group's information, and measurements, for it
 _MEDIAN = 0.6745  # of the absolute value, of a standard normal variable
-_UNEVEN = 0.05  # of a measurement: what no orientation explains
 _WEIGHINGS = 3  # rounds
 _FWHM = 2 * np.sqrt(2 * np.log(2))
-_ORIENTATIONS_DEG = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
+_TURNS = tuple(np.radians((0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)))
+_OF_PEAK, _OF_VALUE = (0.0, 0.03, 0.05, 0.1, 0.15, 0.2), (0.0, 0.05, 0.1, 0.2, 0.3)
 _BROADER = (1.0, 4.0)  # of the Lorentzian than the Gaussian, at half of the peak: least and most
+_FREEDOM = 4  # degrees, of Student's t
 _OUTLIER = 9.0  # χ² beyond which a measurement tells nothing more of errors
 _MOST_USED = 60_000  # measurements that a shape is fitted to
 
@@ -143,28 +145,55 @@ def _made(p: np.ndarray, least_kappa: float) -> Rocking:
     return Rocking(sigma, float(kappa), float(np.clip(p[2], 0, 1)), float(broader))
 
 
-def variance(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray, turn: float) -> np.ndarray:
-    """Variance (n,) of measurements of given intensities (n,): counts, and orientation known to ``turn`` radians."""
-    expected = np.maximum(intensity, 0)
-    shaky = expected * rocking.slope(at.s, at.length) * np.linalg.norm(at.turning, axis=1) * turn
-    return np.asarray(sums.noise + sums.per_count * expected * rocking.at(at.s, at.length) + shaky**2)
+@dataclass(frozen=True)
+class Doubt:
+    """Standard deviations of what no counting statistics tells of a measurement."""
+
+    turn: float = 0.0  # of a frame's orientation, radians
+    of_peak: float = 0.0  # of the curve, in parts of its peak
+    of_value: float = 0.0  # of the curve, in parts of itself there
 
 
-def orientation_error(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray) -> float:
-    """How well a frame's orientation is known, radians, by how measurements scatter about what others predict.
+def variance(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray, doubt: Doubt) -> np.ndarray:
+    """Variance (n,) of measurements of given intensities (n,): of the counts, the orientation, and the curve itself.
 
-    The likelihood of each measurement given the others of its group is evaluated for a few values.
+    Multiple scattering makes another curve for every reflection: in a thick crystal it takes from the top first.
     """
-    profile, best = rocking.at(at.s, at.length), (np.inf, 0.0)
+    counted, *uncounted = _variances(at, sums, rocking, intensity)
+    shares = (doubt.turn, doubt.of_peak, doubt.of_value)
+    return np.asarray(counted + sum(k**2 * v for k, v in zip(shares, uncounted, strict=True)))
+
+
+def _variances(at: Predicted, sums: Sums, rocking: Rocking, intensity: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Variances (n,) of the counts, and of each field of ``Doubt`` where it is 1."""
+    expected = np.maximum(intensity, 0)
+    here = expected * rocking.at(at.s, at.length)
+    turned = expected * rocking.slope(at.s, at.length) * np.linalg.norm(at.turning, axis=1)
+    return sums.noise + sums.per_count * here, turned**2, (expected * rocking.peak(at.length)) ** 2, here**2
+
+
+def doubt_of(at: Predicted, sums: Sums, rocking: Rocking, group: np.ndarray) -> Doubt:
+    """What is uncertain besides the counts, by how measurements scatter about what others predict.
+
+    The likelihood of each measurement given the others of its group is evaluated for a few values of each, under
+    Student's t (Lange, Little & Taylor 1989, J. Am. Stat. Assoc. 84, 881): with a χ² that is cut off, measurements of
+    strong intensities would all be outliers of no doubt at all. The three are told apart by where on the curve
+    measurements scatter; were it all put down to orientations, those of a thick crystal would seem unknown, and what is
+    seen on flanks would be left out.
+    """
+    profile = rocking.at(at.s, at.length)
     weight = expected_weights(at, sums, group, rocking)
     intensity, norm = common(group, profile, sums.net, weight)
     own = weight * profile**2 / np.maximum(norm, 1e-300)[group]
-    told = own[:] < 0.5  # by others at least as much
-    for degrees in _ORIENTATIONS_DEG:
-        turn = np.radians(degrees)
-        spread = variance(at, sums, rocking, intensity[group], turn) + (_UNEVEN * intensity[group] * profile) ** 2
-        off = (sums.net - intensity[group] * profile) / np.maximum(1 - own, 0.1)
-        spread = spread / np.maximum(1 - own, 0.1)
-        cost = float((np.log(spread) + np.minimum(off**2 / spread, _OUTLIER))[told].mean()) if told.any() else 0.0
-        best = min(best, (cost, turn))
-    return best[1]
+    told = own < _LEAST_OTHERS
+    if not told.any():
+        return Doubt()
+    left = np.maximum(1 - own, 0.1)[told]
+    off2 = ((sums.net - intensity[group] * profile)[told] / left) ** 2
+    counted, *uncounted = (v[told] / left for v in _variances(at, sums, rocking, intensity[group]))
+
+    def cost(shares: tuple[float, ...]) -> float:
+        spread = counted + sum(k**2 * v for k, v in zip(shares, uncounted, strict=True))
+        return float((np.log(spread) + (_FREEDOM + 1) * np.log1p(off2 / (_FREEDOM * spread))).mean())
+
+    return Doubt(*min(product(_TURNS, _OF_PEAK, _OF_VALUE), key=cost))

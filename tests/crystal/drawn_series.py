@@ -24,7 +24,7 @@ def strength(hkl):
     return np.array([np.random.default_rng(k).exponential() for k in key])
 
 
-def drawn(alpha, turns=None, counts=40.0, background=1.0, seed=0, rocking=None, ub=UB):
+def drawn(alpha, turns=None, counts=40.0, background=1.0, seed=0, rocking=None, ub=UB, power=strength):
     """A series of the crystal above, frames turned by (frame, 2) radians about the tilt axis and across it."""
     rng = np.random.default_rng(seed)
     rocking = rocking or (lambda s: np.sinc(THICKNESS * s) ** 2)
@@ -33,14 +33,14 @@ def drawn(alpha, turns=None, counts=40.0, background=1.0, seed=0, rocking=None, 
     hkl = np.stack(np.meshgrid(*[np.arange(-n, n + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
     length = np.linalg.norm(hkl @ ub.T, axis=1)
     hkl = hkl[(length > 0) & (length < 1.4)]
-    power, g0 = strength(hkl), hkl @ ub.T
+    each, g0 = power(hkl), hkl @ ub.T
     y, x = np.mgrid[:SIZE, :SIZE]
     far = np.hypot(x - CENTER[0], y - CENTER[1])
     mean = np.tile(background * (0.05 + 8 * np.exp(-far / 6)), (len(alpha), 1, 1))
     own = Rotation.from_rotvec(turns @ turning_axes(31.0)).as_matrix()
     for f, turn in enumerate(own @ tilt_rotation(31.0, alpha)):
         g = g0 @ turn.T
-        value = counts * power * rocking(excitation_error(g, WAVE))
+        value = counts * each * rocking(excitation_error(g, WAVE))
         px = g_to_detector(g, 0.02, -6.0, CENTER)
         for (cx, cy), v in zip(px[value > 0.02], value[value > 0.02], strict=True):
             if 0 < cx < SIZE and 0 < cy < SIZE:
