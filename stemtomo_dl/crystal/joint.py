@@ -24,8 +24,7 @@ _SEVERAL = 3  # crystals
 _CAMERA = Held(elevation_deg=0.5, ellipse=_ELLIPSE, tilt_shift_px=1.0)
 _ALL = replace(_CAMERA, tilt_turn_rad=1.5e-3)
 _STATED = 0.02  # what a camera length is good to
-_SURE = 3.0  # standard deviations by which it must be off
-_CLOSE, _FLOOR = _STATED / _SURE, 0.0015  # the largest standard deviation that counts, and the least that is believed
+_FLOOR = 0.0015  # the least standard deviation of it that is believed
 _CAMERA_ROUNDS = 2
 _ROUNDS = (  # what is free, from what all spots tell to what few do; and the reach in the detector's plane, 1/Å and px
     (Held(tilt_shift_px=1.0), 0.015, 2.0),
@@ -86,8 +85,9 @@ def with_camera_length(
 
     The wavelength is an absolute ruler: g and −g are excited at tilts that differ by λ|g| (radian) from 180°. A tilt's
     error moves one of the two forth and the other back, so that goniometers need not be good to that. Still only many
-    crystals tell it to a few per mille; where it is not told well, and to be off by three standard deviations,
-    the stated one is kept.
+    crystals tell it to a few per mille, and how good the stated one is nobody knows: that is learned, too, and
+    what is told of the difference counts by that (positive-part shrinkage: James & Stein 1961, Proc. 4th Berkeley
+    Symp. 1, 361). Where it is no more than its standard deviation, the stated one is kept.
 
     Parameters
     ----------
@@ -106,11 +106,14 @@ def with_camera_length(
         now, them = _round(spots, now, them, replace(_ALL, scale=_STATED, rate=rate), _reach(now))
     esd = float(np.hypot(now.curvature_esd or 0.0, _FLOOR))
     geometry = replace(geometry, curvature_scale=now.scale, curvature_esd=esd)
-    if not (esd < _CLOSE and abs(now.scale - geometry.scale) > _SURE * esd):
+    off = now.scale - geometry.scale
+    variance = min(max(off**2 - esd**2, 0.0), _STATED**2)  # of stated ones
+    if not variance:
         return geometry, list(crystals)
-    them = [c.rescaled(now.scale) for c in crystals]
+    scale = geometry.scale + off * variance / (variance + esd**2)
+    them = [c.rescaled(scale) for c in crystals]
     held = replace(_ALL, ellipse=_ELLIPSE if _tell_ellipse(crystals) else 0.0, rate=rate)
-    geometry, them = _round(spots, replace(geometry, scale=now.scale), them, held, _reach(now))
+    geometry, them = _round(spots, replace(geometry, scale=scale), them, held, _reach(now))
     return geometry, [scored(s, geometry, c) for s, c in zip(spots, them, strict=True)]
 
 
@@ -137,10 +140,10 @@ def camera_line(scale: float, told: float | None, esd: float | None) -> str:
     """What the curvature of the Ewald sphere says of the reciprocal pixel, in words; empty where it was not asked."""
     if told is None or esd is None:
         return ""
-    value = f"{100 * (told - 1):+.1f} ± {100 * esd:.1f} %"
-    if scale == told:
-        return f"the reciprocal pixel is corrected by {value}, as the Ewald sphere's curvature tells"
-    return f"the reciprocal pixel is as stated; the Ewald sphere's curvature tells {value}"
+    value = f"the Ewald sphere's curvature tells {100 * (told - 1):+.1f} ± {100 * esd:.1f} %"
+    if scale == 1:
+        return f"the reciprocal pixel is as stated; {value}"
+    return f"the reciprocal pixel is corrected by {100 * (scale - 1):+.1f} %; {value}"
 
 
 def _tell_ellipse(crystals: Sequence[Crystal]) -> bool:

@@ -267,12 +267,12 @@ def more_symmetric(best: Trial, others: list[Trial], data: Intensities) -> Trial
 
     What scattering twice changes is taken up by extinction, and without it as well by a group of fewer symmetries.
     """
-    limit = _ALIKE * _total(data, best.merged, best.candidate, best.fit)
+    limit = _ALIKE * replace(best, r1_total=_total(data, best.merged, best.candidate, best.fit)).misfit
     rivals = [t for t in others if t.order > best.order and t.misfit <= _NEARLY * best.misfit and t.fit.r1 < HOPEFUL]
     for trial in sorted(rivals, key=lambda t: (-t.order, t.misfit)):
         model = replace(trial.fit.model, anisotropic=best.fit.model.anisotropic)
         fit = refine(model, trial.data, cycles=25, extinction=best.fit.extinction > 0, weight=best.fit.weight)
-        if _total(data, trial.merged, trial.candidate, fit) <= limit:
+        if replace(trial, fit=fit, r1_total=_total(data, trial.merged, trial.candidate, fit)).misfit <= limit:
             return trial
     return None
 
