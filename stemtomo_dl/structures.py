@@ -24,6 +24,7 @@ from stemtomo_dl.solve.identity import other_elements, with_contents
 from stemtomo_dl.solve.naming import Known, likenesses
 from stemtomo_dl.solve.restrained import restrained
 from stemtomo_dl.solve.rivals import rivals, strangers
+from stemtomo_dl.solve.signal import within_signal
 from stemtomo_dl.solve.solution import measured_rint, most_starts
 from stemtomo_dl.store.atomic import write_json, writing
 from stemtomo_dl.store.intensities import read_intensities
@@ -197,6 +198,7 @@ def _solved(
     ``sample``: they are those of a sample, which may hold more than the crystal does. Restraints come after it is
     solved, so that they do not help a wrong model.
     """
+    data = within_signal(data)
     phases = [known_phase(p, data.d_min) for p in known]
     held = with_contents(data, phases, sample=sample)
     solution = solve(held, np.random.default_rng(seed), advance)

@@ -189,7 +189,7 @@ def _swapped(fit: Fit, data: Reflections, stated: Stated) -> Fit:
         for element in stated.elements:
             named = fit.model.elements
             fit = _better(fit, (*named[:atom], element, *named[atom + 1 :]), data, stated)
-    for first, second in combinations(stated.elements, 2):
+    for first, second in combinations(sorted(set(fit.model.elements)), 2):
         other = {first: second, second: first}
         fit = _better(fit, tuple(other.get(e, e) for e in fit.model.elements), data, stated)
     return fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _NEARLY = 1.4  # and by this one as long as weights and extinction are not refin
 HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 # log-likelihood of absences from which what is left there is scattering twice, which subgroups would fit as atoms
 _TELLING = 10.0
+_TOO_CLOSE = 1.5  # times R1, what a model counts whose atoms overlap
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
 
@@ -74,10 +76,13 @@ class Trial:
     correlation: float | None = None
     restraints: Restraints | None = None
 
-    @property
+    @cached_property
     def misfit(self) -> float:
-        """What trials are compared by: ``r1_total``, more where the model departs from what is said to be there."""
-        return self.r1_total * self.stated.cost(self.counts)
+        """What trials are compared by: ``r1_total``, more where the model departs from what is said to be there.
+
+        And where atoms are closer than atoms come: many of them fit anything.
+        """
+        return self.r1_total * self.stated.cost(self.counts) * (_TOO_CLOSE if len(overlaps(self.fit)) else 1.0)
 
     @property
     def counts(self) -> np.ndarray:

@@ -52,6 +52,16 @@ def test_equal_atoms_are_found_from_random_ones():
     assert compare(found, truth.elements, truth.sites).share >= 0.9
 
 
+def test_reflections_beyond_06_angstrom_have_their_place_in_the_map():
+    """A map of 0.3 Å steps ends at 0.6 Å."""
+    truth = molecule(np.random.default_rng(0))
+    hkl = reflections(truth.symmetry, 0.45)
+    data = Normalised.of(truth.symmetry, hkl, np.abs(Factors(truth.symmetry, hkl).of(truth)), (("C", 20.0),))
+    phases = np.angle(Factors(truth.symmetry, data.hkl[: len(data.e)]).of(truth))
+    found = Model.of(truth.symmetry, ("C",) * 10, Recycler(data, 20)._sites(phases)[0], 0.03)
+    assert compare(found, truth.elements, truth.sites, near=0.05).share == 1
+
+
 def test_what_was_measured_and_what_not_fill_the_sphere_once():
     truth = molecule(np.random.default_rng(0))
     hkl = reflections(truth.symmetry, 1.2)
