@@ -87,7 +87,7 @@ def write_particles(run: Run, tracks: Tracks, partial: Partial, center_px: np.nd
         The series that were written, by their place in the run.
     """
     here = {t: partial.array(t, "track").tolist() for t in np.unique(tracks.tilt).tolist() if partial.has(t)}
-    tilts = {int(k): [t for t in _tilts(tracks, int(k)) if t in here] for k in tracks.particle}
+    tilts = {int(k): [t for t in _tilts(tracks, int(k)) if k in here.get(t, ())] for k in tracks.particle}
     written = {results.series_name(k): k for k, seen in tilts.items() if seen}
     before = run.ledger.outputs("extract")
     run.ledger.claim("extract", written)

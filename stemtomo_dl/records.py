@@ -161,6 +161,9 @@ class VirtualImages(Record):
     # where in the dark field counts are; probes are those of the images, or fewer, each the sum of some of these
     sectors: np.ndarray | None = array("f4", "probe_y probe_x sector", "counts", optional=True)
     beam_hidden: bool = False  # so that ``beam_px`` comes from the pattern's symmetry
+    dropped: np.ndarray | None = array(
+        "bool", "y x", "frame without counts; its images are its neighbours'", optional=True
+    )
 
     def __getitem__(self, detector: str) -> np.ndarray:
         return self.images[self.detectors.index(detector)]

@@ -33,6 +33,7 @@ def image(
         "max_pattern": v.max_pattern,
         "sectors": _packed(np.asarray(v.sectors)),
         "beam_hidden": np.array(v.beam_hidden),
+        "dropped": np.asarray(v.dropped),
     }
 
 
@@ -129,7 +130,9 @@ def separate(
         If the images cannot be read.
     """
     seen, masks = results.read_images(images, tilt), particles.masks
-    wanted = combine(masks, particles.instance, particles.everyone, seen, config)
+    combined = combine(masks, particles.instance, particles.everyone, seen, config)
+    left = [k for k, c in enumerate(combined) if len(c.own)]  # not where all its frames are dropped
+    wanted, track = [combined[k] for k in left], particles.track[left]
     at = beam_positions(seen.beam_px, masks.shape)
-    found = extract_tilt(scan, particles.track, wanted, at, bad, center_px, instrument, config)
+    found = extract_tilt(scan, track, wanted, at, bad, center_px, instrument, config)
     return {k: np.asarray(v) for k, v in vars(found).items()}

@@ -58,6 +58,24 @@ def grid(alpha_deg: np.ndarray) -> Grid:
     return Grid(first, step, frame)
 
 
+def sweeps(alpha_deg: np.ndarray) -> list[Grid]:
+    """Grids of one step that between them show every frame of rising angles (frame,), the first as `grid` gives it.
+
+    Frames whose slot another one has come in further grids, of two slots at the least, since programs take a single
+    image for a still.
+    """
+    out = [grid(alpha_deg)]
+    first, step = out[0].first_deg, out[0].step_deg
+    left = np.setdiff1d(np.arange(len(alpha_deg)), out[0].frame)
+    while len(left):
+        slot, kept = np.unique(np.rint((alpha_deg[left] - first) / step).astype(int), return_index=True)
+        frame = np.full(max(slot[-1] - slot[0] + 1, 2), -1)
+        frame[slot - slot[0]] = left[kept]
+        out.append(Grid(first + step * float(slot[0]), step, frame))
+        left = np.delete(left, kept)
+    return out
+
+
 def _line(slot: np.ndarray, angles: np.ndarray, step: float) -> tuple[float, float]:
     """First angle and step; fitted where that brings the farthest frame nearer than the step that was aimed at."""
     given = (float(angles[0]), step)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stemtomo_dl.export.angles import Grid, grid
+from stemtomo_dl.export.angles import Grid, sweeps
 from stemtomo_dl.export.frames import PIXEL_MM, Camera, Files, ascending, direct_beam, typical_probes
 from stemtomo_dl.records import DiffractionSeries
 
@@ -33,10 +33,11 @@ _ALPHA = "entry/sample/transformations/alpha"
 
 
 def dials(series: DiffractionSeries, title: str) -> Files:
-    """One NXmx file and a script.
+    """NXmx files, one as a rule, and a script.
 
     DIALS gives a file one start and one step: the frames are laid on an even grid, in which slots that no frame falls
-    on hold no valid pixel. Values are counts of a typical frame, in floats, negative where the background was above
+    on hold no valid pixel. Frames whose slot another one has go into further files, which the script indexes together
+    with the first. Values are counts of a typical frame, in floats, negative where the background was above
     them; pixels that were not measured lie below ``underload_value``.
 
     Parameters
@@ -48,11 +49,13 @@ def dials(series: DiffractionSeries, title: str) -> Files:
     Returns
     -------
     Files
-        TITLE.nxs, as a tree by path; dials.sh.
+        TITLE.nxs, TITLE_2.nxs …, as trees by path; dials.sh.
     """
     s = ascending(series)
-    slots = grid(s.alpha_deg)
-    return {f"{title}.nxs": _tree(s, slots, title), "dials.sh": _script(f"{title}.nxs", slots)}
+    found = sweeps(s.alpha_deg)
+    names = [f"{title}.nxs", *(f"{title}_{k}.nxs" for k in range(2, len(found) + 1))]
+    trees = {name: _tree(s, slots, title) for name, slots in zip(names, found, strict=True)}
+    return trees | {"dials.sh": _script(names, found, len(s.alpha_deg))}
 
 
 def _tree(s: DiffractionSeries, slots: Grid, title: str) -> Mapping[str, Any]:
@@ -126,14 +129,17 @@ def _transformation(path: str, kind: str, units: str, vector: tuple[float, float
     return {f"{path}@{name}": value for name, value in attributes.items()}
 
 
-def _script(name: str, slots: Grid) -> str:
-    blank = "".join(f" exclude_images=0:{a}:{b}" for a, b in slots.gaps())
+def _script(names: list[str], found: list[Grid], frames: int) -> str:
+    blank = "".join(f" exclude_images={k}:{a}:{b}" for k, slots in enumerate(found) for a, b in slots.gaps())
+    shown = [int((slots.frame >= 0).sum()) for slots in found]
+    held = ", ".join(f"{n} in {name}" for name, n in zip(names, shown, strict=True))
     return (
         "#!/bin/sh\n"
+        f"# All {frames} frames: {held}.\n"
         "# From the frames to a lattice; add indexing.known_symmetry.unit_cell=a,b,c,al,be,ga where it is known.\n"
         f"# Then: dials.integrate indexed.expt indexed.refl{blank}\n"
         'set -eu\ncd "$(dirname "$0")"\n'
-        f"dials.import {name} output.experiments=imported.expt\n"
+        f"dials.import {' '.join(names)} output.experiments=imported.expt\n"
         "dials.find_spots imported.expt min_spot_size=2 gain=1\n"
         "dials.index imported.expt strong.refl indexing.method=fft3d detector.fix=distance\n"
     )

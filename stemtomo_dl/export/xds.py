@@ -83,7 +83,7 @@ def _input(s: DiffractionSeries, slots: Grid, camera: Camera, title: str) -> str
     reach = np.hypot(*camera.shape) / 2 * s.instrument.pixel_inv_angstrom
     lines = [
         f"! {title}: stills taken as wedges of one step; frames lie up to {off:.3f} deg from the angle this gives them",
-        f"! {len(s.alpha_deg) - shown.sum()} of {len(s.alpha_deg)} frames left out: another was taken at their angle",
+        *_left_out(s.alpha_deg, slots),
         "JOB= XYCORR INIT COLSPOT IDXREF DEFPIX INTEGRATE CORRECT",
         "NAME_TEMPLATE_OF_DATA_FRAMES= data/?????.img   SMV",
         f"DATA_RANGE= 1 {n}",
@@ -115,3 +115,12 @@ def _input(s: DiffractionSeries, slots: Grid, camera: Camera, title: str) -> str
         "REFINE(CORRECT)= BEAM AXIS ORIENTATION CELL",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _left_out(alpha_deg: np.ndarray, slots: Grid) -> list[str]:
+    """Comments on the frames that are not among the images, a few angles a line."""
+    gone = np.delete(alpha_deg, slots.frame[slots.frame >= 0])
+    if not len(gone):
+        return [f"! all {len(alpha_deg)} frames"]
+    listed = [f"!   at {' '.join(f'{a:.3f}' for a in gone[i : i + 12])} deg" for i in range(0, len(gone), 12)]
+    return [f"! {len(gone)} of {len(alpha_deg)} frames left out, since another lies in the same step:", *listed]

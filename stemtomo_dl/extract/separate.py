@@ -42,6 +42,10 @@ class Combination:
     separated: bool
 
 
+_NONE, _NO_WEIGHT = np.zeros(0, int), np.zeros(0)
+_NOTHING = Combination(_NONE, _NO_WEIGHT, _NONE, _NO_WEIGHT, np.zeros(0, bool), _NONE, False)
+
+
 def combine(
     masks: Masks, instances: np.ndarray, obstacles: np.ndarray, images: VirtualImages | None, config: ExtractConfig
 ) -> list[Combination]:
@@ -56,8 +60,13 @@ def combine(
         All masks of this tilt that show a particle each, also those without a track.
     images : VirtualImages or None
         Of this tilt. The dark field tells how thickness goes from an outline inward, the variance how strong Bragg
-        spots are against noise; None: particles are flat, and spots strong.
+        spots are against noise; None: particles are flat, and spots strong. Dropped frames enter no pattern.
     config : ExtractConfig
+
+    Returns
+    -------
+    list of Combination
+        One for each particle, without a probe where all of an outline's frames are dropped.
     """
     everyone = np.union1d(obstacles, instances).astype(int)
     field = _Field(masks, everyone, images, config)
@@ -70,14 +79,13 @@ class _Field:
     def __init__(self, masks: Masks, everyone: np.ndarray, images: VirtualImages | None, config: ExtractConfig) -> None:
         self.masks, self.config = masks, config
         meets = np.zeros(masks.shape, "i4")
-        self.probes = {int(i): np.flatnonzero(masks.full(i)) for i in everyone}
+        gone = np.zeros(masks.shape, bool) if images is None or images.dropped is None else images.dropped
+        self.probes = {int(i): np.flatnonzero(masks.full(i) & ~gone) for i in everyone}
         for i in everyone:
             meets[masks.window(i)] += masks.crops[i]
-        self.free = free_probes(meets, config)
+        self.free = free_probes(meets, config) & ~gone
         self.meets = meets.ravel()
-        self.thickness = {
-            int(i): profile(masks.crops[i], meets[masks.window(i)] == 1, self._light(i, images)) for i in everyone
-        }
+        self.thickness = {int(i): self._thickness(i, (meets == 1) & ~gone, gone, images) for i in everyone}
         self.neighbours = self._neighbours(everyone)
         self.brightness = self._brightness(images)
 
@@ -88,6 +96,14 @@ class _Field:
             return _BRIGHT
         noise = float(np.mean(images["variance"][self.free]))
         return float(np.mean(images["variance"][alone])) / noise - 1 if noise > 0 else _BRIGHT
+
+    def _thickness(
+        self, instance: int, alone: np.ndarray, gone: np.ndarray, images: VirtualImages | None
+    ) -> np.ndarray:
+        """Relative thickness at an outline's probes, 1 on average over all of it, those that are gone included."""
+        crop, window = self.masks.crops[instance], self.masks.window(instance)
+        thick = profile(crop, alone[window], self._light(instance, images))
+        return np.asarray(thick[~gone[window][crop]])
 
     def _light(self, instance: int, images: VirtualImages | None) -> np.ndarray | None:
         """What a particle adds to the dark field within its window."""
@@ -113,6 +129,8 @@ class _Field:
 
     def combination(self, instance: int) -> Combination:
         """The combination of one particle: with its neighbours in the fit if they can be told apart."""
+        if not len(self.probes[instance]):
+            return _NOTHING
         support = support_of(self.masks, instance, self.free, self.config)
         near = self.neighbours[instance]
         beyond = set().union(*(self.neighbours[i] for i in near)) - near - {instance}

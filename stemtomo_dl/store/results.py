@@ -65,8 +65,13 @@ def write_images(
                     like = v.sectors
                     made = f.create_dataset("sectors", (n, *like.shape), like.dtype, chunks=(1, *like.shape), **QUICK)
                     made.attrs["probes_together"] = v.probes_together
+                if v.dropped is not None:
+                    like = v.dropped
+                    f.create_dataset("dropped", (n, *like.shape), bool, chunks=(1, *like.shape), **SMALL)
             if v.sectors is not None:
                 f["sectors"][i] = v.sectors
+            if v.dropped is not None:
+                f["dropped"][i] = v.dropped
             for name in ("images", "mean_pattern", "max_pattern", "beam_px"):
                 f[name][i] = getattr(v, name)
             good[i], hidden[i] = True, v.beam_hidden
@@ -83,6 +88,7 @@ def read_images(path: Path, tilt: int, *, sectors: bool = True) -> VirtualImages
             f["max_pattern"][tilt],
             f["sectors"][tilt] if sectors and "sectors" in f else None,
             "beam_hidden" in f and bool(f["beam_hidden"][tilt]),
+            f["dropped"][tilt] if "dropped" in f else None,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from stemtomo_dl.config import TrackConfig
 from stemtomo_dl.track.angles import refine_angles, refine_axis, refine_scale
+from stemtomo_dl.track.companions import absorbed
 from stemtomo_dl.track.drift import measure_steps, stretches
 from stemtomo_dl.track.features import Features
 from stemtomo_dl.track.likeness import Likeness, learn_likeness
@@ -252,6 +253,8 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
         if len(index) < _FEWEST_TRACKS:
             return None
         fitted = _refit(series, index, fitted.model, axis=turn < 2)
+        index = absorbed(series, index, fitted)
+        fitted = fit(series, index, fitted.model)
         before, index = index, table(series, relink(series, index, fitted, likeness), len(index))
         if turn == _ROUNDS - 1 or (turn > 1 and (index != before).mean() < _STABLE):
             break
@@ -259,6 +262,7 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
         fitted = fit(series, index, fitted.model)
     index = with_rest(index)
     index = _joined(series, index, fit(series, index, fitted.model), piece)
+    index = absorbed(series, index, fit(series, index, fitted.model))
     fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
     if len(index) < _FEWEST_TRACKS:

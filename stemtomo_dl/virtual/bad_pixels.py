@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from stemtomo_dl.virtual.beam import coarse_centre
 _LEAST_PROBES = 50
 _NARROW_PX, _NARROW_TAIL, _DISK_STEP = 0.8, 0.02, 0.25
 _MOST_CONSTANT = 0.2  # share of the detector; more pixels than that do not stay the same because they are bad
+_SEEN = 25  # counts that pixels would have given, for none to say that they are dead
 _RING = np.ones((5, 5), bool)
 _RING[1:4, 1:4] = False
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
@@ -70,6 +72,7 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
     constant = (low == high) & (high > 0)  # a gap that is filled with some number; counts always scatter
     if probes >= _LEAST_PROBES and constant.mean() < _MOST_CONSTANT:
         bad |= constant
+    bad |= _gaps(level, high, probes)
     i = series.instrument
     disk = disk_radius_px(i.convergence_mrad, wavelength(i.voltage_kv), i.pixel_inv_angstrom)
     hot = _hot(level, bad, probes / len(means), config.bad_pixel_sigma, narrow=disk < _NARROW_PX)
@@ -83,6 +86,21 @@ def find_bad_pixels(series: TiltSeries, config: ImagesConfig) -> np.ndarray:
     r = np.hypot(x - centre[0], y - centre[1])
     bad |= hot.alone | (hot.any & (r > 2 * disk + 3))
     return bad | _dead(level, bad, high, r, probes)
+
+
+def _gaps(level: np.ndarray, high: np.ndarray, probes: int) -> np.ndarray:
+    """Whole rows and columns without a count between such that have many: where chips meet.
+
+    They are told before the beam is looked for, since what they leave of its disk may not look like one.
+    """
+    out = np.zeros(level.shape, bool)
+    for axis in (0, 1):
+        counting = np.flatnonzero((np.nan_to_num(high) > 0).any(1 - axis))
+        counts = np.nan_to_num(level).sum(1 - axis) * probes
+        for a, b in pairwise(counting.tolist()):
+            if min(counts[a], counts[b]) > _SEEN:
+                np.moveaxis(out, axis, 0)[a + 1 : b] = True
+    return out
 
 
 class _Hot(NamedTuple):
@@ -136,4 +154,4 @@ def _dead(level: np.ndarray, bad: np.ndarray, high: np.ndarray, r: np.ndarray, p
         if (on & alive).any():
             # A low quantile: at the rim of the beam's disk the pixels of one radius are far from alike.
             expected[on] = np.quantile(level[on & alive], 0.25) * probes
-    return (high <= 0) & (expected > 25)
+    return (high <= 0) & (expected > _SEEN)

@@ -23,11 +23,13 @@ from stemtomo_dl.virtual.beam import (
     window_radius,
 )
 from stemtomo_dl.virtual.detectors import DETECTORS, DetectorMaps, Totals, normalised
+from stemtomo_dl.virtual.dropped import dropped_frames, filled
 from stemtomo_dl.virtual.hidden import is_hidden, symmetry_centre
 from stemtomo_dl.virtual.sectors import SECTORS, probes_together
 
 _CENTRE_ROUNDS = 4
 _KEPT = 16  # windows of the maps
+_COUNTS = ("bf", "adf", "haadf", "maximum")  # all zero: a frame without counts
 _WIDER = 1.6  # how much wider than stated the beam's disk must be to be believed instead
 
 
@@ -41,7 +43,7 @@ def virtual_images(
     raise it, an amorphous film does not), ``maximum`` the highest count there. ``sectors`` says where in the dark
     field counts are; in a large scan neighbouring probes share them. Behind a beam stop the direct beam is taken
     to be where the mean pattern has its centre of inversion, the same for all probes; the bright field then shows
-    what the stop lets through.
+    what the stop lets through. Frames that the camera has dropped (``dropped``) take their neighbours' mean.
 
     Parameters
     ----------
@@ -86,8 +88,23 @@ def virtual_images(
     sums = _Sums(scan, maps, seeds, good, window_radius(disk), 0 if hidden else _CENTRE_ROUNDS)
     each_tile(scan, scan.tiles(int(config.block_mb * 2**20)), sums.take)
     final = descan if hidden or cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
-    mean, peak = sums.patterns()
-    return VirtualImages(DETECTORS, sums.images, final, mean, peak, sums.sectors, hidden)
+    gone = np.zeros(scan.shape[:2], bool)
+    if not hidden:  # else a frame beside all particles may well be empty
+        gone = dropped_frames(sums.counts, ~sums.images[[DETECTORS.index(n) for n in _COUNTS]].any(0))
+    mean, peak = sums.patterns(int((~gone).sum()))
+    images, sectors = sums.images, sums.sectors
+    if gone.any():
+        images, sectors = filled(images, gone), _known_sectors(sectors, gone, sums.together)
+    return VirtualImages(DETECTORS, images, final, mean, peak, sectors, hidden, gone)
+
+
+def _known_sectors(sectors: np.ndarray, gone: np.ndarray, together: int) -> np.ndarray:
+    """Counts in sectors (y, x, sector) as if all frames that share one were there; of none, its neighbours'."""
+    rows, columns = np.arange(0, gone.shape[0], together), np.arange(0, gone.shape[1], together)
+    there = np.add.reduceat(np.add.reduceat((~gone).astype("f4"), rows, 0), columns, 1)
+    whole = np.add.reduceat(np.add.reduceat(np.ones(gone.shape, "f4"), rows, 0), columns, 1)
+    known = sectors * (whole / np.maximum(there, 1))[..., None]
+    return np.moveaxis(filled(np.moveaxis(known, -1, 0), there == 0), 0, -1)
 
 
 def _measured(
@@ -119,6 +136,7 @@ class _Sums:
         self.maps, self.seeds, self.good, self.dtype = maps, seeds, good, scan.dtype
         self.window, self.rounds = window, rounds  # of the beam's centroids
         self.images, self.beam = np.zeros((len(DETECTORS), *shape[:2]), "f4"), np.zeros((*shape[:2], 2))
+        self.counts = np.zeros(shape[:2])
         self.totals: dict[int, Totals] = {}  # by thread
         self.together = probes_together((shape[0], shape[1]))
         self.window_at = lru_cache(_KEPT)(lambda oy, ox: maps.window(np.array([oy, ox]), good))
@@ -136,23 +154,26 @@ class _Sums:
         refine_centres(patterns.reshape(-1, *self.good.shape), self.good, centres, self.window, self.rounds)
         offset = self.maps.offsets(self._smooth(tile, centres))
         images, spread = np.empty((len(DETECTORS), len(pixels)), "f4"), np.empty((len(pixels), SECTORS), "f4")
+        counts = np.empty(len(pixels))
         for start in {*map(tuple, offset.tolist())}:
             chosen = np.flatnonzero((offset == start).all(1))
             window = self.window_at(*start)
             sums, sectors = self.totals[thread].take(pixels, chosen, window)
             images[:, chosen] = normalised(sums, window.norm)
+            counts[chosen] = sums[:, :3].sum(1)
             # as if all of a sector's pixels were there and good
             spread[chosen] = sectors * (self.area_px / np.maximum(window.there, 1))
         self.images[:, *tile.window] = images.reshape(-1, *tile.shape)
+        self.counts[tile.window] = counts.reshape(tile.shape)
         self.beam[tile.window] = centres.reshape(*tile.shape, 2)
         y, x = (_positions(tile.shape)[:, ::-1] + (tile.y0, tile.x0)).T // self.together
         with self.alone:
             np.add.at(self.sectors, (y, x), spread)
 
-    def patterns(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and maximum pattern of the scan, f4; zero where pixels are bad."""
+    def patterns(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over so many frames that count and maximum pattern of the scan, f4; zero where pixels are bad."""
         every = [self.totals[thread] for thread in sorted(self.totals)]
-        mean = np.sum([t.sum for t in every], 0) / self.beam[..., 0].size
+        mean = np.sum([t.sum for t in every], 0) / frames
         peak = np.max([t.peak for t in every], 0)
         good = self.good.ravel()
         return (mean * good).reshape(self.good.shape).astype("f4"), (peak * good).reshape(self.good.shape).astype("f4")

@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from stemtomo_dl.export import FORMATS
+from stemtomo_dl.export.angles import sweeps, typical_step
 from stemtomo_dl.store.folder import write_folder
 
 # descending, a gap of two steps and one of three, and angles off the even steps
@@ -174,11 +175,15 @@ def test_tiff(written):
     assert not tifffile.imread(written / "tiff" / name.replace("frames", "masks"))[20:22].any()
 
 
-def test_dials_finds_the_lattice(tmp_path):
+EVEN = np.delete(np.arange(-60.0, 61.0), [20, 21, 70])[::-1]
+RANDOM = np.random.default_rng(3).uniform(-60, 60, 80)
+
+
+@pytest.mark.parametrize("alpha", [EVEN, RANDOM], ids=["even", "random"])
+def test_dials_finds_the_lattice(tmp_path, alpha):
     """DIALS indexes the export to the true orientation, in a frame with y up and the beam along −z."""
     if shutil.which("dials.index") is None:
         pytest.skip("DIALS is not installed (Debian: apt-get install --no-install-recommends dials)")
-    alpha = np.delete(np.arange(-60.0, 61.0), [20, 21, 70])[::-1]
     write_folder(tmp_path / "dials", FORMATS["dials"](chiral.counted(chiral.series(alpha, both=True)), "p0001"))
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -191,4 +196,34 @@ def test_dials_finds_the_lattice(tmp_path):
     assert np.allclose(indices, np.rint(indices), atol=0.03)
     assert abs(np.linalg.det(np.rint(indices))) == 1
     off = re.findall(r"\|\s+0 \|\s+\d+ \|\s+([\d.]+) \|\s+([\d.]+)\s+\|\s+([\d.]+)\s*\|", done.stdout)[-1]
-    assert float(off[2]) < 0.5  # images; several where the axis is turned round
+    step = sweeps(np.sort(alpha))[0].step_deg
+    assert float(off[2]) * step < 0.5  # degrees; several where the axis is turned round
+
+
+@pytest.mark.parametrize(
+    "alpha",
+    [EVEN, RANDOM, np.repeat(np.arange(-20.0, 21, 4), 3), np.array([0.0, 0, 0]), np.array([5.0])],
+    ids=["even", "random", "thrice", "one angle", "one"],
+)
+def test_every_frame_is_in_one_sweep(alpha):
+    """And near its angle; a sweep has two slots at the least, unless there is but one frame."""
+    alpha = np.sort(alpha)
+    found = sweeps(alpha)
+    shown = np.concatenate([g.frame[g.frame >= 0] for g in found])
+    assert sorted(shown.tolist()) == list(range(len(alpha)))
+    assert len({g.step_deg for g in found}) == 1
+    assert all(len(g.frame) > 1 for g in found[1:])
+    for g in found:
+        on = g.frame >= 0
+        assert np.abs(g.angle_deg[on] - alpha[g.frame[on]]).max() <= max(0.12 * typical_step(alpha), 1e-9)
+
+
+def test_the_script_names_every_sweep():
+    files = FORMATS["dials"](chiral.series(RANDOM), "p0001")
+    shown = 0
+    for name in [n for n in files if n.endswith(".nxs")]:
+        tree = files[name]
+        shown += (tree["entry/data/data"] >= tree["entry/instrument/detector/underload_value"]).any((1, 2)).sum()
+        assert f" {name} " in files["dials.sh"]
+    assert shown == len(RANDOM)
+    assert "p0001_2.nxs" in files
