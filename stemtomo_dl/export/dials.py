@@ -54,8 +54,9 @@ def dials(series: DiffractionSeries, title: str) -> Files:
     s = ascending(series)
     found = sweeps(s.alpha_deg)
     names = [f"{title}.nxs", *(f"{title}_{k}.nxs" for k in range(2, len(found) + 1))]
-    trees = {name: _tree(s, slots, title) for name, slots in zip(names, found, strict=True)}
-    return trees | {"dials.sh": _script(names, found, len(s.alpha_deg))}
+    files: Files = {name: _tree(s, slots, title) for name, slots in zip(names, found, strict=True)}
+    files["dials.sh"] = _script(names, found, len(s.alpha_deg))
+    return files
 
 
 def _tree(s: DiffractionSeries, slots: Grid, title: str) -> Mapping[str, Any]:

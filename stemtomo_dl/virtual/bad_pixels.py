@@ -114,7 +114,7 @@ def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float, narrow
     """Pixels far above the ring of their second neighbours, by counting statistics and by half their value.
 
     A beam covers neighbouring pixels: if its disk is at least about a pixel in radius, none of it is several times
-    its neighbours; if it is ``narrow``, it still has a tail.
+    its neighbours; if it is ``narrow``, it still has a tail. A gap may leave single pixels of it.
     """
     filled = np.where(bad, np.nan, level)
     around = np.nan_to_num(_ring_median(filled))
@@ -126,7 +126,10 @@ def _hot(level: np.ndarray, bad: np.ndarray, probes: float, sigma: float, narrow
     hot = (known >= ndimage.maximum_filter(known, 3) * (1 - 1e-12)) & (known - around > limit)
     beside = ndimage.maximum_filter(known, footprint=_NEIGHBOURS)
     share = _NARROW_TAIL if narrow else _DISK_STEP
-    return _Hot(hot, hot & (beside - around <= limit + share * (known - around)) & (known > beside / _DISK_STEP))
+    beside_gap = ndimage.convolve(bad.astype(int), _NEIGHBOURS.astype(int), mode="constant") > 1
+    return _Hot(
+        hot, hot & ~beside_gap & (beside - around <= limit + share * (known - around)) & (known > beside / _DISK_STEP)
+    )
 
 
 def _ring_median(image: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def filled(images: np.ndarray, gone: np.ndarray) -> np.ndarray:
         return out
     while todo.any():
         weight = ndimage.gaussian_filter((~gone).astype(float), width, mode="constant")
-        here = todo & (weight >= _LEAST_WEIGHT)
+        here = todo & (weight > (_LEAST_WEIGHT if width < max(gone.shape) else 0))
         if here.any():
             for image, result in zip(images, out, strict=True):
                 around = ndimage.gaussian_filter(np.where(gone, 0.0, image), width, mode="constant")

@@ -90,7 +90,8 @@ def virtual_images(
     final = descan if hidden or cut else fit_descan(_positions(scan.shape[:2]), sums.beam.reshape(-1, 2))
     gone = np.zeros(scan.shape[:2], bool)
     if not hidden:  # else a frame beside all particles may well be empty
-        gone = dropped_frames(sums.counts, ~sums.images[[DETECTORS.index(n) for n in _COUNTS]].any(0))
+        nothing = ~np.asarray(sums.images[[DETECTORS.index(n) for n in _COUNTS]].any(0))
+        gone = dropped_frames(sums.counts, nothing)
     mean, peak = sums.patterns(int((~gone).sum()))
     images, sectors = sums.images, sums.sectors
     if gone.any():

@@ -70,8 +70,10 @@ def test_a_particle_whose_frames_are_all_dropped_has_no_pattern():
     assert len(combine(masks, np.arange(1), np.arange(1), images, ExtractConfig())[0].own) == 0
 
 
-def test_wide_holes_are_filled_from_their_rim():
+@pytest.mark.parametrize("rows", [slice(5, 30), slice(1, None), slice(0, 39)])
+def test_wide_holes_are_filled_from_their_rim(rows):
     image = np.ones((1, 40, 40))
     gone = np.zeros((40, 40), bool)
-    gone[5:30, :] = True
+    gone[rows] = True
+    gone[20, 20] = False
     np.testing.assert_allclose(filled(np.where(gone, 0, image), gone), 1)
