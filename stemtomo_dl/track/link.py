@@ -9,6 +9,7 @@ import numpy as np
 
 from stemtomo_dl.config import TrackConfig
 from stemtomo_dl.track.angles import refine_angles, refine_axis, refine_scale
+from stemtomo_dl.track.border import uncut
 from stemtomo_dl.track.companions import absorbed
 from stemtomo_dl.track.drift import measure_steps, stretches
 from stemtomo_dl.track.features import Features
@@ -39,6 +40,14 @@ _STATED_DEG = 3.0  # standard error of a stated axis
 _RADIANS = 1.6  # degrees; a series within is hardly one
 _LEAST_SHARE = 0.2  # of the tilts at which a particle should be in view
 _TOO_FEW = "too few particles could be followed to tell drift from tilt"
+
+
+class _Linked(NamedTuple):
+    """The series, its cut outlines put right by the tracks (track, rank), and their stage."""
+
+    series: Series
+    tracks: np.ndarray
+    fitted: Fit
 
 
 class _Found(NamedTuple):
@@ -138,7 +147,7 @@ def _held_against(
     linked = _link_rigidly(series, looked.axis_deg, config, needed)
     if linked is None:
         return _TOO_FEW, None
-    index, fitted = linked
+    series, index, fitted = linked
     if _is_longer(plain, index):
         return "particles do not move as on one rigid stage: nearness alone follows them over longer stretches", None
     noise = smooth_noise(series, free)
@@ -225,12 +234,12 @@ def _labels(series: Series, index: np.ndarray) -> np.ndarray:
     return label
 
 
-def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: int) -> tuple[np.ndarray, Fit] | None:
-    """The tracks (track, rank) and the solved stage, or None where there is too little to solve for one."""
+def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: int) -> _Linked | None:
+    """Tracks and the solved stage, or None where there is too little to solve for one."""
     stretch = stretches(series, axis_deg)
     steps, noise = measure_steps(series, stretch, config.drift_reach_px)
     wander = 0.2 * noise + 0.05 * max(series.shape) * float(np.median(np.diff(series.alpha)))
-    rules = Rules(noise, wander, gap=2, margin=3.0)
+    rules, raw = Rules(noise, wander, gap=2, margin=3.0), series
 
     def with_rest(index: np.ndarray) -> np.ndarray:
         """Tracks, and pieces of what is in none of them."""
@@ -252,6 +261,7 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
         index = _joined(series, index, fitted, piece)
         if len(index) < _FEWEST_TRACKS:
             return None
+        series = uncut(raw, index)
         fitted = _refit(series, index, fitted.model, axis=turn < 2)
         index = absorbed(series, index, fitted)
         fitted = fit(series, index, fitted.model)
@@ -263,11 +273,12 @@ def _link_rigidly(series: Series, axis_deg: float, config: TrackConfig, needed: 
     index = with_rest(index)
     index = _joined(series, index, fit(series, index, fitted.model), piece)
     index = absorbed(series, index, fit(series, index, fitted.model))
+    series = uncut(raw, index)
     fitted = fit(series, index, fitted.model)
     index = index[_in_view_enough(series, index, fitted, needed)]
     if len(index) < _FEWEST_TRACKS:
         return None
-    return index, _refit(series, index, fitted.model, axis=True)
+    return _Linked(series, index, _refit(series, index, fitted.model, axis=True))
 
 
 def _start(series: Series, axis_deg: float, shrunk_deg: float | None, steps: np.ndarray, noise: float) -> Model:

@@ -30,6 +30,8 @@ class Series:
         particle.
     cut : (n) array
         Variance that a sighting has beyond its noise, px²: ``partial`` where the scan's edge cuts its outline, else 0.
+    covariance : (n, 2, 2) array
+        Second moments, px².
     narrow : (n) array
         Root of the smaller second moment, px: a quarter of an outline's width.
     rank : (n) int array
@@ -50,6 +52,7 @@ class Series:
     looks: np.ndarray
     partial: np.ndarray
     cut: np.ndarray
+    covariance: np.ndarray
     narrow: np.ndarray
     rank: np.ndarray
     groups: list[np.ndarray]
@@ -81,4 +84,4 @@ def arrange(
     cut = np.zeros(len(partial)) if seen.at_border is None else np.where(seen.at_border, partial, 0.0)
     narrow = np.sqrt(np.linalg.eigvalsh(seen.covariance)[:, 0])
     xy = seen.xy - field_centre(shape)
-    return Series(xy, looks, partial, cut, narrow, rank, groups, tilts, alpha, shape, descriptor)
+    return Series(xy, looks, partial, cut, seen.covariance, narrow, rank, groups, tilts, alpha, shape, descriptor)
