@@ -162,6 +162,7 @@ class Factors:
     def __init__(self, symmetry: Symmetry, hkl: np.ndarray) -> None:
         primitive = symmetry.operations.sym_ops
         self.turned = np.array([hkl @ (np.array(op.rot) // gemmi.Op.DEN) for op in primitive]).astype(float)
+        self.squares = (self.turned[..., :, None] * self.turned[..., None, :]).reshape(*self.turned.shape[:2], 9)
         phase = np.array([hkl @ (np.array(op.tran) / gemmi.Op.DEN) for op in primitive])
         self.phase = np.exp(2j * np.pi * phase)
         self.centring = len(symmetry.operations.cen_ops)  # each only repeats the sum
@@ -177,7 +178,7 @@ class Factors:
     def waves(self, model: Model, atom: int) -> np.ndarray:
         """Contribution (operation, reflection) of one atom."""
         order = len(model.symmetry.stabiliser(model.sites[atom]))
-        exponent = np.einsum("oni,ij,onj->on", self.turned, model.tensors[atom], self.turned)
+        exponent = self.squares @ model.tensors[atom].ravel()
         wave = np.exp(2j * np.pi * (self.turned @ model.sites[atom]) - 2 * np.pi**2 * exponent) * self.phase
         return np.asarray(wave * self.form(model.elements[atom]) * (self.centring / order))
 
@@ -197,6 +198,5 @@ class Factors:
             for shift in model.site_basis(atom):
                 rows.append((2j * np.pi * (self.turned @ shift) * wave).sum(0))
             for tensor in model.tensor_basis(atom):
-                exponent = np.einsum("oni,ij,onj->on", self.turned, tensor, self.turned)
-                rows.append((-2 * np.pi**2 * exponent * wave).sum(0))
+                rows.append((-2 * np.pi**2 * (self.squares @ tensor.ravel()) * wave).sum(0))
         return total, np.array(rows)
