@@ -159,12 +159,13 @@ def played(name: str, folder: Path) -> tuple[Path, Path]:
         scene = folder / name / "scene.toml"
         scene.parent.mkdir(parents=True, exist_ok=True)
         scene.write_text(_CASES[name].text(name), encoding="utf-8")
-        _call("simulate", str(scene), "-o", str(experiment))
-    _call("run", str(experiment / "experiment.toml"), "-o", str(run), "--force")
+        call("simulate", str(scene), "-o", str(experiment))
+    call("run", str(experiment / "experiment.toml"), "-o", str(run), "--force")
     return experiment, run
 
 
-def _call(*arguments: str) -> None:
+def call(*arguments: str) -> None:
+    """Go through a verb of the command."""
     sys.argv = ["stemtomo", *arguments]
     try:
         stemtomo()

@@ -86,32 +86,47 @@ def reflections(crystal: str | tuple[float, ...], d_min: float, rng: np.random.G
     return b, hkl, strength / strength.mean()
 
 
+def stage(case: Case, rng: np.random.Generator) -> tuple[Geometry, Geometry]:
+    """Tilts, stage and camera as stated, and as they are."""
+    alpha = np.arange(-case.wedge / 2, case.wedge / 2 + 1e-6, case.step) + rng.uniform(-5, 5)
+    stated = Geometry(Instrument(200.0, 0.6, case.pixel, 5.0, float(rng.uniform(-180, 180))), alpha)
+    true = replace(
+        stated.with_axis(stated.instrument.tilt_axis_deg + rng.uniform(-3, 3)),
+        ellipse=(float(rng.normal(0, 0.003)), float(rng.normal(0, 0.003))),
+        shift_px=rng.normal(0, 0.5, (len(alpha), 2)) + rng.uniform(-2, 2, 2),
+        turn_rad=np.radians(rng.normal(0, 0.1, (len(alpha), 3))),
+    )
+    return stated, true
+
+
 def draw(case: Case, seed: int) -> tuple[DiffractionSeries, np.ndarray, float]:
     """A series as stated, the true UB and the true azimuth of the tilt axis."""
     rng = np.random.default_rng(seed)
-    alpha = np.arange(-case.wedge / 2, case.wedge / 2 + 1e-6, case.step) + rng.uniform(-5, 5)
-    stated = Instrument(200.0, 0.6, case.pixel, 5.0, float(rng.uniform(-180, 180)))
-    n = len(alpha)
-    true = replace(
-        Geometry(stated, alpha).with_axis(stated.tilt_axis_deg + rng.uniform(-3, 3)),
-        ellipse=(float(rng.normal(0, 0.003)), float(rng.normal(0, 0.003))),
-        shift_px=rng.normal(0, 0.5, (n, 2)) + rng.uniform(-2, 2, 2),
-        turn_rad=np.radians(rng.normal(0, 0.1, (n, 3))),
-    )
-    center = np.full(2, _SIZE / 2)
-    far = np.hypot(*(np.indices((_SIZE, _SIZE)) - _SIZE / 2))
-    mean = np.tile(_BACKGROUND * (np.exp(-far / 9) + 0.01), (n, 1, 1))
-    ub = np.zeros((3, 3))
+    stated, true = stage(case, rng)
+    crystals, ub = [], np.zeros((3, 3))
     for crystal in filter(None, (case.foreign, case.crystal)):
         b, hkl, strength = reflections(crystal, 1.3 / (_SIZE / 2 * case.pixel), rng)
         ub = Rotation.random(random_state=rng).as_matrix() @ b
-        _paint(mean, true, center, hkl @ ub.T, case.counts * strength)
-    ones = np.ones(n, "i4")
-    patterns = rng.poisson(mean).astype("f4")
-    series = DiffractionSeries(
-        stated, patterns, np.ones(mean.shape, bool), alpha, np.arange(n, dtype="i4"), ones, 0 * ones, center
-    )
-    return series, ub, true.instrument.tilt_axis_deg
+        crystals.append((hkl @ ub.T, case.counts * strength))
+    return painted(stated, true, _SIZE, crystals, rng), ub, true.instrument.tilt_axis_deg
+
+
+def painted(
+    stated: Geometry,
+    true: Geometry,
+    size: int,
+    crystals: list[tuple[np.ndarray, np.ndarray]],
+    rng: np.random.Generator,
+) -> DiffractionSeries:
+    """A series of patterns of ``size`` pixels a side, of crystals: reflections g (n, 3) and their counts (n,)."""
+    n, center = len(stated.alpha_deg), np.full(2, size / 2)
+    far = np.hypot(*(np.indices((size, size)) - size / 2))
+    mean = np.tile(_BACKGROUND * (np.exp(-far / 9) + 0.01), (n, 1, 1))
+    for g0, counts in crystals:
+        _paint(mean, true, center, g0, counts)
+    patterns, ones = rng.poisson(mean).astype("f4"), np.ones(n, "i4")
+    measured, tilt = np.ones(mean.shape, bool), np.arange(n, dtype="i4")
+    return DiffractionSeries(stated.instrument, patterns, measured, stated.alpha_deg, tilt, ones, 0 * ones, center)
 
 
 def _paint(mean: np.ndarray, true: Geometry, center: np.ndarray, g0: np.ndarray, counts: np.ndarray) -> None:
@@ -128,7 +143,7 @@ def _paint(mean: np.ndarray, true: Geometry, center: np.ndarray, g0: np.ndarray,
         place = true.to_detector(g[near], center + true.shift_px[f])
         for (x, y), n in zip(place, counts[near] * np.exp(-((s[near] / _WIDTH) ** 2) / 2), strict=True):
             columns, rows = round(x) + offset, round(y) + offset
-            if min(columns[0], rows[0]) >= 0 and max(columns[-1], rows[-1]) < _SIZE:
+            if min(columns[0], rows[0]) >= 0 and max(columns[-1], rows[-1]) < mean.shape[1]:
                 disk = np.clip(radius + 0.5 - np.hypot(columns[None] - x, rows[:, None] - y), 0, 1)
                 mean[f][np.ix_(rows, columns)] += n * disk / disk.sum()
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import fft
 
 from stemtomo_dl.solve.flip import Amplitudes
-from stemtomo_dl.solve.symmetry import Merged, laue_rotations
+from stemtomo_dl.solve.symmetry import Merged, is_primitive, laue_rotations
 
 _ABSENT = 0.05  # of the mean intensity, what multiple scattering leaves in an absent reflection
 _PRESENT = 0.15  # of the mean intensity; reflections that are stronger in the mean are not absent
@@ -68,8 +68,10 @@ def absence_likelihood(merged: Merged, absent: np.ndarray) -> float:
     return float((np.log(mean / left) - intensity / left + intensity / mean).sum())
 
 
-def are_present(merged: Merged, absent: np.ndarray) -> bool:
-    """Whether reflections that a group forbids are there, so that it is none."""
+def are_present(merged: Merged, operations: gemmi.GroupOps, absent: np.ndarray) -> bool:
+    """Whether reflections that a group forbids, ``absent`` (reflection,), are there, so that it is none."""
+    if is_primitive(operations, merged):
+        return True
     allowed = _PRESENT + 1 / np.sqrt(max(absent.sum(), 1))  # few may all be filled by multiple scattering
     return bool(absent.any() and merged.intensity[absent].mean() > allowed * merged.intensity.mean())
 
@@ -102,7 +104,7 @@ def rank(
     found = []
     for group, absent in zip(alike, forbidden, strict=True):
         operations = group.operations()
-        if are_present(merged, absent):
+        if are_present(merged, operations, absent):
             continue
         likelihood = absence_likelihood(shown, absent[telling]) if absent[telling].any() else 0.0
         agreement, weakest, origin = _agreement(operations, images)

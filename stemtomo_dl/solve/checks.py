@@ -15,6 +15,7 @@ from stemtomo_dl.solve.refine import Fit
 from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
+_ANIONS_CLOSE = 0.88  # of it, for two anions: O2 and S2 have 0.91
 _SAME_A = 0.02  # Å, between images of one atom that are one
 _BRIDGE = 1.25  # times as far from each other as either is from an atom between them: such two only touch
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
@@ -169,12 +170,15 @@ def is_off(total: float, expected: int) -> bool:
 
 def overlaps(fit: Fit) -> list[Bond]:
     """Pairs of atoms that are closer than atoms come."""
-    radius = [gemmi.Element(e).covalent_r for e in fit.model.elements]
-    return [
-        b
-        for b in distances(fit, 2 * max(radius, default=1.0))
-        if b.first <= b.second and b.length < _CLOSE * (radius[b.first] + radius[b.second])
-    ]
+    elements = fit.model.elements
+    radius = [gemmi.Element(e).covalent_r for e in elements]
+
+    def closest(b: Bond) -> float:
+        both = elements[b.first] in ANIONS and elements[b.second] in ANIONS
+        return float((_ANIONS_CLOSE if both else _CLOSE) * (radius[b.first] + radius[b.second]))
+
+    near = distances(fit, 2 * max(radius, default=1.0))
+    return [b for b in near if b.first <= b.second and b.length < closest(b)]
 
 
 def without_anions(fit: Fit) -> list[int]:

@@ -130,7 +130,7 @@ def _by_statistics(data: Intensities, merged: Merged, groups: list[Any]) -> list
         if not np.array_equal(laue_rotations(operations), merged.rotations):
             continue
         absent = absences(operations, merged.hkl)
-        if are_present(merged, absent):
+        if are_present(merged, operations, absent):
             continue
         likelihood = absence_likelihood(merged, absent) if absent.any() else 0.0
         statistics = centre if operations.is_centrosymmetric() else -centre

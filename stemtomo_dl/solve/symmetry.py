@@ -18,6 +18,8 @@ _CLEARLY = 0.7  # of what a class's R_meas is above that of Friedel mates; a low
 _CHANCE = 0.9  # of R_meas of a class, what that of another must be below to be more than chance
 _NONE = 0.02  # of the mean intensity; no more is left where a lattice's centring forbids: scattering twice adds nothing
 _SEEN = 0.1  # share of those reflections that are above 3σ, at most, by noise and by neighbours' tails
+_THERE = 0.06  # of the mean intensity; more is not left there by neighbours
+_MANY = 0.25  # share of them above 3σ, then
 _TELLING = 20  # reflections that a centring is told by, at least
 
 
@@ -112,6 +114,16 @@ def is_centred(operations: gemmi.GroupOps, data: Intensities) -> bool:
         return not forbidden.any()
     intensity, sigma = data.intensity[forbidden], data.sigma[forbidden]
     return bool(intensity.mean() < _NONE * data.intensity.mean() and (intensity > 3 * sigma).mean() < _SEEN)
+
+
+def is_primitive(operations: gemmi.GroupOps, merged: Merged) -> bool:
+    """Whether the reflections that the centring of a group forbids are there: it is not that of the lattice."""
+    forbidden = ~not_forbidden(operations, merged.hkl)
+    if forbidden.sum() < _TELLING:
+        return False
+    intensity, sigma = merged.intensity[forbidden], merged.sigma[forbidden]
+    strong = intensity.mean() > _THERE * merged.intensity.mean()
+    return bool(strong and (intensity > 3 * sigma).mean() > _MANY)
 
 
 def not_forbidden(operations: gemmi.GroupOps, hkl: np.ndarray) -> np.ndarray:

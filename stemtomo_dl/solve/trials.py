@@ -18,7 +18,7 @@ from stemtomo_dl.solve.nouns import Intensities
 from stemtomo_dl.solve.refine import U_RANGE, Fit, Reflections, refine
 from stemtomo_dl.solve.restraints import Restraints
 from stemtomo_dl.solve.stated import Stated
-from stemtomo_dl.solve.symmetry import Merged
+from stemtomo_dl.solve.symmetry import Merged, not_forbidden
 from stemtomo_dl.solve.wilson import centre_likelihood
 
 SURE = 0.12  # R1 at which one start is enough
@@ -33,6 +33,7 @@ _NEARLY = 1.4  # and by this one as long as weights and extinction are not refin
 HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 # log-likelihood of absences from which what is left there is scattering twice, which subgroups would fit as atoms
 _TELLING = 10.0
+_STANDS_OUT = 3.0  # σ; scattering twice leaves nothing where a centring forbids
 _TOO_CLOSE = 1.5  # times R1, what a model counts whose atoms overlap
 _WORTH = 20.0  # of Bayes' criterion, what more parameters must bring
 
@@ -231,8 +232,10 @@ def _as_trial(data: Intensities, merged: Merged, candidate: Candidate, reflectio
 
 def _total(data: Intensities, merged: Merged, candidate: Candidate, fit: Fit) -> float:
     """R1 of all reflections as they were measured."""
-    model, allowed = np.zeros(len(merged.hkl)), ~absences(candidate.group.operations(), merged.hkl)
-    counted = allowed | (candidate.absences < _TELLING)
+    operations = candidate.group.operations()
+    model, allowed = np.zeros(len(merged.hkl)), ~absences(operations, merged.hkl)
+    centred = ~not_forbidden(operations, merged.hkl) & (merged.intensity > _STANDS_OUT * merged.sigma)
+    counted = allowed | (candidate.absences < _TELLING) | centred
     model[allowed] = np.sqrt(fit.fc2)
     fo = np.sqrt(np.maximum(data.intensity, 0))
     off = np.abs(fo - model[merged.index])[counted[merged.index]]
