@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from stemtomo_dl.solve.charges import charge_of_anion
-from stemtomo_dl.solve.checks import distances
+from stemtomo_dl.solve.checks import Bond, distances
 from stemtomo_dl.solve.refine import Fit
 
 _NEGATIVE = ("F", "O", "Cl", "Br", "I", "S", "Se")  # the most electronegative first
 _B = 0.37  # Å
-_REACH = 3.5  # Å; bonds that are longer add nothing to a sum that is too high
+REACH_A = 3.5  # of bonds; longer ones add nothing that tells
 _FAR = 2.5  # times an anion's charge; sums of true structures, metallic sulfides' among them, stay below 2
 _MOST = 0.5  # of the anions
 # r (Å) and c of each element: O'Keeffe & Brese, J. Am. Chem. Soc. 113 (1991) 3226
@@ -44,6 +44,17 @@ def unit_length(first: str, second: str) -> float | None:
     return float(r + s - r * s * (np.sqrt(c) - np.sqrt(d)) ** 2 / (c * r + d * s))
 
 
+def anion_sum(fit: Fit, near: list[Bond], atom: int, anion: str) -> float:
+    """Sum of the bond valences of an atom, were it the anion named, to all cations of ``near``, see `distances`.
+
+    Anions are the elements that are ones beside any cation; pairs that are not tabulated count nothing.
+    """
+    elements = fit.model.elements
+    others = [b for b in near if b.first == atom and elements[b.second] not in _NEGATIVE]
+    units = [unit_length(anion, elements[b.second]) for b in others]
+    return float(sum(np.exp((r - b.length) / _B) for r, b in zip(units, others, strict=True) if r is not None))
+
+
 def crowded(fit: Fit) -> list[tuple[int, float, int]]:
     """(atom, sum of bond valences, charge) of the anions, if most of them are far too near their neighbours.
 
@@ -55,12 +66,8 @@ def crowded(fit: Fit) -> list[tuple[int, float, int]]:
     anion = next((e for e in _NEGATIVE if e in elements), None)
     if anion is None:
         return []
-    near, charge, sums = distances(fit, _REACH), charge_of_anion(anion), []
-    for atom in (i for i, e in enumerate(elements) if e == anion):
-        others = [b for b in near if b.first == atom and elements[b.second] not in _NEGATIVE]
-        units = [unit_length(anion, elements[b.second]) for b in others]
-        total = sum(np.exp((r - b.length) / _B) for r, b in zip(units, others, strict=True) if r is not None)
-        sums.append((atom, float(total), charge))
+    near, charge = distances(fit, REACH_A), charge_of_anion(anion)
+    sums = [(i, anion_sum(fit, near, i, anion), charge) for i, e in enumerate(elements) if e == anion]
     beyond = [s for s in sums if s[1] > _FAR * charge]
     whole = sum(places[atom] for atom, *_ in sums)
     return beyond if sum(places[atom] for atom, *_ in beyond) > _MOST * whole else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import gemmi
@@ -85,15 +86,13 @@ def merge(data: Intensities, rotations: np.ndarray) -> Merged:
 def compatible_groups(data: Intensities) -> list[Any]:
     """Space groups of the tables, in all settings, whose operations leave the cell's metric as it is.
 
-    Of two choices of origin, the one at an inversion centre is kept. Where all reflections but noise are those of a
-    centred lattice, the groups are centred.
+    Of choices of origin, that at an inversion centre is kept, else the first of the tables: C 2/c, not C 2/n. Where all
+    reflections but noise are those of a centred lattice, the groups are centred.
     """
     lengths = np.sqrt(np.diag(data.metric))
     allowed = _METRIC * np.outer(lengths, lengths)
     groups = []
-    for group in gemmi.spacegroup_table():
-        if group.ext == "1" or group.ext == "R":
-            continue
+    for group in _settings():
         r = rotations_of(group.operations())
         if (np.abs(np.swapaxes(r, 1, 2) @ data.metric @ r - data.metric) <= allowed).all():
             groups.append(group)
@@ -101,6 +100,29 @@ def compatible_groups(data: Intensities) -> list[Any]:
     sure = [n * is_centred(g.operations(), data) for g, n in zip(groups, points, strict=True)]
     kept = [n > max(sure) or m == max(sure) for n, m in zip(points, sure, strict=True)]
     return [g for g, keep in zip(groups, kept, strict=True) if keep]
+
+
+@cache
+def _settings() -> tuple[Any, ...]:
+    """Space groups of the tables in all settings, each about one origin."""
+    first: dict[tuple[int, bytes], list[Any]] = {}
+    for group in gemmi.spacegroup_table():
+        if group.ext != "1" and group.ext != "R":
+            others = first.setdefault((group.number, np.sort(rotations_of(group.operations()), 0).tobytes()), [])
+            if not any(_is_moved(group, other) for other in others):
+                others.append(group)
+    return tuple(g for same in first.values() for g in same)
+
+
+def _is_moved(group: Any, other: Any) -> bool:
+    """Whether a group is another about an origin that is quarters of the edges away."""
+    own = {op.triplet() for op in group.operations()}
+    for i, j, k in np.ndindex(4, 4, 4):
+        about = other.operations()
+        about.change_basis_forward(gemmi.Op(f"x+{i}/4,y+{j}/4,z+{k}/4"))
+        if {op.triplet() for op in about} == own:
+            return True
+    return False
 
 
 def is_centred(operations: gemmi.GroupOps, data: Intensities) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from solve.synthetic import measured
+from solve.test_objections import as_solved
 
 from stemtomo_dl import resources
 from stemtomo_dl.simulate.cif import read_contents
@@ -48,3 +49,44 @@ def test_what_intensities_speak_against_is_not_exchanged():
     assert not sound(best)
     assert sorted(exchanged(best).fit.model.elements) == ["O", "Zn"]
     assert exchanged(best) is best
+
+
+# fluorapatite: Sudarsanan, Mackie & Young, Mater. Res. Bull. 7 (1972) 1331, rounded
+APATITE = """data_apatite
+_cell_length_a 9.397
+_cell_length_b 9.397
+_cell_length_c 6.878
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 120
+_space_group_name_H-M_alt 'P 63/m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_U_iso_or_equiv
+Ca1 Ca .33333 .66667 .001 .008
+Ca2 Ca -.0071 .2423 .25 .008
+P1 P .369 .3985 .25 .006
+F1 F 0 0 .25 .01
+O1 O .4849 .3273 .25 .01
+O2 O .4667 .5875 .25 .01
+O3 O .2575 .3421 .0705 .01
+"""
+
+
+@pytest.mark.parametrize("anions", ["FOOO", "OFOO", "FFFO", "OOFF"])
+def test_oxygen_and_fluorine_are_told_apart_by_their_bonds(anions):
+    """They scatter alike; fluorine has three bonds to calcium, oxygens have one to phosphorus."""
+    contents = read_contents("apatite", APATITE)
+    data = measured(contents, "Ca,P,O,F", 0.8, 1.0, noise=0.1)
+    found = exchanged(as_solved(contents, ("Ca", "Ca", "P", *anions), data))
+    assert found.fit.model.elements == ("Ca", "Ca", "P", "F", "O", "O", "O")
+
+
+def test_an_anion_that_was_said_to_be_there_stays():
+    contents = read_contents("oxide", APATITE.replace("F1 F 0 0 .25 .01\n", ""))
+    trial = as_solved(contents, ("Ca", "Ca", "P", "F", "O", "O"), measured(contents, "Ca,P,O,F", 0.8, 1.0, noise=0.1))
+    assert "F" in exchanged(trial).fit.model.elements
