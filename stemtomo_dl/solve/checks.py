@@ -16,6 +16,8 @@ from stemtomo_dl.solve.stated import ALIKE
 
 _CLOSE = 0.75  # of the sum of the covalent radii; atoms that are closer overlap
 _ANIONS_CLOSE = 0.88  # of it, for two anions: O2 and S2 have 0.91
+# times an anion's charge, what one bond may have, if the cation has as much: V=O and uranyl's are short
+_MULTIPLE = 1.25
 _SAME_A = 0.02  # Å, between images of one atom that are one
 _BRIDGE = 1.25  # times as far from each other as either is from an atom between them: such two only touch
 _BOND_A = 0.45  # Å longer than the covalent radii a bond may be
@@ -140,22 +142,25 @@ def valence(cation: str, anion: str, length: float) -> tuple[float, int] | None:
     return known and (float(np.exp((known[0] - length) / _B)), known[1])
 
 
-def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
-    """(atom, sum of valences, expected) of cations whose pairs are tabulated, see `valence`.
+def cation_sum(fit: Fit, near: list[Bond], atom: int, cation: str) -> tuple[float, int] | None:
+    """Sum of the bond valences of an atom, were it the cation named, and what is expected; None if none is tabulated.
 
-    Of cations that occur with several valences, the nearest is expected.
+    ``near`` are bonds, see `distances`. Of cations that occur with several valences, the nearest is expected.
     """
-    elements = fit.model.elements
+    found = [valence(cation, fit.model.elements[b.second], b.length) for b in near if b.first == atom]
+    told = [v for v in found if v is not None]
+    if not told:
+        return None
+    total = sum(v for v, _ in told)
+    valences = (told[0][1], *_OTHERS.get(cation, ()))
+    return total, min(valences, key=lambda whole: abs(total - whole))
+
+
+def bond_valences(fit: Fit) -> list[tuple[int, float, int]]:
+    """(atom, sum of valences, expected) of cations whose pairs are tabulated, see `cation_sum`."""
     near = distances(fit, 4.0)
-    sums = []
-    for i, element in enumerate(elements):
-        found = [valence(element, elements[b.second], b.length) for b in near if b.first == i]
-        told = [v for v in found if v is not None]
-        if told:
-            total = sum(v for v, _ in told)
-            valences = (told[0][1], *_OTHERS.get(element, ()))
-            sums.append((i, total, min(valences, key=lambda whole: abs(total - whole))))
-    return sums
+    sums = [(i, cation_sum(fit, near, i, e)) for i, e in enumerate(fit.model.elements)]
+    return [(i, *told) for i, told in sums if told is not None]
 
 
 def stands_still(fit: Fit) -> np.ndarray:
@@ -173,12 +178,16 @@ def overlaps(fit: Fit) -> list[Bond]:
     elements = fit.model.elements
     radius = [gemmi.Element(e).covalent_r for e in elements]
 
-    def closest(b: Bond) -> float:
-        both = elements[b.first] in ANIONS and elements[b.second] in ANIONS
-        return float((_ANIONS_CLOSE if both else _CLOSE) * (radius[b.first] + radius[b.second]))
+    def are_close(b: Bond) -> bool:
+        first, second = elements[b.first], elements[b.second]
+        both = first in ANIONS and second in ANIONS
+        if b.length >= (_ANIONS_CLOSE if both else _CLOSE) * (radius[b.first] + radius[b.second]):
+            return False
+        known = [(valence(*pair, b.length), pair[1]) for pair in ((first, second), (second, first))]
+        return not any(v and v[0] <= min(_MULTIPLE * -ANIONS[anion], v[1]) for v, anion in known)
 
     near = distances(fit, 2 * max(radius, default=1.0))
-    return [b for b in near if b.first <= b.second and b.length < closest(b)]
+    return [b for b in near if b.first <= b.second and are_close(b)]
 
 
 def without_anions(fit: Fit) -> list[int]:

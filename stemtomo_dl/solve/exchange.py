@@ -8,21 +8,22 @@ from itertools import combinations
 import gemmi
 
 from stemtomo_dl.solve.charges import ANIONS, charge_of_anion
-from stemtomo_dl.solve.checks import bond_valences, distances, is_off
+from stemtomo_dl.solve.checks import Bond, bond_valences, cation_sum, distances, is_off
 from stemtomo_dl.solve.crowding import REACH_A, anion_sum
 from stemtomo_dl.solve.refine import Fit
 from stemtomo_dl.solve.stated import ALIKE
 from stemtomo_dl.solve.trials import Trial, refined_as
 
 _SAME = 1.02  # times R1; elements that scatter alike fit alike
+_CLEARLY = 0.1  # of a charge, by which the sum of bond valences must be nearer to it than to the atom's own
 _RISE = 1.15  # of R1: in thick crystals heavy and light atoms look alike, but not the room that they have
 
 
 def exchanged(trial: Trial) -> Trial:
     """A trial, with the two elements exchanged of which that makes most bond valences sound.
 
-    Not where none are unsound, or R1 rises by more than dynamical intensities are off. Then anions that scatter alike
-    are told apart.
+    Not where none are unsound, or R1 rises by more than dynamical intensities are off. Then elements that scatter
+    alike are told apart.
     """
     unsound, best = _unsound(trial.fit), trial
     for first, second in combinations(sorted(set(trial.fit.model.elements)), 2):
@@ -33,31 +34,40 @@ def exchanged(trial: Trial) -> Trial:
         fit = refined_as(trial, model)
         if fit.r1_all < _RISE * trial.fit.r1_all and _unsound(fit) < unsound:
             unsound, best = _unsound(fit), replace(trial, fit=fit)
-    return _with_anions_by_their_sums(best)
+    return _named_by_sums(best)
 
 
-def _with_anions_by_their_sums(trial: Trial) -> Trial:
-    """A trial, with anions that scatter alike, as O and F or S and Cl, told apart by their bond valences.
+def _named_by_sums(trial: Trial) -> Trial:
+    """A trial, with elements that scatter alike, as Al and Si or O and F, told apart by bond valences.
 
-    Each is the one whose charge the sum of its bond valences is nearest to (Brown, *The Chemical Bond in Inorganic
-    Chemistry*, 2002, ch. 4). As it is where an element would vanish, or R1 rises.
+    Each atom is the one whose charge the sum of its bond valences is clearly nearest to (Brown, *The Chemical Bond in
+    Inorganic Chemistry*, 2002, ch. 4). As it is where an element would vanish, or R1 rises, or the contents depart more
+    from what is said to be there.
     """
-    fit, elements = trial.fit, trial.fit.model.elements
+    fit, elements, stated = trial.fit, trial.fit.model.elements, trial.stated
     near = distances(fit, REACH_A)
-
-    def off(atom: int, anion: str) -> float:
-        charge = charge_of_anion(anion)
-        return abs(anion_sum(fit, near, atom, anion) - charge) / charge
-
     named = list(elements)
     for atom, own in enumerate(elements):
-        alike = [e for e in trial.stated.elements if e in ANIONS and _are_alike(e, own)]
-        if own in ANIONS and len(alike) > 1:
-            named[atom] = min(alike, key=lambda e: off(atom, e))
-    if tuple(named) == elements or set(named) != set(elements):
+        off = {e: o for e in stated.elements if _are_alike(e, own) and (o := _off(fit, near, atom, e)) is not None}
+        nearest = min(off, key=lambda e: off[e], default=own)
+        if own in off and off[nearest] < off[own] - _CLEARLY:
+            named[atom] = nearest
+    if tuple(named) == elements or not set(elements) <= set(named):
         return trial
     other = refined_as(trial, replace(fit.model, elements=tuple(named)))
-    return replace(trial, fit=other) if other.r1_all < _SAME * fit.r1_all else trial
+    before, after = (
+        f.r1_all * stated.cost(stated.counts(f.model.elements, f.model.multiplicities)) for f in (fit, other)
+    )
+    return replace(trial, fit=other) if after < _SAME * before else trial
+
+
+def _off(fit: Fit, near: list[Bond], atom: int, element: str) -> float | None:
+    """What the sum of an atom's bond valences is off its charge as an element, relative to that; None if not known."""
+    if element in ANIONS:
+        charge = charge_of_anion(element)
+        return abs(anion_sum(fit, near, atom, element) - charge) / charge
+    told = cation_sum(fit, near, atom, element)
+    return told and abs(told[0] - told[1]) / told[1]
 
 
 def _are_alike(first: str, second: str) -> bool:

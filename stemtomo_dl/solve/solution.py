@@ -13,7 +13,7 @@ from stemtomo_dl.solve.charges import least_charge
 from stemtomo_dl.solve.checks import missing_elements, overlaps, warnings, without_anions
 from stemtomo_dl.solve.crowding import crowded
 from stemtomo_dl.solve.exchange import exchanged
-from stemtomo_dl.solve.flip import Amplitudes, flip
+from stemtomo_dl.solve.flip import Amplitudes, flip, of_heavy_atom
 from stemtomo_dl.solve.hidden import symmetry_beyond
 from stemtomo_dl.solve.light import STARTS as RECYCLED
 from stemtomo_dl.solve.light import add_recycled, expected_atoms, is_light
@@ -103,10 +103,11 @@ def solve(
 ) -> Solution:
     """Solve a structure ab initio.
 
-    Phases come from charge flipping in P1, the space group from the phased density, atoms from peaks; new phases are
-    drawn until a model fits and others confirm it, or ``starts`` are spent; three times as many where the best one
-    fits but is objected to. Structures of light atoms alone that do not give way to a few starts are given to
-    dual-space recycling. Less than a tenth of the reflections is not tried.
+    Phases come from charge flipping in P1, those of the second start from a heavy atom at the origin; the space group
+    comes from the phased density, atoms from peaks. New phases are drawn until a model fits and others confirm it, or
+    ``starts`` are spent; three times as many where the best one fits but is objected to. Structures of light atoms
+    alone that do not give way to a few starts are given to dual-space recycling. Less than a tenth of the reflections
+    is not tried.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def solve(
             tried = any(t.merged is merged for t in found.values())
             if tried and any(t.merged is not merged and t.fit.r1 < SURE for t in found.values()):
                 continue  # a higher class does
-            factors, skewed = flip(grid, rng)
+            factors, skewed = of_heavy_atom(grid) if done == 1 else flip(grid, rng)
             skewness.append(skewed)
             add_trials(found, data, merged, groups, grid, factors, more=done > 0 and not fits_well(found))
             raise_symmetry(found, data, merged, groups, grid)

@@ -29,6 +29,7 @@ _GROUPS = 5  # space groups of which models are built, from one set of phases
 _MORE = 4  # built besides from later starts: those that were built least often, for phases may hide the true one
 _DOUBTFUL = 0.2  # R1 of the best model, from which that is done, and atoms must be where atoms can be
 _ALIKE = 1.15  # R1 of a group with more symmetry may be higher by this factor
+_CHANCE = 10.0  # 2n ln of such a factor is no more than chance among n reflections
 _NEARLY = 1.4  # and by this one as long as weights and extinction are not refined: that may go either way by a quarter
 HOPEFUL = 0.4  # R1 up to which a model's phases are better than those that it came of, and worth to be found again
 # log-likelihood of absences from which what is left there is scattering twice, which subgroups would fit as atoms
@@ -246,11 +247,12 @@ def in_order(trials: list[Trial]) -> list[Trial]:
     """Best first: of the groups that fit about as well as any, the one with most symmetry."""
     if not trials:
         return []
-    limit = _ALIKE * min(t.misfit for t in trials)
+    least = min(t.misfit for t in trials)
 
     def place(t: Trial) -> tuple[bool, int, float]:
         spoken = 1 - _SPEAKING * float(np.tanh(t.candidate.absences / 10))
-        return t.misfit > limit, -t.order if t.misfit <= limit else 0, t.misfit * spoken
+        alike = t.misfit <= max(_ALIKE, float(np.exp(_CHANCE / (2 * len(t.data.hkl))))) * least
+        return not alike, -t.order if alike else 0, t.misfit * spoken
 
     return sorted(trials, key=place)
 

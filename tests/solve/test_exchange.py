@@ -86,6 +86,27 @@ def test_oxygen_and_fluorine_are_told_apart_by_their_bonds(anions):
     assert found.fit.model.elements == ("Ca", "Ca", "P", "F", "O", "O", "O")
 
 
+# andalusite: Winter & Ghose, Am. Mineral. 64 (1979) 573, rounded
+ANDALUSITE = APATITE[: APATITE.index("Ca1")].replace("gamma 120", "gamma 90").replace("P 63/m", "P n n m")
+ANDALUSITE = ANDALUSITE.replace("a 9.397", "a 7.798").replace("b 9.397", "b 7.903").replace("6.878", "5.557")
+ANDALUSITE += """Al1 Al .3705 .1391 .5 .006
+Al2 Al 0 0 .2419 .006
+Si1 Si .246 .252 0 .006
+O1 O .4233 .3629 .5 .006
+O2 O .4246 .3629 0 .006
+O3 O .1030 .4003 0 .006
+O4 O .2305 .1339 .2394 .006
+"""
+
+
+@pytest.mark.parametrize("cations", [("Si", "Al", "Si"), ("Al", "Si", "Al"), ("Si", "Si", "Al"), ("Al", "Al", "Al")])
+def test_aluminium_and_silicon_are_told_apart_by_their_bonds(cations):
+    contents = read_contents("andalusite", ANDALUSITE)
+    data = measured(contents, "Al,Si,O", 0.8, 1.0, noise=0.15)
+    found = exchanged(as_solved(contents, (*cations, *"OOOO"), data))
+    assert found.fit.model.elements == ("Al", "Al", "Si", *"OOOO")
+
+
 def test_an_anion_that_was_said_to_be_there_stays():
     contents = read_contents("oxide", APATITE.replace("F1 F 0 0 .25 .01\n", ""))
     trial = as_solved(contents, ("Ca", "Ca", "P", "F", "O", "O"), measured(contents, "Ca,P,O,F", 0.8, 1.0, noise=0.1))

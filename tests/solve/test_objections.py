@@ -152,10 +152,12 @@ def test_a_cation_in_a_salt_has_an_anion_beside_it(metal, other, lonely):
 
 @pytest.mark.parametrize(
     ("pair", "length", "too_close"),
-    [("OO", 1.10, True), ("OO", 1.21, False), ("OO", 1.48, False), ("CC", 1.20, False), ("CN", 1.15, False),
+    [(("V", "O"), 1.58, False), (("U", "O"), 1.76, False), (("V", "O"), 1.40, True), (("K", "O"), 1.9, True),
+     (("Ca", "O"), 1.6, True), ("OO", 1.10, True), ("OO", 1.21, False), ("OO", 1.48, False), ("CC", 1.20, False),
+     ("CN", 1.15, False),
      ("CC", 1.05, True), ("SS", 1.75, True), ("SS", 1.89, False), ("CO", 1.13, False)],
 )  # fmt: skip
-def test_molecules_of_two_atoms_are_the_closest_there_are(pair, length, too_close):
+def test_molecules_and_the_strongest_bonds_are_the_closest_there_are(pair, length, too_close):
     symmetry = Symmetry(gemmi.SpaceGroup("P 1").operations(), (9, 9, 9, 90, 90, 90))
     model = Model.of(symmetry, tuple(pair), [(0, 0, 0), (length / 9, 0, 0)], 0.006)
     assert bool(overlaps(SimpleNamespace(model=model, site_covariance=np.zeros((6, 6))))) == too_close

@@ -1,11 +1,11 @@
-"""Which settings of the space groups are tried, and which centred ones the data rule out."""
+"""Which settings of the space groups are tried, and which of them suit the data."""
 
 from dataclasses import replace
 
 import gemmi
 import numpy as np
 import pytest
-from solve.synthetic import known, measured, number_of
+from solve.synthetic import known, measured, number_of, worst_distance
 
 from stemtomo_dl.simulate.cif import read_contents
 from stemtomo_dl.solve import solve
@@ -70,3 +70,29 @@ def test_a_perovskite_is_not_solved_in_a_centred_group_with_oxygens_in_two():
     held = dict(zip(found.best.fit.model.elements, found.best.fit.model.multiplicities, strict=True))
     assert (held["Gd"], held["Fe"]) == (4, 4)
     assert found.best.counts.sum() == 20
+
+
+def test_a_heavy_atom_at_the_origin_solves_what_charge_flipping_does_not():
+    """LiCoO2, for which flipped phases always lead to an acentric model without lithium."""
+    text = GDFEO3[: GDFEO3.index("Gd1")].replace("5.349", "2.816").replace("5.611", "2.816").replace("7.669", "14.05")
+    text = text.replace("gamma 90", "gamma 120").replace("P b n m", "R -3 m:H")
+    contents = read_contents("licoo2", text + "Co1 Co 0 0 0 .008\nLi1 Li 0 0 .5 .01\nO1 O 0 0 .2602 .008\n")
+    found = solve(measured(contents, "Co,Li,O", 0.66, 1.0, noise=0.15), np.random.default_rng(0))
+    assert found.solved
+    assert number_of(found.best.candidate.group) == 166
+    held = dict(zip(found.best.fit.model.elements, found.best.fit.model.multiplicities, strict=True))
+    assert held == {"Co": 3, "Li": 3, "O": 6}
+    assert worst_distance(contents, found.best.fit.model) < 0.05
+
+
+def test_few_reflections_do_not_speak_for_less_symmetry():
+    """MgB2 to 0.9 Å has 13 reflections, which a model of three atoms fits better by chance."""
+    text = GDFEO3[: GDFEO3.index("Gd1")].replace("5.349", "3.084").replace("5.611", "3.084").replace("7.669", "3.522")
+    text = text.replace("gamma 90", "gamma 120").replace("P b n m", "P 6/m m m")
+    contents = read_contents("mgb2", text + "Mg1 Mg 0 0 0 .008\nB1 B .33333 .66667 .5 .008\n")
+    data = measured(contents, "Mg,B", 0.9, 1.0, noise=0.17)
+    damped = np.sign(data.intensity) * np.abs(data.intensity / data.intensity.mean()) ** 0.82
+    found = solve(replace(data, intensity=damped, sigma=0.17 * np.abs(damped) + 0.02), np.random.default_rng(0))
+    assert found.best.candidate.group.xhm() == "P 6/m m m"
+    held = dict(zip(found.best.fit.model.elements, found.best.fit.model.multiplicities, strict=True))
+    assert held == {"Mg": 1, "B": 2}
