@@ -42,6 +42,15 @@ def test_the_one_of_two_assignments_that_chemistry_allows_is_taken(alike):
         assert exchanged(way).fit.model.elements == right.fit.model.elements
 
 
+def test_one_misnamed_atom_is_renamed(alike):
+    right = exchanged(alike)
+    first = right.fit.model.elements.index("Br")
+    named = tuple("Pb" if i == first else e for i, e in enumerate(right.fit.model.elements))
+    wrong = replace(right, fit=refined_as(right, replace(right.fit.model, elements=named)))
+    assert not sound(wrong)
+    assert exchanged(wrong).fit.model.elements == right.fit.model.elements
+
+
 def test_what_intensities_speak_against_is_not_exchanged():
     cif = (resources.synthetic() / "structures/rutile.cif").read_text(encoding="utf-8")
     data = measured(read_contents("unsound", cif.replace("Ti", "Zn")), "Zn,O", 0.7, 1.0, noise=0.1)
